@@ -1,0 +1,11 @@
+# Writes the shipped net texts as a C table: -DOUT=file -DNETS="a.net;b.net".
+set(rows "")
+foreach(file IN LISTS NETS)
+    get_filename_component(name ${file} NAME_WE)
+    file(READ ${file} text)
+    string(REPLACE "\\" "\\\\" text "${text}")
+    string(REPLACE "\"" "\\\"" text "${text}")
+    string(REPLACE "\n" "\\n\"\n     \"" text "${text}")
+    string(APPEND rows "    {\"${name}\",\n     \"${text}\"},\n")
+endforeach()
+file(WRITE ${OUT} "/* Written by cmake/embed_nets.cmake from nets/. */\n#include <stddef.h>\n\nextern const struct ek_shipped_net {\n    const char *name, *text;\n} ek_shipped_nets[];\n\nconst struct ek_shipped_net ek_shipped_nets[] = {\n${rows}    {NULL, NULL},\n};\n")

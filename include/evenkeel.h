@@ -1,0 +1,501 @@
+/*
+ * Evenkeel: train, examine and ship neural networks with batch normalization.
+ *
+ * This header is the whole public API, in the order in which a program uses it:
+ *
+ *   1. Status and errors        every function that can fail says why
+ *   2. Context                  threads and instruction set
+ *   3. Batch normalization      on plain arrays, without any network
+ *   4. Networks                 from a net text or a model file; their tensors
+ *   5. Running a network
+ *   6. Data sets
+ *   7. Training and evaluating
+ *
+ * Conventions
+ *   - Handles are opaque: `_create`/`_open` make them, `_destroy` ends them (NULL is fine).
+ *   - Options are plain structs taken from `ek_..._options_default()`, so that zero never secretly
+ *     means "default".
+ *   - Shapes are per sample, without the batch dimension, unless said otherwise: an image is
+ *     [c, h, w], a feature vector [f]. Arrays are contiguous, the last dimension fastest.
+ *   - On error no output is written, unless the comment says otherwise.
+ *   - A context and what was made with it belong to one thread at a time; two contexts are independent.
+ */
+#ifndef EVENKEEL_H
+#define EVENKEEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define EK_VERSION_MAJOR 0
+#define EK_VERSION_MINOR 1
+#define EK_VERSION_PATCH 0
+
+#if defined(__GNUC__)
+#define EK_API __attribute__((visibility("default")))
+#define EK_MUST_CHECK __attribute__((warn_unused_result))
+#else
+#define EK_API
+#define EK_MUST_CHECK
+#endif
+
+/* ---------------------------------------------------------------------------------------------
+ * 1. Status and errors
+ */
+
+#define EK_STATUS_MAP(X)                                                                            \
+    X(OK, "done")                                                                                   \
+    X(E_ARGUMENT, "an argument is out of its range")                                                \
+    X(E_SHAPE, "shapes do not meet")                                                                \
+    X(E_MEMORY, "out of memory")                                                                    \
+    X(E_NOT_FOUND, "not found")                                                                     \
+    X(E_IO, "reading or writing failed")                                                            \
+    X(E_FORMAT, "a file's content is not valid")                                                    \
+    X(E_UNSUPPORTED, "not supported")                                                               \
+    X(E_NUMERIC, "a value is not finite")                                                           \
+    X(E_INTERRUPTED, "stopped on request")
+
+typedef enum ek_status {
+#define X(name, text) EK_##name,
+    EK_STATUS_MAP(X)
+#undef X
+} ek_status;
+
+/* The status's name ("EK_E_SHAPE") and a short general text. Never NULL. */
+EK_API const char *ek_status_name(ek_status status);
+EK_API const char *ek_status_text(ek_status status);
+
+/* One sentence on the last failure on this thread: what was wrong, where, and what to do, such as
+ * "conv2 weight [16,3,3,3] expects 3 channels, input has 1". Valid until the next failure on this
+ * thread; "" when nothing has failed. */
+EK_API const char *ek_error(void);
+
+/* "0.1.0" */
+EK_API const char *ek_version(void);
+
+/* ---------------------------------------------------------------------------------------------
+ * 2. Context
+ */
+
+typedef struct ek_context ek_context;
+
+typedef struct ek_context_options {
+    int threads;     /* worker threads, 1 to 256; 0: one for each core this process may use */
+    const char *isa; /* "reference", "baseline", "avx2", "avx512"; NULL: $EVENKEEL_ISA, else the best */
+} ek_context_options;
+
+EK_API ek_context_options ek_context_options_default(void);
+
+/* EK_E_ARGUMENT     threads out of range, or no such instruction set
+ * EK_E_UNSUPPORTED  this machine lacks the instruction set asked for */
+EK_API EK_MUST_CHECK ek_status ek_context_create(const ek_context_options *options, ek_context **out);
+EK_API void ek_context_destroy(ek_context *context);
+EK_API const char *ek_context_isa(const ek_context *context);
+EK_API int ek_context_threads(const ek_context *context);
+
+/* ---------------------------------------------------------------------------------------------
+ * 3. Batch normalization (Ioffe and Szegedy 2015, arXiv:1502.03167) on plain arrays
+ *
+ * x is [n, c, s]: n samples, c channels, s positions of a channel. [n, c] is s = 1, an image batch
+ * [n, c, h, w] is s = h*w. A channel has m = n*s values.
+ */
+
+typedef struct ek_batch_norm_options {
+    double eps;                /* 1e-5: added to the variance, inside the root; > 0 */
+    double momentum;           /* 0.1: running = (1-momentum)*running + momentum*batch; in [0,1] */
+    bool cumulative;           /* false; true: the running statistics are the plain average of all
+                                  batches, momentum = 1/t for the t-th batch (PyTorch's momentum=None) */
+    bool unbiased_running_var; /* true: running_var takes M2/(m-1); false: M2/m */
+    bool scale;                /* true: gamma is there */
+    bool shift;                /* true: beta is there */
+    bool track;                /* true; false: no running statistics, inference uses the batch's */
+    bool frozen;               /* false; true: training too uses the running statistics, which stay */
+} ek_batch_norm_options;
+
+/* PyTorch's defaults, as in the comments above. */
+EK_API ek_batch_norm_options ek_batch_norm_options_default(void);
+
+typedef struct ek_ncs {
+    int64_t n, c, s;
+} ek_ncs;
+
+/* A layer's arrays, owned by the caller, [c] each. gamma may be NULL when scale is off, beta when
+ * shift is off, the running ones when track is off; batches may be NULL unless cumulative. */
+typedef struct ek_batch_norm_arrays {
+    const float *gamma, *beta;
+    float *running_mean, *running_var;
+    int64_t *num_batches_tracked;
+} ek_batch_norm_arrays;
+
+/* What the forward pass leaves for the backward pass, float [c] each, owned by the caller. The mean is
+ * kept as the unevaluated sum mean + mean_low, so that a mean far larger than the deviation loses
+ * nothing. var is the biased variance; inv_std = 1/sqrt(var + eps). */
+typedef struct ek_batch_norm_saved {
+    float *mean, *mean_low, *var, *inv_std;
+} ek_batch_norm_saved;
+
+/* Forward, training mode:
+ *
+ *   mean = sum(x)/m    var = sum((x-mean)^2)/m          per channel
+ *   y = gamma*(x - mean)/sqrt(var + eps) + beta
+ *   running <- as ek_batch_norm_update_running
+ *
+ * With options->frozen the running statistics take the place of the batch's and do not change.
+ *
+ * in   x       float [n, c, s]
+ * i/o  arrays  running_mean, running_var, num_batches_tracked; untouched where the batch's statistics
+ *              are not finite
+ * out  y       [n, c, s]; may be x itself, but backward needs x
+ * out  saved
+ *
+ * The statistics are taken in one read of x, shifted by a value of the channel and merged in double
+ * by Chan, Golub and LeVeque's formula (1979) in an order fixed by the shape: no cancellation, never a
+ * negative variance, the same bits for any number of threads.
+ *
+ * EK_E_SHAPE     m < 2 (the variance of one value says nothing), or a dimension <= 0
+ * EK_E_ARGUMENT  eps <= 0, momentum outside [0,1], or a required NULL */
+EK_API EK_MUST_CHECK ek_status ek_batch_norm_forward_train(ek_context *context,
+                                                           const ek_batch_norm_options *options,
+                                                           ek_ncs shape, const float *x,
+                                                           const ek_batch_norm_arrays *arrays, float *y,
+                                                           const ek_batch_norm_saved *saved);
+
+/* Forward, inference mode: y = gamma*(x - running_mean)/sqrt(running_var + eps) + beta.
+ * Without track the batch's own statistics serve, as in PyTorch. y may be x.
+ * saved may be NULL; otherwise it receives what was used, for a backward pass through inference. */
+EK_API EK_MUST_CHECK ek_status ek_batch_norm_forward_inference(ek_context *context,
+                                                               const ek_batch_norm_options *options,
+                                                               ek_ncs shape, const float *x,
+                                                               const ek_batch_norm_arrays *arrays,
+                                                               float *y, const ek_batch_norm_saved *saved);
+
+typedef enum ek_mode {
+    EK_MODE_INFERENCE, /* running statistics; dropout off */
+    EK_MODE_TRAINING,  /* batch statistics; dropout on */
+} ek_mode;
+
+/* Backward. With g = dL/dy and xhat = (x - mean)*inv_std:
+ *
+ *   dbeta = sum(g)    dgamma = sum(g*xhat)
+ *   training:            dx = gamma*inv_std*(g - dbeta/m - xhat*dgamma/m)
+ *   inference or frozen: dx = gamma*inv_std*g
+ *
+ * mode and saved are those of the forward pass. Without track, inference mode used the batch's
+ * statistics, and so the training formula holds there too.
+ *
+ * in   x, dy  [n, c, s]
+ * out  dx     [n, c, s], may be dy itself; NULL: not wanted
+ * out  dgamma, dbeta  [c]; NULL: not wanted */
+typedef struct ek_batch_norm_gradients {
+    float *dx, *dgamma, *dbeta;
+} ek_batch_norm_gradients;
+
+EK_API EK_MUST_CHECK ek_status ek_batch_norm_backward(ek_context *context,
+                                                      const ek_batch_norm_options *options, ek_mode mode,
+                                                      ek_ncs shape, const float *x, const float *dy,
+                                                      const float *gamma,
+                                                      const ek_batch_norm_saved *saved,
+                                                      const ek_batch_norm_gradients *gradients);
+
+/* Running update from a batch of m values a channel:
+ *
+ *   running_mean <- (1-a)*running_mean + a*mean
+ *   running_var  <- (1-a)*running_var  + a*var*m/(m-1)     or a*var where the convention is biased
+ *   a = momentum, or 1/t with t counted from 1 where cumulative
+ *
+ * Nothing changes when any channel's mean or variance is not finite; *updated (may be NULL) says so. */
+EK_API EK_MUST_CHECK ek_status ek_batch_norm_update_running(const ek_batch_norm_options *options,
+                                                            int64_t m, int64_t c,
+                                                            const ek_batch_norm_saved *saved,
+                                                            const ek_batch_norm_arrays *arrays,
+                                                            bool *updated);
+
+/* ---------------------------------------------------------------------------------------------
+ * 4. Networks
+ */
+
+#define EK_MAX_RANK 4
+
+typedef struct ek_shape {
+    int rank;                  /* 0 (a single number) to EK_MAX_RANK */
+    int64_t dim[EK_MAX_RANK];
+} ek_shape;
+
+typedef struct ek_net ek_net;
+
+/* A network from a net text (docs/net-text.md), its parameters at PyTorch's default initialization
+ * for seed 0.
+ *
+ *   input 1x28x28
+ *   conv1: conv 6 kernel=5
+ *   bn1:   batchnorm
+ *          sigmoid
+ *          ...
+ *
+ * `origin` names the text in errors ("lenet.net"); NULL: "net text". The context must outlive the net. */
+EK_API EK_MUST_CHECK ek_status ek_net_create(ek_context *context, const char *text, const char *origin,
+                                             ek_net **out);
+
+/* A network from a shipped net's name ("lenet-bn"), a net text's path, or a model's path
+ * (.safetensors, with its trained parameters). */
+EK_API EK_MUST_CHECK ek_status ek_net_open(ek_context *context, const char *name_or_path, ek_net **out);
+EK_API void ek_net_destroy(ek_net *net);
+
+/* The shipped nets: names and texts; NULL past the end. */
+EK_API const char *ek_shipped_net_name(int index);
+EK_API const char *ek_shipped_net_text(int index);
+
+typedef enum ek_init {
+    EK_INIT_DEFAULT, /* PyTorch's: uniform in +-1/sqrt(fan_in), weights and biases */
+    EK_INIT_XAVIER,  /* uniform in +-sqrt(6/(fan_in + fan_out)), biases 0 (Glorot and Bengio 2010) */
+    EK_INIT_KAIMING, /* normal, deviation sqrt(2/fan_in), biases 0 (He et al. 2015) */
+} ek_init;
+
+/* New random parameters; BN starts at gamma 1, beta 0, running_mean 0, running_var 1. */
+EK_API EK_MUST_CHECK ek_status ek_net_init(ek_net *net, ek_init init, uint64_t seed);
+
+/* Takes the parameters of a .safetensors file (a PyTorch state dict, or a model) by their names; every
+ * parameter of the net must be there with its shape, save num_batches_tracked. Tensors that the net
+ * lacks are an error too. A bias that a following BN makes redundant is moved into its running_mean.
+ * On error the net is as it was. */
+EK_API EK_MUST_CHECK ek_status ek_net_load_weights(ek_net *net, const char *path);
+
+/* Writes the model: parameters under their PyTorch names, the net text and the BN conventions in
+ * __metadata__. Written beside the path, synced, then renamed: the file is whole or as before. */
+EK_API EK_MUST_CHECK ek_status ek_net_save(const ek_net *net, const char *path);
+
+/* Class names, for predict; kept in the model file. names may be NULL (count 0: none). */
+EK_API EK_MUST_CHECK ek_status ek_net_set_classes(ek_net *net, const char *const *names, int count);
+EK_API const char *ek_net_class(const ek_net *net, int index); /* NULL where unnamed */
+
+/* The net as canonical net text; lives as long as the net. */
+EK_API const char *ek_net_text(const ek_net *net);
+EK_API ek_shape ek_net_input_shape(const ek_net *net);
+EK_API ek_shape ek_net_output_shape(const ek_net *net);
+
+/* One layer, for summaries. Strings live as long as the net. */
+typedef struct ek_layer_info {
+    const char *label;       /* "net.1", "" where the layer has none */
+    const char *op;          /* "batchnorm" */
+    const char *options;     /* "6 kernel=5", canonical */
+    int inputs[2];           /* indices of the layers it reads, -1: none */
+    ek_shape output;
+    int64_t parameters;      /* trained numbers, redundant biases not counted */
+    int64_t buffers;         /* running statistics */
+    int64_t multiply_adds;   /* a sample, forward */
+    bool redundant_bias;     /* has a bias that the following BN cancels: neither computed nor trained */
+} ek_layer_info;
+
+EK_API int ek_net_layer_count(const ek_net *net);
+EK_API ek_layer_info ek_net_layer(const ek_net *net, int index);
+
+/* Bytes that one step of `batch` samples needs for values, gradients and workspace. */
+EK_API size_t ek_net_memory(const ek_net *net, int64_t batch, ek_mode mode);
+
+typedef enum ek_role {
+    EK_ROLE_WEIGHT,
+    EK_ROLE_BIAS,
+    EK_ROLE_GAMMA,
+    EK_ROLE_BETA,
+    EK_ROLE_RUNNING_MEAN,
+    EK_ROLE_RUNNING_VAR,
+    EK_ROLE_COUNTER, /* num_batches_tracked: data is NULL, counter points at the number */
+} ek_role;
+
+/* One tensor of the net; pointers live as long as the net, and data may be written. */
+typedef struct ek_tensor {
+    const char *name; /* "net.1.running_mean" */
+    ek_role role;
+    int layer;      /* index of its layer */
+    ek_shape shape; /* PyTorch's */
+    float *data;
+    float *grad;    /* NULL for buffers and redundant biases; valid after a training step */
+    int64_t *counter;
+} ek_tensor;
+
+EK_API int ek_net_tensor_count(const ek_net *net);
+EK_API ek_tensor ek_net_tensor(const ek_net *net, int index);
+
+/* EK_E_NOT_FOUND  no such tensor; the message names the nearest */
+EK_API EK_MUST_CHECK ek_status ek_net_find_tensor(const ek_net *net, const char *name, ek_tensor *out);
+
+/* ---------------------------------------------------------------------------------------------
+ * 5. Running a network
+ */
+
+/* y = net(x) for n samples: x [n, input shape], y [n, output shape]. Image bytes count as 0 to 1.
+ * The first call at a size makes a plan; later ones of that size or less allocate nothing.
+ * In training mode dropout is on and BN uses the batch's statistics, but no running statistic changes.
+ * EK_E_SHAPE  n < 1, or one value a channel for a BN in training mode (the message names the layer) */
+EK_API EK_MUST_CHECK ek_status ek_net_forward(ek_net *net, ek_mode mode, int64_t n, const float *x, float *y);
+
+/* ---------------------------------------------------------------------------------------------
+ * 6. Data sets
+ */
+
+typedef struct ek_dataset ek_dataset;
+
+typedef enum ek_split {
+    EK_SPLIT_ANY,   /* the test split where there is one, else the only one */
+    EK_SPLIT_TRAIN,
+    EK_SPLIT_TEST,
+} ek_split;
+
+/* Opens labelled data:
+ *
+ *   fashion-mnist, mnist  by name, in $EVENKEEL_DATA, then the usual places (docs/data.md)
+ *   synthetic             seeded images 1x28x28 of 10 classes; synthetic:3x32x32 and synthetic:20 for
+ *                         other shapes
+ *   DIR                   a folder with IDX files (gz or not), or {train,test}_{x,y}.npy
+ *   x.npy,y.npy           arrays
+ *   FILE.csv              numbers, the class in the last column, a header line allowed
+ *
+ * Bytes stay bytes in memory and count as 0 to 1; other numbers count as they are.
+ * EK_E_NOT_FOUND  no such data; the message says how to get it, or that there is no such split */
+EK_API EK_MUST_CHECK ek_status ek_dataset_open(const char *spec, ek_split split, ek_dataset **out);
+
+/* Unlabelled single items to predict: an IDX or NPY file (all its items, or one), or a PNG, which must
+ * have `shape` (grey or RGB by its channels; EK_E_SHAPE says both sides). */
+EK_API EK_MUST_CHECK ek_status ek_dataset_open_items(const char *path, ek_shape shape, ek_dataset **out);
+EK_API void ek_dataset_destroy(ek_dataset *dataset);
+
+EK_API int64_t ek_dataset_count(const ek_dataset *dataset);
+EK_API ek_shape ek_dataset_shape(const ek_dataset *dataset);
+EK_API int ek_dataset_classes(const ek_dataset *dataset);
+EK_API const char *ek_dataset_class(const ek_dataset *dataset, int index); /* NULL where unnamed */
+
+/* One item as floats, and its label (-1: none; label may be NULL). */
+EK_API EK_MUST_CHECK ek_status ek_dataset_item(const ek_dataset *dataset, int64_t index, float *x, int *label);
+
+/* Arrays in NumPy's format, for `run`: any numeric dtype is read as float (bytes as 0 to 1). The caller
+ * frees *data with ek_array_free. shape->rank up to EK_MAX_RANK, the batch dimension first. */
+EK_API EK_MUST_CHECK ek_status ek_array_read(const char *path, ek_shape *shape, float **data);
+EK_API EK_MUST_CHECK ek_status ek_array_write(const char *path, ek_shape shape, const float *data);
+EK_API void ek_array_free(float *data);
+
+/* ---------------------------------------------------------------------------------------------
+ * 7. Training and evaluating
+ */
+
+typedef enum ek_optimizer {
+    EK_OPTIMIZER_SGD,
+    EK_OPTIMIZER_ADAM,  /* Kingma and Ba 2015; weight decay added to the gradient */
+    EK_OPTIMIZER_ADAMW, /* Loshchilov and Hutter 2019; weight decay apart from the gradient */
+} ek_optimizer;
+
+typedef enum ek_schedule {
+    EK_SCHEDULE_CONSTANT,
+    EK_SCHEDULE_STEP,   /* lr * decay^(epoch / step_epochs), whole steps */
+    EK_SCHEDULE_COSINE, /* from lr to 0 along half a cosine over the run (Loshchilov and Hutter 2017) */
+} ek_schedule;
+
+typedef struct ek_optimizer_options {
+    ek_optimizer kind;   /* SGD */
+    double lr;           /* 0.1; ek_optimizer_options_default(kind) gives 0.001 for Adam and AdamW */
+    double momentum;     /* 0 (SGD) */
+    bool nesterov;       /* false (SGD) */
+    double beta1, beta2; /* 0.9, 0.999 (Adam, AdamW) */
+    double eps;          /* 1e-8 (Adam, AdamW) */
+    double weight_decay; /* 0; AdamW: 0.01 */
+    bool decay_norm_and_bias; /* true: weight decay acts on gamma, beta and biases too, as in PyTorch */
+    double clip_norm;    /* 0: off; else the gradients' global 2-norm is held to this */
+} ek_optimizer_options;
+
+EK_API ek_optimizer_options ek_optimizer_options_default(ek_optimizer kind);
+
+/* Training one batch at a time, for a loop of one's own. */
+typedef struct ek_trainer ek_trainer;
+
+EK_API EK_MUST_CHECK ek_status ek_trainer_create(ek_net *net, const ek_optimizer_options *options,
+                                                 uint64_t seed, ek_trainer **out);
+EK_API void ek_trainer_destroy(ek_trainer *trainer);
+EK_API EK_MUST_CHECK ek_status ek_trainer_set_lr(ek_trainer *trainer, double lr);
+
+typedef struct ek_step_result {
+    double loss;       /* mean cross-entropy of the batch, from logits, before the update */
+    int64_t correct;   /* samples whose largest logit was their class's */
+    bool skipped;      /* the loss was not finite: nothing in the model changed */
+} ek_step_result;
+
+/* One step: forward, mean cross-entropy, backward, update of parameters and running statistics.
+ * x [n, input shape], labels [n] in 0 to classes-1.
+ * A non-finite loss or gradient changes nothing, sets result->skipped, and is EK_OK. */
+EK_API EK_MUST_CHECK ek_status ek_trainer_step(ek_trainer *trainer, int64_t n, const float *x,
+                                               const int32_t *labels, ek_step_result *result);
+
+typedef enum ek_event_kind {
+    EK_EVENT_START,      /* once, before the first step; after a resume at its position */
+    EK_EVENT_STEP,
+    EK_EVENT_EPOCH,
+    EK_EVENT_CHECKPOINT, /* one was written */
+} ek_event_kind;
+
+/* What a listener is told. Fields that a kind of event lacks are 0, or NaN for measures. */
+typedef struct ek_event {
+    ek_event_kind kind;
+    int64_t epoch, epochs;           /* the current epoch from 1, and how many in all */
+    int64_t step, steps;             /* over the whole run, from 1 */
+    int64_t train_count, valid_count, test_count; /* samples */
+    int64_t skipped;                 /* steps skipped so far because their loss was not finite */
+    bool step_skipped;               /* STEP: this one was */
+    double loss, lr;                 /* STEP */
+    double train_loss, train_accuracy;
+    double valid_loss, valid_accuracy;
+    double test_loss, test_accuracy; /* EPOCH; NaN where there is no such set */
+    double images_per_second;        /* EPOCH: training alone */
+    double seconds;                  /* since the run began, or was resumed */
+    const char *path;                /* CHECKPOINT */
+} ek_event;
+
+/* false: stop after saving what is trained; ek_train then returns EK_E_INTERRUPTED. */
+typedef bool (*ek_listener)(void *user, const ek_event *event);
+
+typedef struct ek_train_options {
+    int64_t epochs;                 /* 10 */
+    int64_t batch;                  /* 128 */
+    ek_optimizer_options optimizer; /* SGD, lr 0.1 */
+    ek_schedule schedule;           /* constant */
+    int64_t step_epochs;            /* 30 */
+    double decay;                   /* 0.1 */
+    double warmup_epochs;           /* 0: the learning rate rises linearly from 0 over these */
+    uint64_t seed;                  /* 1: shuffling, dropout, validation split */
+    double valid_fraction;          /* 0: this share of the training data is held out */
+    bool shuffle;                   /* true */
+    bool drop_last;                 /* false: a short last batch is used (of one: joined to the batch
+                                       before it); true: dropped */
+    const char *checkpoint;         /* NULL; a file rewritten after every epoch and when stopped */
+    int64_t checkpoint_steps;       /* 0; also after every so many steps */
+    const char *resume;             /* NULL; a checkpoint to go on from */
+    ek_listener listener;           /* NULL */
+    void *user;
+} ek_train_options;
+
+EK_API ek_train_options ek_train_options_default(void);
+
+/* Trains the net on `train`, and after each epoch measures it on `test` (may be NULL).
+ * One seed gives the same bits for any number of threads, interrupted and resumed or not.
+ * EK_E_SHAPE        the data does not fit the net's input or its number of classes
+ * EK_E_INTERRUPTED  the listener asked to stop; the net holds what was trained
+ * EK_E_ARGUMENT     an option is out of range, or the checkpoint is of another run */
+EK_API EK_MUST_CHECK ek_status ek_train(ek_net *net, const ek_dataset *train, const ek_dataset *test,
+                                        const ek_train_options *options);
+
+typedef struct ek_metrics {
+    int64_t count;
+    double loss;     /* mean cross-entropy */
+    double accuracy; /* 0 to 1 */
+    double seconds;
+} ek_metrics;
+
+/* Inference mode over the whole set, `batch` samples at a time. */
+EK_API EK_MUST_CHECK ek_status ek_evaluate(ek_net *net, const ek_dataset *dataset, int64_t batch,
+                                           ek_metrics *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

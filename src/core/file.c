@@ -1,0 +1,137 @@
+#include "core/file.h"
+
+#include "core/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+ek_status ek_file_read(const char *path, size_t limit, unsigned char **data, size_t *size)
+{
+    FILE *file = fopen(path, "rb");
+    if (!file) return ek_fail_errno("cannot open %s", path);
+    unsigned char *bytes = NULL;
+    ek_status status = EK_OK;
+    struct stat info;
+    if (fstat(fileno(file), &info) != 0) {
+        status = ek_fail_errno("cannot read %s", path);
+        goto done;
+    }
+    if (!S_ISREG(info.st_mode)) {
+        status = ek_fail(EK_E_IO, "cannot read %s: it is %s", path, S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
+        goto done;
+    }
+    if ((uintmax_t)info.st_size > limit) {
+        status = ek_fail(EK_E_FORMAT, "%s has %lld bytes; at most %zu are read", path, (long long)info.st_size, limit);
+        goto done;
+    }
+    size_t count = (size_t)info.st_size;
+    EK_GO(EK_NEW(bytes, count + 1));
+    /* The file may have changed since fstat: what is there now is what counts. */
+    size_t got = fread(bytes, 1, count, file);
+    if (ferror(file)) {
+        status = ek_fail_errno("cannot read %s", path);
+        goto done;
+    }
+    *data = bytes;
+    *size = got;
+    bytes = NULL;
+done:
+    ek_free(bytes);
+    fclose(file);
+    return status;
+}
+
+static void forget(ek_replacement *r)
+{
+    ek_free(r->path);
+    ek_free(r->temporary);
+    *r = (ek_replacement){0};
+}
+
+ek_status ek_replace_begin(ek_replacement *r, const char *path)
+{
+    *r = (ek_replacement){0};
+    /* Through a link, the file it names is replaced, not the link. */
+    char *resolved = realpath(path, NULL);
+    r->path = ek_strdup(resolved ? resolved : path);
+    free(resolved);
+    if (!r->path) return EK_E_MEMORY;
+    struct stat info;
+    if (stat(r->path, &info) == 0 && !S_ISREG(info.st_mode)) {
+        ek_fail(EK_E_IO, "cannot write %s: it is %s", path, S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
+        forget(r);
+        return EK_E_IO;
+    }
+    r->temporary = ek_strf("%s.XXXXXX", r->path);
+    if (!r->temporary) {
+        forget(r);
+        return EK_E_MEMORY;
+    }
+    int descriptor = mkstemp(r->temporary);
+    if (descriptor < 0) {
+        ek_status status = ek_fail_errno("cannot write %s", path);
+        forget(r);
+        return status;
+    }
+    /* mkstemp makes files private; a new file should be as open as the user's mask allows. */
+    mode_t mask = umask(0);
+    umask(mask);
+    (void)!fchmod(descriptor, 0666 & ~mask);
+    r->file = fdopen(descriptor, "wb");
+    if (!r->file) {
+        ek_status status = ek_fail_errno("cannot write %s", path);
+        close(descriptor);
+        unlink(r->temporary);
+        forget(r);
+        return status;
+    }
+    return EK_OK;
+}
+
+ek_status ek_replace_write(ek_replacement *r, const void *data, size_t size)
+{
+    if (size && fwrite(data, 1, size, r->file) != size) return ek_fail_errno("cannot write %s", r->path);
+    return EK_OK;
+}
+
+ek_status ek_replace_finish(ek_replacement *r)
+{
+    bool written = fflush(r->file) == 0 && fsync(fileno(r->file)) == 0;
+    int error = errno;
+    if (fclose(r->file) != 0 && written) {
+        written = false;
+        error = errno;
+    }
+    r->file = NULL;
+    if (written && rename(r->temporary, r->path) != 0) {
+        written = false;
+        error = errno;
+    }
+    if (!written) {
+        errno = error;
+        ek_status status = ek_fail_errno("cannot write %s", r->path);
+        ek_replace_cancel(r);
+        return status;
+    }
+    /* The new name is safe once its folder is on disk too; some file systems cannot sync a folder. */
+    int folder = open(dirname(r->temporary), O_RDONLY | O_DIRECTORY);
+    if (folder >= 0) {
+        (void)!fsync(folder);
+        close(folder);
+    }
+    forget(r);
+    return EK_OK;
+}
+
+void ek_replace_cancel(ek_replacement *r)
+{
+    if (r->file) fclose(r->file);
+    if (r->temporary) unlink(r->temporary);
+    forget(r);
+}

@@ -1,0 +1,25 @@
+/* Reading whole files and replacing files safely. */
+#ifndef EK_CORE_FILE_H
+#define EK_CORE_FILE_H
+
+#include "core/status.h"
+
+#include <stdio.h>
+
+/* The whole of a regular file, at most `limit` bytes (EK_E_FORMAT beyond), with a zero after it.
+ * The caller frees *data with ek_free. */
+ek_status ek_file_read(const char *path, size_t limit, unsigned char **data, size_t *size);
+
+/* Replacing: writes go to a new file beside `path`; finish syncs and renames it, so that `path` holds
+ * either what it held or all of the new content; cancel removes it. A link at `path` is followed. */
+typedef struct ek_replacement {
+    FILE *file;
+    char *path, *temporary;
+} ek_replacement;
+
+ek_status ek_replace_begin(ek_replacement *replacement, const char *path);
+ek_status ek_replace_write(ek_replacement *replacement, const void *data, size_t size);
+ek_status ek_replace_finish(ek_replacement *replacement); /* cancels itself on failure */
+void ek_replace_cancel(ek_replacement *replacement);      /* harmless after finish */
+
+#endif

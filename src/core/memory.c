@@ -1,0 +1,94 @@
+#include "core/memory.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* In front of every block, one alignment unit long so that the block stays aligned. */
+typedef struct header {
+    size_t size;
+    char pad[EK_ALIGN - sizeof(size_t)];
+} header;
+
+static atomic_uint_fast64_t allocations, fail_at;
+static atomic_size_t live_bytes, peak_bytes;
+
+void *ek_calloc(size_t count, size_t size)
+{
+    size_t bytes;
+    if (ek_multiply_overflows(count, size, &bytes) || bytes > SIZE_MAX / 2) {
+        ek_fail(EK_E_MEMORY, "%zu items of %zu bytes are more than memory can hold", count, size);
+        return NULL;
+    }
+    uint_fast64_t number = atomic_fetch_add(&allocations, 1) + 1;
+    uint_fast64_t limit = atomic_load(&fail_at);
+    /* aligned_alloc wants a multiple of the alignment. */
+    size_t room = (bytes + sizeof(header) + EK_ALIGN - 1) / EK_ALIGN * EK_ALIGN;
+    header *block = limit && number >= limit ? NULL : aligned_alloc(EK_ALIGN, room);
+    if (!block) {
+        ek_fail(EK_E_MEMORY, "out of memory: %zu bytes were asked for", bytes);
+        return NULL;
+    }
+    memset(block, 0, room);
+    block->size = bytes;
+    size_t live = atomic_fetch_add(&live_bytes, bytes) + bytes;
+    size_t peak = atomic_load(&peak_bytes);
+    while (live > peak && !atomic_compare_exchange_weak(&peak_bytes, &peak, live)) {
+    }
+    return block + 1;
+}
+
+void ek_free(void *memory)
+{
+    if (!memory) return;
+    header *block = (header *)memory - 1;
+    atomic_fetch_sub(&live_bytes, block->size);
+    free(block);
+}
+
+void *ek_grow(void *memory, size_t count, size_t size)
+{
+    void *grown = ek_calloc(count, size);
+    if (grown && memory) {
+        size_t old = ((header *)memory - 1)->size, now = ((header *)grown - 1)->size;
+        memcpy(grown, memory, old < now ? old : now);
+        ek_free(memory);
+    }
+    return grown;
+}
+
+char *ek_strndup(const char *text, size_t length)
+{
+    char *copy = ek_calloc(length + 1, 1);
+    if (copy) memcpy(copy, text, length);
+    return copy;
+}
+
+char *ek_strdup(const char *text) { return ek_strndup(text, strlen(text)); }
+
+char *ek_strf(const char *format, ...)
+{
+    va_list args, again;
+    va_start(args, format);
+    va_copy(again, args);
+    int length = vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    char *text = length < 0 ? NULL : ek_calloc((size_t)length + 1, 1);
+    if (text) vsnprintf(text, (size_t)length + 1, format, again);
+    va_end(again);
+    return text;
+}
+
+ek_memory_counts ek_memory_count(void)
+{
+    return (ek_memory_counts){.allocations = atomic_load(&allocations),
+                              .live_bytes = atomic_load(&live_bytes),
+                              .peak_bytes = atomic_load(&peak_bytes)};
+}
+
+void ek_memory_fail_after(uint64_t calls)
+{
+    atomic_store(&fail_at, calls ? atomic_load(&allocations) + calls : 0);
+}

@@ -1,0 +1,77 @@
+#include "core/status.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Fixed, because reporting that memory ran out must not need memory. */
+static _Thread_local char message[1024];
+
+const char *ek_error(void) { return message; }
+
+const char *ek_status_name(ek_status status)
+{
+    switch (status) {
+#define X(name, text)                                                                               \
+    case EK_##name: return "EK_" #name;
+        EK_STATUS_MAP(X)
+#undef X
+    }
+    return "unknown";
+}
+
+const char *ek_status_text(ek_status status)
+{
+    switch (status) {
+#define X(name, text)                                                                               \
+    case EK_##name: return text;
+        EK_STATUS_MAP(X)
+#undef X
+    }
+    return "unknown status";
+}
+
+#define TEXT_OF(x) #x
+#define TEXT(x) TEXT_OF(x)
+const char *ek_version(void)
+{
+    return TEXT(EK_VERSION_MAJOR) "." TEXT(EK_VERSION_MINOR) "." TEXT(EK_VERSION_PATCH);
+}
+
+ek_status ek_fail(ek_status status, const char *format, ...)
+{
+    /* By way of a copy: an argument may point into the present message. */
+    char text[sizeof message];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    memcpy(message, text, sizeof message);
+    return status;
+}
+
+ek_status ek_fail_errno(const char *format, ...)
+{
+    int error = errno;
+    char text[sizeof message];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (error == ENOMEM) return ek_fail(EK_E_MEMORY, "%s: out of memory", text);
+    return ek_fail(error == ENOENT ? EK_E_NOT_FOUND : EK_E_IO, "%s: %s", text, strerror(error));
+}
+
+ek_status ek_fail_in(ek_status status, const char *format, ...)
+{
+    char text[sizeof message];
+    va_list args;
+    va_start(args, format);
+    int used = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (used < 0) return status;
+    if ((size_t)used < sizeof text) snprintf(text + used, sizeof text - (size_t)used, "%s", message);
+    memcpy(message, text, sizeof message);
+    return status;
+}

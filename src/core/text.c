@@ -1,0 +1,111 @@
+#include "core/text.h"
+
+#include "core/memory.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+void ek_text_add(ek_text *text, const char *format, ...)
+{
+    if (text->failed) return;
+    va_list args;
+    va_start(args, format);
+    int more = vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    if (more < 0) {
+        text->failed = true;
+        return;
+    }
+    size_t need = text->length + (size_t)more + 1;
+    if (need > text->room) {
+        size_t room = need * 2 > 256 ? need * 2 : 256;
+        char *grown = ek_grow(text->data, room, 1);
+        if (!grown) {
+            text->failed = true;
+            return;
+        }
+        text->data = grown;
+        text->room = room;
+    }
+    va_start(args, format);
+    vsnprintf(text->data + text->length, text->room - text->length, format, args);
+    va_end(args);
+    text->length += (size_t)more;
+}
+
+ek_status ek_text_status(const ek_text *text)
+{
+    return text->failed ? ek_fail(EK_E_MEMORY, "out of memory for a text") : EK_OK;
+}
+
+void ek_text_free(ek_text *text)
+{
+    ek_free(text->data);
+    *text = (ek_text){0};
+}
+
+enum { WORD = 64 };
+
+static int min(int a, int b) { return a < b ? a : b; }
+
+int ek_edit_distance(const char *a, const char *b)
+{
+    int n = (int)strnlen(a, WORD), m = (int)strnlen(b, WORD);
+    int row[3][WORD + 1]; /* of the distance matrix: two before, before, present */
+    for (int j = 0; j <= m; j++) row[1][j] = j;
+    for (int i = 1; i <= n; i++) {
+        row[2][0] = i;
+        for (int j = 1; j <= m; j++) {
+            int change = row[1][j - 1] + (a[i - 1] != b[j - 1]);
+            row[2][j] = min(min(row[1][j] + 1, row[2][j - 1] + 1), change);
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                row[2][j] = min(row[2][j], row[0][j - 2] + 1);
+        }
+        memcpy(row[0], row[1], sizeof row[0]);
+        memcpy(row[1], row[2], sizeof row[1]);
+    }
+    return row[1][m];
+}
+
+const char *ek_nearest(const char *wrong, const char *const *names, int count)
+{
+    const char *best = NULL;
+    int best_distance = WORD;
+    for (int i = 0; i < count; i++) {
+        int distance = ek_edit_distance(wrong, names[i]);
+        if (distance < best_distance) {
+            best = names[i];
+            best_distance = distance;
+        }
+    }
+    /* A third of the letters, and at least one, may be wrong. */
+    int limit = (int)strnlen(wrong, WORD) / 3;
+    return best_distance <= (limit > 1 ? limit : 1) ? best : NULL;
+}
+
+const char *ek_shape_text(ek_shape shape, char buffer[EK_SHAPE_TEXT])
+{
+    if (shape.rank == 0) return strcpy(buffer, "number");
+    size_t used = 0;
+    for (int i = 0; i < shape.rank; i++) {
+        used += (size_t)snprintf(buffer + used, EK_SHAPE_TEXT - used, i ? "x%lld" : "%lld", (long long)shape.dim[i]);
+    }
+    return buffer;
+}
+
+bool ek_shape_equal(ek_shape a, ek_shape b)
+{
+    if (a.rank != b.rank) return false;
+    for (int i = 0; i < a.rank; i++) {
+        if (a.dim[i] != b.dim[i]) return false;
+    }
+    return true;
+}
+
+int64_t ek_shape_count(ek_shape shape)
+{
+    int64_t count = 1;
+    for (int i = 0; i < shape.rank; i++) count *= shape.dim[i];
+    return count;
+}

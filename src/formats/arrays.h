@@ -1,0 +1,43 @@
+/* Arrays of numbers from IDX (plain or gzip), NPY, CSV and PNG files. Every file is taken as hostile. */
+#ifndef EK_FORMATS_ARRAYS_H
+#define EK_FORMATS_ARRAYS_H
+
+#include "core/status.h"
+
+#define EK_ARRAY_MAX_RANK 5
+
+typedef enum ek_array_type { EK_ARRAY_U8, EK_ARRAY_F32, EK_ARRAY_I64 } ek_array_type;
+
+/* Bytes stay bytes; other integers become int64, reals float32 (F64 rounded). */
+typedef struct ek_array {
+    ek_array_type type;
+    int rank;
+    int64_t dim[EK_ARRAY_MAX_RANK];
+    int64_t count;
+    void *data; /* ek_free */
+} ek_array;
+
+void ek_array_clear(ek_array *array);
+
+/* .gz is seen by its first bytes, not by its name. Uncompressed size is capped by what the header says. */
+ek_status ek_idx_read(const char *path, ek_array *out);
+/* Fortran order is put into C order; big-endian is read; object dtypes are refused. */
+ek_status ek_npy_read(const char *path, ek_array *out);
+/* float32, version 1.0, written atomically. */
+ek_status ek_npy_write(const char *path, int rank, const int64_t *dim, const float *data);
+/* Rows of numbers: commas, semicolons, tabs or spaces; blank lines and # comments skipped; one header line
+ * allowed. *values [rows, columns]. Errors give line and column. A last column of names instead of numbers
+ * becomes their index in order of first appearance, the names in *names (else NULL). */
+typedef struct ek_table {
+    int64_t rows, columns;
+    float *values;
+    char **names;
+    int name_count;
+} ek_table;
+ek_status ek_csv_read(const char *path, ek_table *out);
+void ek_table_clear(ek_table *table);
+/* u8 [c, h, w], c = 1 or 3 as asked (colour is turned to grey, grey repeated; alpha over black).
+ * EK_E_UNSUPPORTED: built without libpng. */
+ek_status ek_png_read(const char *path, int channels, ek_array *out);
+
+#endif

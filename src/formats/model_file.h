@@ -1,0 +1,17 @@
+/* A model file: a net's tensors, text, classes and conventions as one .safetensors file. */
+#ifndef EK_FORMATS_MODEL_FILE_H
+#define EK_FORMATS_MODEL_FILE_H
+
+#include "formats/safetensors.h"
+#include "graph/net.h"
+
+/* Adds all of the net (redundant biases as zeros, num_batches_tracked as int64 scalar). */
+ek_status ek_model_add(const ek_net *net, ek_st_writer *writer);
+/* Parameters by name. Names starting with `ignored_prefix` (NULL: none) are passed over. Checks everything
+ * before changing anything. */
+ek_status ek_model_take(ek_net *net, const ek_safetensors *file, const char *ignored_prefix);
+/* A net from an open model file, without the tensors. EK_E_FORMAT where it carries no net text: says to
+ * give the net and use --init. */
+ek_status ek_model_net(ek_context *context, const ek_safetensors *file, const char *path, ek_net **out);
+
+#endif

@@ -1,0 +1,48 @@
+/* A network: graph, parameters and the plan it runs by. */
+#ifndef EK_GRAPH_NET_H
+#define EK_GRAPH_NET_H
+
+#include "graph/graph.h"
+
+typedef struct ek_plan ek_plan;
+
+struct ek_net {
+    ek_context *context;
+    ek_graph graph;
+    ek_plan *plan;        /* made when first run, remade when a larger batch comes */
+    char **class_name;
+    int class_count;
+    char **options_text;  /* by layer, for ek_net_layer */
+    struct ek_metadata {  /* further metadata of the model file it came from, kept */
+        char *key, *value;
+    } *metadata;
+    int metadata_count;
+};
+
+/* The running of one batch, for the trainer, evaluation and ek_net_forward. */
+
+/* Room for `samples`; backward too where `training`. */
+ek_status ek_net_prepare(ek_net *net, int64_t samples, bool training);
+/* Where the batch maker writes the input: lane blocks or rows, by the input's rank. */
+float *ek_net_input(ek_net *net);
+/* x is in place, its pixels normalized (ek_net_pixels) by whoever wrote it.
+ * seed and step choose the dropout masks. */
+ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed, uint64_t step);
+/* The logits [n, classes] of the last forward pass, and where their gradient goes. */
+const float *ek_net_output(ek_net *net);
+float *ek_net_output_grad(ek_net *net);
+void ek_net_run_backward(ek_net *net);
+/* Running statistics of the last training pass. */
+void ek_net_commit(ek_net *net);
+
+/* Plain [n, shape] into the net's input. */
+void ek_net_set_input(ek_net *net, int64_t n, const float *x);
+
+/* The input's normalization: value = (raw - mean[c])/std[c]; one entry, or one a channel. */
+typedef struct ek_pixels {
+    int channels; /* 1 to EK_MAX_RANK */
+    double mean[EK_MAX_RANK], std[EK_MAX_RANK];
+} ek_pixels;
+ek_pixels ek_net_pixels(const ek_net *net);
+
+#endif

@@ -1,0 +1,42 @@
+/* Batch normalization inside: the public operations of evenkeel.h and what the batchnorm layer shares
+ * with them. */
+#ifndef EK_NORM_BATCH_NORM_H
+#define EK_NORM_BATCH_NORM_H
+
+#include "core/context.h"
+#include "kernels/kernels.h"
+
+/* Where the values of a channel lie. Plain [n, c, s]: lanes false. Lane blocks
+ * [block][c][positions][EK_LANES]: n = samples, s = positions, lanes true. */
+typedef struct ek_norm_view {
+    int64_t n, c, s;
+    bool lanes;
+} ek_norm_view;
+
+/* Chan's merge: *a becomes the moments of both. Either may be empty. */
+void ek_moments_merge(ek_moments *a, const ek_moments *b);
+/* Pairwise in a fixed order over parts[0], parts[stride], ...; parts are overwritten. */
+ek_moments ek_moments_merge_all(ek_moments *parts, int64_t count, int64_t stride);
+
+/* Doubles of workspace that the passes below need for this view; part sums by piece and channel. */
+size_t ek_norm_workspace(ek_norm_view view);
+
+/* The batch's statistics into saved. */
+void ek_norm_statistics(ek_context *context, ek_norm_view view, double eps, const float *x, double *workspace, const ek_batch_norm_saved *saved);
+/* saved from running statistics. */
+void ek_norm_use_running(double eps, int64_t c, const float *running_mean, const float *running_var, const ek_batch_norm_saved *saved);
+/* y = (x - mean)*inv_std*gamma + beta; gamma, beta may be NULL; coefficients: workspace too. */
+void ek_norm_apply(ek_context *context, ek_norm_view view, const float *x, const ek_batch_norm_saved *saved, const float *gamma, const float *beta, double *workspace, float *y);
+/* batch_statistics: the training formula for dx, else the inference one. Any of the outputs may be NULL. */
+void ek_norm_backward(ek_context *context, ek_norm_view view, bool batch_statistics, const float *x, const float *dy, const float *gamma, const ek_batch_norm_saved *saved, double *workspace, float *dx, float *dgamma, float *dbeta);
+
+/* EK_E_ARGUMENT: eps or momentum out of range. */
+EK_MUST_CHECK ek_status ek_batch_norm_check_options(const ek_batch_norm_options *options);
+
+/* --- The oracle, in double, slow and obvious, on plain [n, c, s]. Results as in evenkeel.h; any pointer
+ * to an output may be NULL. mean and var are outputs of forward and inputs of the others. */
+void ek_batch_norm_reference_statistics(ek_ncs shape, const double *x, double *mean, double *var);
+void ek_batch_norm_reference_forward(ek_ncs shape, double eps, const double *x, const double *mean, const double *var, const double *gamma, const double *beta, double *y);
+void ek_batch_norm_reference_backward(ek_ncs shape, double eps, bool batch_statistics, const double *x, const double *dy, const double *mean, const double *var, const double *gamma, double *dx, double *dgamma, double *dbeta);
+
+#endif

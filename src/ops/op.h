@@ -1,0 +1,155 @@
+/*
+ * The contract between operators and the rest. An operator is one file in this folder: its options, the
+ * shape it gives, its parameters, its passes over the lane layout, and its reference in double.
+ * registry.c lists them; nothing else knows their number.
+ */
+#ifndef EK_OPS_OP_H
+#define EK_OPS_OP_H
+
+#include "core/context.h"
+#include "kernels/kernels.h"
+
+#define EK_LABEL_MAX 64
+#define EK_MAX_INPUTS 2
+#define EK_MAX_ATTRS 12
+#define EK_MAX_PARAMS 5
+
+/* --- options of a layer, as written in a net text */
+typedef enum ek_attr_type {
+    EK_ATTR_COUNT, /* a whole number: v[0] */
+    EK_ATTR_PAIR,  /* K or HxW: v[0] height, v[1] width */
+    EK_ATTR_REAL,  /* v[0]; also "none" where allow_none: NaN */
+    EK_ATTR_BOOL,  /* true or false: v[0] */
+    EK_ATTR_LIST,  /* reals with commas between: v[0..n-1] */
+    EK_ATTR_SHAPE, /* 784 or 1x28x28: v[0..n-1] */
+} ek_attr_type;
+
+typedef struct ek_attr_spec {
+    const char *name;   /* "kernel" */
+    ek_attr_type type;
+    bool positional;    /* stands right after the operator, without its name */
+    bool required;
+    bool allow_none;
+    double fallback;    /* what an absent option means (both of a pair) */
+    double min, max;    /* allowed range of each number */
+    const char *help;   /* one line */
+} ek_attr_spec;
+
+typedef struct ek_attr {
+    int n;       /* numbers */
+    bool given;
+    double v[EK_MAX_RANK];
+} ek_attr;
+
+/* --- parameters */
+typedef struct ek_param {
+    char name[EK_LABEL_MAX + 24]; /* "net.1.weight" */
+    ek_role role;
+    ek_shape shape;    /* PyTorch's */
+    int64_t count;
+    int64_t fan_in, fan_out; /* for initialization of weights and biases */
+    float *data;
+    float *grad;       /* NULL: not trained */
+    int64_t counter;   /* EK_ROLE_COUNTER */
+    bool redundant;    /* a bias that the next BN cancels: data stays zero, grad is NULL */
+} ek_param;
+
+/* --- nodes. A rank-3 value lies in lane blocks, a rank-1 value in rows [n][f]. */
+typedef struct ek_node {
+    const struct ek_op *op;
+    char label[EK_LABEL_MAX];     /* "" where none was given and none was needed */
+    int id;                       /* its index; inputs have smaller ones */
+    int input_count;
+    int input[EK_MAX_INPUTS];
+    int consumers;
+    ek_attr attr[EK_MAX_ATTRS];   /* in the order of op->attrs */
+    ek_shape in[EK_MAX_INPUTS], out;
+    int param_count;
+    ek_param param[EK_MAX_PARAMS];
+    int line;                     /* in the net text, from 1 */
+
+    /* Made by the plan for a number of samples; see ek_op.workspace. */
+    float *workspace;
+} ek_node;
+
+static inline bool ek_is_lanes(ek_shape shape) { return shape.rank == 3; }
+
+/* Floats of one value for `samples`. */
+static inline int64_t ek_value_floats(ek_shape shape, int64_t samples)
+{
+    int64_t count = 1;
+    for (int i = 0; i < shape.rank; i++) count *= shape.dim[i];
+    return count * (shape.rank == 3 ? ek_blocks(samples) * EK_LANES : samples);
+}
+
+/* What a pass is given. */
+typedef struct ek_pass {
+    ek_context *context;
+    int64_t n;           /* samples */
+    int64_t capacity;    /* samples that the workspaces were made for, >= n */
+    bool training;
+    uint64_t seed, step; /* dropout */
+    float *scratch;      /* shared by all operators, one part for each thread */
+    size_t scratch_each; /* floats of a thread's part */
+} ek_pass;
+
+static inline float *ek_scratch(const ek_pass *pass, int thread) { return pass->scratch + pass->scratch_each * (size_t)thread; }
+
+/* The oracle's view: plain arrays in double, [n, c, h, w] or [n, f]. */
+typedef struct ek_ref {
+    int64_t n;
+    bool training;
+    uint64_t seed, step;
+    double *param[EK_MAX_PARAMS]; /* this node's; NULL for counters and redundant biases */
+    double *grad[EK_MAX_PARAMS];  /* += into; NULL: not wanted */
+    double *kept;                 /* op->reference_kept doubles, from forward to backward and commit */
+} ek_ref;
+
+typedef struct ek_op {
+    const char *name;
+    const char *help;          /* one line */
+    int inputs;                /* 0, 1 or 2 */
+    ek_attr_spec attrs[EK_MAX_ATTRS + 1]; /* ended by a NULL name */
+
+    /* From node->in and node->attr to node->out; says what does not meet ("... expects 3 channels, input
+     * has 1"; the caller puts the place in front). */
+    ek_status (*shape)(ek_node *node);
+    /* Fills node->param (role, shape, fans, names after the label); NULL: none. */
+    void (*params)(ek_node *node);
+    /* Floats that the node keeps for itself from forward to backward, and that any thread needs as
+     * scratch, for `samples`; NULL: none. */
+    size_t (*workspace)(const ek_node *node, int64_t samples);
+    size_t (*scratch)(const ek_node *node, int64_t samples);
+    int64_t (*multiply_adds)(const ek_node *node); /* NULL: counted as 0 */
+
+    /* y from x. Fails only for what cannot be known before (one value a channel). */
+    ek_status (*forward)(const ek_pass *pass, ek_node *node, const float *const x[], float *y);
+    /* dx[i] (NULL: not wanted) and param[].grad (overwritten) from dy. dx[] is overwritten, never dy. */
+    void (*backward)(const ek_pass *pass, ek_node *node, const float *const x[], const float *y, const float *dy, float *const dx[]);
+    /* After a step whose loss was finite: running statistics. NULL: nothing to do. */
+    void (*commit)(const ek_pass *pass, ek_node *node);
+
+    int64_t (*reference_kept)(const ek_node *node); /* NULL: 0 */
+    void (*reference_forward)(const ek_ref *ref, const ek_node *node, const double *const x[], double *y);
+    /* dx[i] is added to. */
+    void (*reference_backward)(const ek_ref *ref, const ek_node *node, const double *const x[], const double *y, const double *dy, double *const dx[]);
+    void (*reference_commit)(const ek_ref *ref, ek_node *node);
+} ek_op;
+
+const ek_op *ek_op_find(const char *name);
+const ek_op *ek_op_at(int index); /* NULL past the end */
+
+/* Index of an option in op->attrs (its node->attr), for the op's own enum. */
+static inline int64_t ek_attr_int(const ek_node *node, int index) { return (int64_t)node->attr[index].v[0]; }
+static inline double ek_attr_real(const ek_node *node, int index) { return node->attr[index].v[0]; }
+static inline bool ek_attr_bool(const ek_node *node, int index) { return node->attr[index].v[0] != 0; }
+
+/* Adds a parameter "LABEL.suffix". */
+ek_param *ek_node_add_param(ek_node *node, ek_role role, const char *suffix, ek_shape shape);
+/* The node's parameter of a role; NULL when it has none. */
+ek_param *ek_node_param(ek_node *node, ek_role role);
+
+/* For passes over nodes: batchnorm's conventions, and whether it cancels a constant added to its input. */
+ek_batch_norm_options ek_batchnorm_options(const ek_node *node);
+
+#endif

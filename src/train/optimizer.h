@@ -1,0 +1,23 @@
+#ifndef EK_TRAIN_OPTIMIZER_H
+#define EK_TRAIN_OPTIMIZER_H
+
+#include "graph/net.h"
+
+/* Optimizer state of a net: up to two arrays for each trained tensor. */
+typedef struct ek_optimizer_state {
+    ek_optimizer_options options;
+    int64_t step;          /* updates done */
+    int count;             /* tensors of the net */
+    float **first, **second; /* by tensor index: SGD momentum_buffer; Adam exp_avg, exp_avg_sq; NULL: none */
+} ek_optimizer_state;
+
+ek_status ek_optimizer_check(const ek_optimizer_options *options);
+ek_status ek_optimizer_create(ek_net *net, const ek_optimizer_options *options, ek_optimizer_state **out);
+void ek_optimizer_destroy(ek_optimizer_state *state);
+/* One update with learning rate lr. False, with nothing changed, when a gradient is not finite. */
+bool ek_optimizer_update(ek_net *net, ek_optimizer_state *state, double lr);
+
+/* The learning rate of a step (from 0) of a run of steps_per_epoch * epochs steps. */
+double ek_schedule_lr(const ek_train_options *options, int64_t step, int64_t steps_per_epoch);
+
+#endif
