@@ -29,13 +29,12 @@ static void forward_piece(void *argument, int64_t piece, int thread)
     w->kernels->activation_forward(w->kind, w->slope, ek_chunk_size(w->count, piece), w->x + at, w->out + at);
 }
 
-static ek_status forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
+static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
 {
     work w = make_work(pass, node);
     w.x = x[0];
     w.out = y;
     ek_pool_run(pass->context->pool, ek_chunks(w.count), forward_piece, &w);
-    return EK_OK;
 }
 
 static void backward_piece(void *argument, int64_t piece, int thread)

@@ -28,11 +28,10 @@ static void forward_piece(void *argument, int64_t piece, int thread)
     w->kernels->add(ek_chunk_size(w->count, piece), w->a + at, w->b + at, w->y + at);
 }
 
-static ek_status forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
+static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
 {
     work w = {pass->context->kernels, ek_value_floats(node->out, pass->n), x[0], x[1], y};
     ek_pool_run(pass->context->pool, ek_chunks(w.count), forward_piece, &w);
-    return EK_OK;
 }
 
 static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y, const float *dy, float *const dx[])

@@ -73,19 +73,24 @@ static bool batch_statistics(bool training, const ek_node *node)
     return (training && !ek_attr_bool(node, FROZEN)) || !ek_attr_bool(node, TRACK);
 }
 
-static ek_status forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
+static ek_status check(const ek_pass *pass, const ek_node *node)
+{
+    ek_norm_view view = view_of(node, pass->n);
+    if (batch_statistics(pass->training, node) && view.n * view.s < 2)
+        return ek_fail(EK_E_SHAPE, "%s has one value a channel in this batch, and one value has no variance: use batches of 2 or more", node->label);
+    return EK_OK;
+}
+
+static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
 {
     ek_norm_view view = view_of(node, pass->n);
     ek_batch_norm_saved saved = saved_of(node);
     if (batch_statistics(pass->training, node)) {
-        if (view.n * view.s < 2)
-            return ek_fail(EK_E_SHAPE, "%s has one value a channel in this batch, which has no variance: use batches of 2 or more (or --drop-last)", node->label);
         ek_norm_statistics(pass->context, view, ek_attr_real(node, EPS), x[0], doubles(node), &saved);
     } else {
         ek_norm_use_running(ek_attr_real(node, EPS), view.c, data(node, EK_ROLE_RUNNING_MEAN), data(node, EK_ROLE_RUNNING_VAR), &saved);
     }
     ek_norm_apply(pass->context, view, x[0], &saved, data(node, EK_ROLE_GAMMA), data(node, EK_ROLE_BETA), doubles(node), y);
-    return EK_OK;
 }
 
 static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y, const float *dy, float *const dx[])
@@ -189,6 +194,7 @@ const ek_op ek_op_batchnorm = {
     .shape = shape,
     .params = params,
     .workspace = workspace,
+    .check = check,
     .forward = forward,
     .backward = backward,
     .commit = commit,

@@ -131,7 +131,7 @@ static ek_param *live_bias(ek_node *node)
     return bias && !bias->redundant ? bias : NULL;
 }
 
-static ek_status forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
+static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
 {
     work w = make_work(pass, node);
     ek_param *bias = live_bias(node);
@@ -140,7 +140,6 @@ static ek_status forward(const ek_pass *pass, ek_node *node, const float *const 
     w.bias = bias ? bias->data : NULL;
     w.kernels->conv_pack_forward(&w.g, node->param[0].data, w.room.forward);
     ek_pool_run(pass->context->pool, w.blocks, forward_piece, &w);
-    return EK_OK;
 }
 
 static void backward_piece(void *argument, int64_t piece, int thread)

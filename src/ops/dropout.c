@@ -54,15 +54,14 @@ static void forward_piece(void *argument, int64_t block, int thread)
     }
 }
 
-static ek_status forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
+static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
 {
     if (!pass->training) {
         memcpy(y, x[0], (size_t)ek_value_floats(node->out, pass->n) * sizeof *y);
-        return EK_OK;
+        return;
     }
     work w = {pass, node, ek_plain_count(node->out, 1), x[0], y, node->workspace};
     ek_pool_run(pass->context->pool, ek_blocks(pass->n), forward_piece, &w);
-    return EK_OK;
 }
 
 static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y, const float *dy, float *const dx[])

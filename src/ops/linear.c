@@ -44,13 +44,12 @@ static ek_param *live_bias(ek_node *node)
 
 static void multiply(const ek_pass *pass, const ek_gemm *g) { ek_gemm_run(pass->context->kernels, pass->context->pool, g, pass->scratch); }
 
-static ek_status forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
+static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
 {
     int64_t in = node->in[0].dim[0], out = node->out.dim[0];
     ek_param *bias = live_bias(node);
     multiply(pass, &(ek_gemm){.m = pass->n, .n = out, .k = in, .a = x[0], .a_row = in, .a_col = 1, .b = node->param[0].data,
                               .b_row = 1, .b_col = in, .bias = bias ? bias->data : NULL, .c = y, .ldc = out});
-    return EK_OK;
 }
 
 static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y, const float *dy, float *const dx[])

@@ -73,11 +73,10 @@ static void forward_piece(void *argument, int64_t block, int thread)
     else w->kernels->avgpool_forward(&w->g, x, y);
 }
 
-static ek_status forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
+static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
 {
     work w = make_work(pass, node, x[0], y);
     ek_pool_run(pass->context->pool, ek_blocks(pass->n), forward_piece, &w);
-    return EK_OK;
 }
 
 static void backward_piece(void *argument, int64_t block, int thread)

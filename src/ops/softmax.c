@@ -14,10 +14,9 @@ static ek_status shape(ek_node *node)
     return EK_OK;
 }
 
-static ek_status forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
+static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
 {
     pass->context->kernels->softmax(pass->n, node->out.dim[0], x[0], y);
-    return EK_OK;
 }
 
 /* dx_i = y_i*(dy_i - sum_j dy_j*y_j) */
