@@ -137,7 +137,10 @@ static void layer_backward(batch_norm_layer *layer, const tensor *dy, tensor *dx
 static double difference(const float *a, const float *b, int count)
 {
     double largest = 0;
-    for (int i = 0; i < count; i++) largest = fmax(largest, fabs((double)a[i] - b[i]));
+    for (int i = 0; i < count; i++) {
+        double apart = fabs((double)a[i] - b[i]);
+        largest = fmax(largest, isnan(apart) ? INFINITY : apart);
+    }
     return largest;
 }
 
