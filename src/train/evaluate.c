@@ -21,8 +21,8 @@ ek_status ek_labelled_check(const ek_dataset *dataset, const ek_net *net, const 
     return status == EK_OK ? EK_OK : ek_fail_in(status, "%s: ", what);
 }
 
-static ek_status run_batch(ek_net *net, ek_loss *loss, int64_t n, const float *x, const int32_t *labels, double *sum,
-                           int64_t *correct)
+static ek_status run_batch(ek_net *net, ek_loss *loss, int64_t n, const float *x, const int32_t *labels,
+                           double *sum, int64_t *correct)
 {
     EK_TRY(ek_net_prepare(net, n, false));
     EK_TRY(ek_loss_reserve(loss, n));
@@ -34,8 +34,8 @@ static ek_status run_batch(ek_net *net, ek_loss *loss, int64_t n, const float *x
     return EK_OK;
 }
 
-ek_status ek_evaluate_at(ek_net *net, const ek_dataset *dataset, const int64_t *index, int64_t count, int64_t batch,
-                         ek_metrics *out)
+ek_status ek_evaluate_at(ek_net *net, const ek_dataset *dataset, const int64_t *index, int64_t count,
+                         int64_t batch, ek_metrics *out)
 {
     double began = ek_now(), sum = 0;
     int64_t correct = 0, n;
@@ -45,8 +45,10 @@ ek_status ek_evaluate_at(ek_net *net, const ek_dataset *dataset, const int64_t *
     ek_loss loss = {0};
     ek_batches *batches = NULL;
     ek_status status = EK_OK;
-    EK_GO(ek_batches_start(dataset, &pixels, ek_net_input_shape(net), index, count, batch, false, 0, &batches));
-    while (ek_batches_next(batches, &n, &x, &labels)) EK_GO(run_batch(net, &loss, n, x, labels, &sum, &correct));
+    EK_GO(
+        ek_batches_start(dataset, &pixels, ek_net_input_shape(net), index, count, batch, false, 0, &batches));
+    while (ek_batches_next(batches, &n, &x, &labels))
+        EK_GO(run_batch(net, &loss, n, x, labels, &sum, &correct));
     *out = (ek_metrics){
         .count = count,
         .loss = sum / (double)count,

@@ -10,7 +10,7 @@ double ek_now(void);
 ek_status ek_labelled_check(const ek_dataset *dataset, const ek_net *net, const char *what);
 
 /* ek_evaluate over the samples index[0..count). */
-ek_status ek_evaluate_at(ek_net *net, const ek_dataset *dataset, const int64_t *index, int64_t count, int64_t batch,
-                         ek_metrics *out);
+ek_status ek_evaluate_at(ek_net *net, const ek_dataset *dataset, const int64_t *index, int64_t count,
+                         int64_t batch, ek_metrics *out);
 
 #endif

@@ -5,7 +5,10 @@
 /* Samples of a piece: a multiple of EK_LANES keeps every piece's rows aligned. */
 enum { PIECE = 64 };
 
-static int64_t pieces_of(int64_t samples) { return (samples + PIECE - 1) / PIECE; }
+static int64_t pieces_of(int64_t samples)
+{
+    return (samples + PIECE - 1) / PIECE;
+}
 
 ek_status ek_loss_reserve(ek_loss *loss, int64_t samples)
 {
@@ -45,10 +48,12 @@ static void run_piece(void *argument, int64_t piece, int thread)
     int64_t first = piece * PIECE, n = w->n - first < PIECE ? w->n - first : PIECE;
     float *dlogits = w->dlogits ? w->dlogits + first * w->classes : NULL;
     w->kernels->cross_entropy(n, w->classes, w->logits + first * w->classes, w->labels + first,
-                              (float)(1.0 / (double)w->n), w->loss->each + first, &w->loss->correct[piece], dlogits);
+                              (float)(1.0 / (double)w->n), w->loss->each + first, &w->loss->correct[piece],
+                              dlogits);
 }
 
-double ek_loss_sum(ek_loss *loss, ek_net *net, int64_t n, const int32_t *labels, bool gradient, int64_t *correct)
+double ek_loss_sum(ek_loss *loss, ek_net *net, int64_t n, const int32_t *labels, bool gradient,
+                   int64_t *correct)
 {
     work w = {
         .kernels = net->context->kernels,

@@ -16,6 +16,7 @@ void ek_loss_free(ek_loss *loss);
 
 /* The sum over the n samples of the last forward pass, added up in their order; *correct counts those whose
  * largest logit was their class's. With `gradient`, ek_net_output_grad receives that of the mean. */
-double ek_loss_sum(ek_loss *loss, ek_net *net, int64_t n, const int32_t *labels, bool gradient, int64_t *correct);
+double ek_loss_sum(ek_loss *loss, ek_net *net, int64_t n, const int32_t *labels, bool gradient,
+                   int64_t *correct);
 
 #endif

@@ -40,7 +40,10 @@ ek_optimizer_options ek_optimizer_options_default(ek_optimizer kind)
 }
 
 /* The kernels compute in float. */
-static bool is_float(double value, double low) { return value >= low && value <= FLT_MAX; }
+static bool is_float(double value, double low)
+{
+    return value >= low && value <= FLT_MAX;
+}
 
 static ek_status check_fraction(const char *name, double value)
 {
@@ -52,19 +55,24 @@ ek_status ek_optimizer_check(const ek_optimizer_options *o)
 {
     if (o->kind != EK_OPTIMIZER_SGD && o->kind != EK_OPTIMIZER_ADAM && o->kind != EK_OPTIMIZER_ADAMW)
         return ek_fail(EK_E_ARGUMENT, "there is no optimizer number %d", (int)o->kind);
-    if (!is_float(o->lr, 0)) return ek_fail(EK_E_ARGUMENT, "the learning rate must be 0 or more, and finite, not %g", o->lr);
+    if (!is_float(o->lr, 0))
+        return ek_fail(EK_E_ARGUMENT, "the learning rate must be 0 or more, and finite, not %g", o->lr);
     if (!is_float(o->weight_decay, 0))
         return ek_fail(EK_E_ARGUMENT, "weight decay must be 0 or more, and finite, not %g", o->weight_decay);
     if (!is_float(o->clip_norm, 0))
-        return ek_fail(EK_E_ARGUMENT, "the gradient's largest norm must be 0 (off) or more, and finite, not %g", o->clip_norm);
+        return ek_fail(EK_E_ARGUMENT,
+                       "the gradient's largest norm must be 0 (off) or more, and finite, not %g",
+                       o->clip_norm);
     if (o->kind == EK_OPTIMIZER_SGD) {
         EK_TRY(check_fraction("momentum", o->momentum));
-        if (o->nesterov && o->momentum == 0) return ek_fail(EK_E_ARGUMENT, "Nesterov needs a momentum above 0");
+        if (o->nesterov && o->momentum == 0)
+            return ek_fail(EK_E_ARGUMENT, "Nesterov needs a momentum above 0");
         return EK_OK;
     }
     EK_TRY(check_fraction("beta1", o->beta1));
     EK_TRY(check_fraction("beta2", o->beta2));
-    if (!is_float(o->eps, FLT_MIN)) return ek_fail(EK_E_ARGUMENT, "Adam's eps must be above 0, and finite, not %g", o->eps);
+    if (!is_float(o->eps, FLT_MIN))
+        return ek_fail(EK_E_ARGUMENT, "Adam's eps must be above 0, and finite, not %g", o->eps);
     return EK_OK;
 }
 
@@ -77,7 +85,10 @@ static ek_status add_state(ek_optimizer_state *state, int index, int64_t count)
     return EK_OK;
 }
 
-static float *at(float *array, int64_t offset) { return array ? array + offset : NULL; }
+static float *at(float *array, int64_t offset)
+{
+    return array ? array + offset : NULL;
+}
 
 static void add_chunks(ek_optimizer_state *state, const ek_tensor *tensor, int index, int64_t count)
 {
@@ -119,8 +130,10 @@ ek_status ek_optimizer_create(ek_net *net, const ek_optimizer_options *options, 
         if (tensor.grad) add_chunks(state, &tensor, i, ek_shape_count(tensor.shape));
     }
 done:
-    if (status == EK_OK) *out = state;
-    else ek_optimizer_destroy(state);
+    if (status == EK_OK)
+        *out = state;
+    else
+        ek_optimizer_destroy(state);
     return status;
 }
 
@@ -152,8 +165,10 @@ static void measure_chunk(void *argument, int64_t piece, int thread)
     const update *u = argument;
     const ek_optimizer_chunk *chunk = &u->state->chunk[piece];
     double *measure = &u->state->measure[piece];
-    if (!u->kernels->all_finite(chunk->count, chunk->grad)) *measure = NAN;
-    else *measure = u->state->options.clip_norm > 0 ? u->kernels->sum_squares(chunk->count, chunk->grad) : 0;
+    if (!u->kernels->all_finite(chunk->count, chunk->grad))
+        *measure = NAN;
+    else
+        *measure = u->state->options.clip_norm > 0 ? u->kernels->sum_squares(chunk->count, chunk->grad) : 0;
 }
 
 static void update_chunk(void *argument, int64_t piece, int thread)

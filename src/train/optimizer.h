@@ -15,12 +15,12 @@ typedef struct ek_optimizer_chunk {
 /* Optimizer state of a net: up to two arrays for each trained tensor. */
 typedef struct ek_optimizer_state {
     ek_optimizer_options options;
-    int64_t step;          /* updates done */
-    int count;             /* tensors of the net */
+    int64_t step;            /* updates done */
+    int count;               /* tensors of the net */
     float **first, **second; /* by tensor index: SGD momentum_buffer; Adam exp_avg, exp_avg_sq; NULL: none */
     ek_optimizer_chunk *chunk;
     int64_t chunks;
-    double *measure;       /* one a chunk: the sum of its gradient's squares */
+    double *measure; /* one a chunk: the sum of its gradient's squares */
 } ek_optimizer_state;
 
 ek_status ek_optimizer_check(const ek_optimizer_options *options);

@@ -11,8 +11,11 @@ ek_status ek_trainer_create(ek_net *net, const ek_optimizer_options *options, ui
     ek_shape output = ek_net_output_shape(net);
     char text[EK_SHAPE_TEXT];
     if (output.rank != 1)
-        return ek_fail(EK_E_SHAPE, "training needs a net whose output is one number a class, this one's is %s; end it with "
-                       "flatten and linear", ek_shape_text(output, text));
+        return ek_fail(
+            EK_E_SHAPE,
+            "training needs a net whose output is one number a class, this one's is %s; end it with "
+            "flatten and linear",
+            ek_shape_text(output, text));
     ek_trainer *trainer;
     EK_TRY(EK_NEW(trainer, 1));
     ek_status status = EK_OK;
@@ -21,8 +24,10 @@ ek_status ek_trainer_create(ek_net *net, const ek_optimizer_options *options, ui
     trainer->seed = seed;
     EK_GO(ek_optimizer_create(net, options, &trainer->optimizer));
 done:
-    if (status == EK_OK) *out = trainer;
-    else ek_trainer_destroy(trainer);
+    if (status == EK_OK)
+        *out = trainer;
+    else
+        ek_trainer_destroy(trainer);
     return status;
 }
 
@@ -48,7 +53,8 @@ ek_status ek_trainer_reserve(ek_trainer *trainer, int64_t samples)
     return ek_loss_reserve(&trainer->loss, samples);
 }
 
-ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const float *x, const int32_t *labels, ek_step_result *result)
+ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const float *x, const int32_t *labels,
+                         ek_step_result *result)
 {
     ek_net *net = trainer->net;
     EK_TRY(ek_trainer_reserve(trainer, n));
@@ -69,14 +75,15 @@ ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const float *x, const i
     return EK_OK;
 }
 
-ek_status ek_trainer_step(ek_trainer *trainer, int64_t n, const float *x, const int32_t *labels, ek_step_result *result)
+ek_status ek_trainer_step(ek_trainer *trainer, int64_t n, const float *x, const int32_t *labels,
+                          ek_step_result *result)
 {
     if (n < 1) return ek_fail(EK_E_SHAPE, "a step needs at least one sample, not %lld", (long long)n);
     int64_t classes = ek_shape_count(ek_net_output_shape(trainer->net));
     for (int64_t i = 0; i < n; i++) {
         if (labels[i] < 0 || labels[i] >= classes)
-            return ek_fail(EK_E_ARGUMENT, "labels[%lld] is %d; the net's classes are 0 to %lld", (long long)i, (int)labels[i],
-                           (long long)classes - 1);
+            return ek_fail(EK_E_ARGUMENT, "labels[%lld] is %d; the net's classes are 0 to %lld", (long long)i,
+                           (int)labels[i], (long long)classes - 1);
     }
     EK_TRY(ek_trainer_reserve(trainer, n));
     ek_net_set_input(trainer->net, n, x);

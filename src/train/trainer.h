@@ -9,7 +9,7 @@ struct ek_trainer {
     ek_optimizer_state *optimizer;
     double lr;
     uint64_t seed;
-    int64_t step;       /* steps done, skipped ones too: chooses the dropout masks */
+    int64_t step; /* steps done, skipped ones too: chooses the dropout masks */
     ek_loss loss;
 };
 
@@ -18,6 +18,7 @@ ek_status ek_trainer_reserve(ek_trainer *trainer, int64_t samples);
 
 /* The same as ek_trainer_step for an input in the net's layout and labels known to be in range; x may be the
  * net's own input. */
-ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const float *x, const int32_t *labels, ek_step_result *result);
+ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const float *x, const int32_t *labels,
+                         ek_step_result *result);
 
 #endif
