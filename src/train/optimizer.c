@@ -213,8 +213,9 @@ bool ek_optimizer_update(ek_net *net, ek_optimizer_state *state, double lr)
         .eps = (float)o->eps,
         .weight_decay = (float)o->weight_decay,
         .grad_scale = (float)scale,
-        .correction1 = (float)(1 - pow(o->beta1, t)),
-        .correction2_sqrt = (float)sqrt(1 - pow(o->beta2, t)),
+        /* Of the betas that the kernel has, which are rounded: 1 - 0.999 would be off by 1e-5. */
+        .correction1 = (float)(1 - pow((float)o->beta1, t)),
+        .correction2_sqrt = (float)sqrt(1 - pow((float)o->beta2, t)),
         .decoupled = o->kind == EK_OPTIMIZER_ADAMW,
     };
     ek_pool_run(net->context->pool, state->chunks, update_chunk, &u);
