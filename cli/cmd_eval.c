@@ -76,7 +76,7 @@ const cli_command cli_eval = {
     "eval",
     "MODEL --data DATA [options]",
     "measures a model's loss and accuracy",
-    "Measures a model on labelled data as it will be used: with the running statistics of its\n"
+    "Measures a model on labelled data as it will be used: with the running statistics of its "
     "batch normalization, dropout off.",
     "  evenkeel eval lenet.safetensors --data fashion-mnist\n"
     "  evenkeel eval lenet.safetensors --data fashion-mnist --split train\n"

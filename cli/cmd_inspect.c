@@ -193,8 +193,8 @@ const cli_command cli_inspect = {
     "inspect",
     "MODEL [options]",
     "shows gamma, beta and running statistics, layer by layer",
-    "Shows what a model's batch normalization has learned, layer by layer: scale (gamma) and shift\n"
-    "(beta), and the running mean and variance that it normalizes by outside training; for each the\n"
+    "Shows what a model's batch normalization has learned, layer by layer: scale (gamma) and shift "
+    "(beta), and the running mean and variance that it normalizes by outside training; for each the "
     "smallest, mean and largest value, then the values, channel by channel.",
     "  evenkeel inspect lenet.safetensors\n"
     "  evenkeel inspect lenet.safetensors --layer net.1 --all\n"

@@ -187,7 +187,7 @@ const cli_command cli_predict = {
     "predict",
     "MODEL FILE [options]",
     "classifies images: the likeliest classes with probabilities",
-    "Classifies the items of a file and shows the likeliest classes of each, with the names that the\n"
+    "Classifies the items of a file and shows the likeliest classes of each, with the names that the "
     "training data gave them.",
     "  evenkeel predict lenet.safetensors boot.png\n"
     "  evenkeel predict lenet.safetensors x.npy --top 1\n"

@@ -121,7 +121,7 @@ const cli_command cli_run = {
     "run",
     "MODEL --input x.npy --output y.npy [options]",
     "runs a model on an array, for use in other programs",
-    "Runs a model on a NumPy array, all samples in one batch, and writes what its last layer gives\n"
+    "Runs a model on a NumPy array, all samples in one batch, and writes what its last layer gives "
     "(for a classifier: logits, unless the net ends in softmax).",
     "  evenkeel run lenet.safetensors --input x.npy --output logits.npy\n"
     "  evenkeel run lenet.safetensors --input x.npy --output y.npy --mode train\n",

@@ -134,8 +134,8 @@ const cli_command cli_summary = {
     "summary",
     "NET|MODEL [options]",
     "shows a net's layers, shapes, parameters and memory",
-    "Shows a net layer by layer: the shape that each gives for one sample, its trained parameters,\n"
-    "and the multiply-adds of a forward pass. Biases that a batch normalization makes redundant\n"
+    "Shows a net layer by layer: the shape that each gives for one sample, its trained parameters, "
+    "and the multiply-adds of a forward pass. Biases that a batch normalization makes redundant "
     "are marked.",
     "  evenkeel summary lenet-bn\n"
     "  evenkeel summary my.net --batch 32\n"

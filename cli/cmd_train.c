@@ -36,7 +36,7 @@ static const cli_option options[] = {
      false},
 
     {CLI_HEADING, "Training:", NULL, 0, NULL, 0, 0, false, false},
-    {CLI_INTEGER, "epochs", "N", offsetof(settings, epochs), "Passes over the training data.", 1, 1e9, false, false},
+    {CLI_INTEGER, "epochs", "N", offsetof(settings, epochs), "Passes over the training data.", 1, 1e6, false, false},
     {CLI_INTEGER, "batch", "N", offsetof(settings, batch), "Samples a step.", 1, 1e6, false, false},
     {CLI_CHOICE, "optimizer", "sgd|adam|adamw", offsetof(settings, optimizer), "How the parameters are updated.", 0, 0,
      false, false},
@@ -402,15 +402,18 @@ const cli_command cli_train = {
     "train",
     "NET --data DATA --out MODEL [options]",
     "trains a net and saves the model",
-    "Trains a net with cross-entropy and shows after each epoch the loss and accuracy on the training\n"
-    "data as it was seen, the accuracy on the test data where there is any, and the speed.\n"
-    "Ctrl-C stops after the present step, saves the model so far and says how to go on; the exit\n"
+    "Trains a net with cross-entropy and shows after each epoch the loss and accuracy on the training "
+    "data as it was seen, the accuracy on the test data where there is any, and the speed. "
+    "Ctrl-C stops after the present step, saves the model so far and says how to go on; the exit "
     "code is then 1. A second Ctrl-C ends at once.",
     "  evenkeel train lenet-bn --data fashion-mnist --out lenet.safetensors\n"
-    "  evenkeel train mlp-bn --data mnist --optimizer adam --batch 64 --valid 0.2 --out mlp.safetensors\n"
-    "  evenkeel train resnet20 --data synthetic:3x32x32 --momentum 0.9 --weight-decay 1e-4 --no-decay-norm \\\n"
-    "      --schedule cosine --warmup 1 --checkpoint run.checkpoint --log run.jsonl --out resnet.safetensors\n"
-    "  evenkeel train my.net --data x.npy,y.npy --init state.safetensors --out my.safetensors\n",
+    "  evenkeel train mlp-bn --data mnist --optimizer adam --batch 64 --valid 0.2 \\\n"
+    "      --out mlp.safetensors\n"
+    "  evenkeel train resnet20 --data synthetic:3x32x32 --schedule cosine \\\n"
+    "      --warmup 1 --momentum 0.9 --weight-decay 1e-4 --no-decay-norm \\\n"
+    "      --log run.jsonl --checkpoint run.checkpoint --out resnet.safetensors\n"
+    "  evenkeel train my.net --data x.npy,y.npy --init state.safetensors \\\n"
+    "      --out my.safetensors\n",
     options,
     run,
 };

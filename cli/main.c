@@ -46,9 +46,9 @@ static const cli_command *find(const char *name)
 
 static int unknown_command(const char *name)
 {
-    const char *names[COMMANDS + 1] = {"help"};
-    for (int i = 0; i < COMMANDS; i++) names[i + 1] = commands[i]->name;
-    const char *nearest = cli_nearest(name + strspn(name, "-"), names, COMMANDS + 1);
+    const char *names[COMMANDS + 3] = {"help", "--help", "--version"};
+    for (int i = 0; i < COMMANDS; i++) names[i + 3] = commands[i]->name;
+    const char *nearest = cli_nearest(name, names, COMMANDS + 3);
     if (nearest) return cli_usage_error(NULL, "unknown command '%s'; did you mean '%s'?", name, nearest);
     return cli_usage_error(NULL, "unknown command '%s'", name);
 }

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HELP_COLUMN = 26, HELP_WIDTH = 88, WORD = 32, MAX_NAMES = 64 };
+enum { HELP_COLUMN = 26, HELP_WIDTH = 80, WORD = 32, MAX_NAMES = 64 };
 
 /* --- suggestions */
 
@@ -63,7 +63,7 @@ int cli_usage_error(const cli_command *command, const char *format, ...)
     fprintf(stderr, "evenkeel: ");
     vfprintf(stderr, format, args);
     va_end(args);
-    fprintf(stderr, "\n(evenkeel help%s%s explains)\n", command ? " " : "", command ? command->name : "");
+    fprintf(stderr, "\nSee: evenkeel help%s%s\n", command ? " " : "", command ? command->name : "");
     return CLI_USAGE;
 }
 
@@ -131,7 +131,9 @@ static void print_option(const cli_option *option, const void *settings)
 
 static void print_help(const cli_command *command, const void *settings)
 {
-    printf("Usage: evenkeel %s %s\n\n%s\n\n", command->name, command->synopsis, command->about);
+    printf("Usage: evenkeel %s %s\n\n", command->name, command->synopsis);
+    print_wrapped(command->about, 0, 0);
+    putchar('\n');
     for (const cli_option *option = command->options; option->kind != CLI_END; option++)
         print_option(option, settings);
     printf("\nExamples:\n%s", command->examples);
@@ -174,8 +176,8 @@ static void expected_text(const cli_option *option, char *text, size_t size)
 {
     int used = snprintf(text, size, "a %snumber", option->kind == CLI_INTEGER ? "whole " : "");
     const char *from = option->above ? " above" : option->most ? " from" : " of at least";
-    used += snprintf(text + used, size - (size_t)used, "%s %g", from, option->least);
-    if (option->most) snprintf(text + used, size - (size_t)used, " to %g", option->most);
+    used += snprintf(text + used, size - (size_t)used, "%s %.15g", from, option->least);
+    if (option->most) snprintf(text + used, size - (size_t)used, " to %.15g", option->most);
 }
 
 static bool read_integer(const cli_option *option, const char *text, int64_t *value)
@@ -232,7 +234,7 @@ static bool store(const cli_command *command, const cli_option *option, const ch
     default:
         *(const char **)value = text;
         if (*text) return true;
-        snprintf(expected, sizeof expected, "%s", option->value ? option->value : option->name);
+        snprintf(expected, sizeof expected, "a name");
     }
     cli_usage_error(command, "%s%s expects %s, not '%s'", option->kind == CLI_OPERAND ? "" : "--", option->name,
                     expected, text);

@@ -41,7 +41,7 @@ typedef struct cli_command {
     const char *name;
     const char *synopsis; /* what follows the name: "MODEL --data DATA [options]" */
     const char *brief;    /* one line for the list of commands */
-    const char *about;    /* paragraphs */
+    const char *about;    /* a paragraph */
     const char *examples; /* lines, indented by two */
     const cli_option *options;
     int (*run)(int argc, char **argv); /* argv[0] the program, argv[1] the command; gives the exit code */
