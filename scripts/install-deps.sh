@@ -7,6 +7,7 @@
 #   data     Fashion-MNIST
 #   test     cmocka, and clang as the second compiler
 #   oracles  PyTorch, which results are compared with
+#   bench    the fast BLAS libraries that PyTorch's speed hangs on
 #
 # On Debian and Ubuntu with apt, through sudo when not root. When all is there, nothing is fetched, and
 # neither network nor root is needed. Elsewhere it looks for the tools themselves and names what to install.
@@ -17,6 +18,7 @@ declare -A packages=(
     [data]="dataset-fashion-mnist"
     [test]="libcmocka-dev clang"
     [oracles]="python3 python3-numpy python3-torch"
+    [bench]="libblis4-openmp libopenblas0-pthread"
 )
 
 fail() { echo "install-deps.sh: $*" >&2; exit 1; }
@@ -33,12 +35,13 @@ present() {
         data) [ -d /usr/share/datasets/fashion-mnist ] || [ -d "${EVENKEEL_DATA:-}/fashion-mnist" ] ;;
         test) have clang && pkg-config --exists cmocka ;;
         oracles) /usr/bin/python3 -c 'import numpy, torch' 2>/dev/null ;;
+        bench) true ;;
     esac
 }
 
-[ $# -gt 0 ] || fail "name a group: build, data, test or oracles"
+[ $# -gt 0 ] || fail "name a group: build, data, test, oracles or bench"
 for group; do
-    [ -n "${packages[$group]:-}" ] || fail "no group '$group'; there are build, data, test and oracles"
+    [ -n "${packages[$group]:-}" ] || fail "no group '$group'; there are build, data, test, oracles and bench"
 done
 
 if ! have apt-get dpkg-query; then
