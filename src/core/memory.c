@@ -12,13 +12,16 @@ typedef struct header {
     char pad[EK_ALIGN - sizeof(size_t)];
 } header;
 
+/* 512 GiB: past it a size is a mistake or an attack, whatever the system would promise. */
+#define MOST ((size_t)1 << 39)
+
 static atomic_uint_fast64_t allocations, fail_at;
 static atomic_size_t live_bytes, peak_bytes;
 
 void *ek_calloc(size_t count, size_t size)
 {
     size_t bytes;
-    if (ek_multiply_overflows(count, size, &bytes) || bytes > SIZE_MAX / 2) {
+    if (ek_multiply_overflows(count, size, &bytes) || bytes > MOST) {
         ek_fail(EK_E_MEMORY, "%zu items of %zu bytes are more than memory can hold", count, size);
         return NULL;
     }

@@ -9,11 +9,11 @@
 
 /* One job at a time. A job is replaced only when no worker is inside one, so a worker that wakes late
  * finds either the new job or no piece left of the old. */
-typedef struct job {
+typedef struct work {
     ek_piece run;
     void *argument;
     int64_t pieces;
-} job;
+} work;
 
 struct ek_pool {
     int threads;
@@ -23,7 +23,7 @@ struct ek_pool {
 
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
-    job job;              /* written under the lock, while no piece is under way */
+    work job;             /* written under the lock, while no piece is under way */
     uint64_t generation;  /* under the lock */
     int active;           /* workers inside the present job; under the lock */
     bool stop;            /* under the lock */
@@ -47,7 +47,7 @@ static inline void relax(void)
 #endif
 }
 
-static void take_pieces(ek_pool *pool, const job *job, int thread)
+static void take_pieces(ek_pool *pool, const work *job, int thread)
 {
     for (;;) {
         int64_t piece = atomic_fetch_add(&pool->next, 1);
@@ -56,7 +56,7 @@ static void take_pieces(ek_pool *pool, const job *job, int thread)
     }
 }
 
-static void *work(void *argument)
+static void *worker_main(void *argument)
 {
     struct worker_argument *self = argument;
     ek_pool *pool = self->pool;
@@ -70,7 +70,7 @@ static void *work(void *argument)
             return NULL;
         }
         seen = pool->generation;
-        job job = pool->job;
+        work job = pool->job;
         pool->active++;
         pthread_mutex_unlock(&pool->lock);
 
@@ -95,7 +95,7 @@ ek_status ek_pool_create(int threads, ek_pool **out)
     EK_GO(EK_NEW(pool->argument, (size_t)threads));
     for (int i = 1; i < threads; i++) {
         pool->argument[i] = (struct worker_argument){pool, i};
-        if (pthread_create(&pool->worker[i], NULL, work, &pool->argument[i]) != 0) {
+        if (pthread_create(&pool->worker[i], NULL, worker_main, &pool->argument[i]) != 0) {
             status = ek_fail(EK_E_MEMORY, "the system gives no thread %d of %d; ask for fewer threads", i + 1, threads);
             goto done;
         }
@@ -132,7 +132,7 @@ void ek_pool_run(ek_pool *pool, int64_t pieces, ek_piece run, void *argument)
         for (int64_t i = 0; i < pieces; i++) run(argument, i, 0);
         return;
     }
-    job job = {run, argument, pieces};
+    work job = {run, argument, pieces};
     pthread_mutex_lock(&pool->lock);
     /* A worker that woke late for the job before may still be finding that it has no piece left. */
     while (pool->active > 0) pthread_cond_wait(&pool->done, &pool->lock);

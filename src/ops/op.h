@@ -67,6 +67,7 @@ typedef struct ek_node {
     int param_count;
     ek_param param[EK_MAX_PARAMS];
     int line;                     /* in the net text, from 1 */
+    bool trained;                 /* something trained lies at or above it: it needs a gradient */
 
     /* Made by the plan for a number of samples; see ek_op.workspace. */
     float *workspace;
@@ -122,8 +123,10 @@ typedef struct ek_op {
     size_t (*scratch)(const ek_node *node, int64_t samples);
     int64_t (*multiply_adds)(const ek_node *node); /* NULL: counted as 0 */
 
-    /* y from x. Fails only for what cannot be known before (one value a channel). */
-    ek_status (*forward)(const ek_pass *pass, ek_node *node, const float *const x[], float *y);
+    /* What can be refused only when the batch is known (one value a channel); NULL: nothing. */
+    ek_status (*check)(const ek_pass *pass, const ek_node *node);
+    /* y from x. */
+    void (*forward)(const ek_pass *pass, ek_node *node, const float *const x[], float *y);
     /* dx[i] (NULL: not wanted) and param[].grad (overwritten) from dy. dx[] is overwritten, never dy. */
     void (*backward)(const ek_pass *pass, ek_node *node, const float *const x[], const float *y, const float *dy, float *const dx[]);
     /* After a step whose loss was finite: running statistics. NULL: nothing to do. */

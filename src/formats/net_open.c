@@ -1,0 +1,90 @@
+/* Networks from files, and back: the public functions. */
+#include "core/file.h"
+#include "core/memory.h"
+#include "core/text.h"
+#include "formats/model_file.h"
+
+#include <string.h>
+#include <unistd.h>
+
+enum { MAX_TEXT = 1 << 20 };
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && !strcmp(text + n - m, end);
+}
+
+static ek_status open_model(ek_context *context, const char *path, ek_net **out)
+{
+    ek_safetensors file;
+    EK_TRY(ek_safetensors_read(path, &file));
+    ek_net *net = NULL;
+    ek_status status = EK_OK;
+    EK_GO(ek_model_net(context, &file, path, &net));
+    status = ek_model_take(net, &file, "optimizer.");
+    if (status != EK_OK) ek_fail_in(status, "%s: ", path);
+done:
+    ek_safetensors_free(&file);
+    if (status == EK_OK) *out = net;
+    else ek_net_destroy(net);
+    return status;
+}
+
+static ek_status open_text(ek_context *context, const char *path, ek_net **out)
+{
+    unsigned char *text;
+    size_t size;
+    EK_TRY(ek_file_read(path, MAX_TEXT, &text, &size));
+    ek_status status = memchr(text, 0, size) ? ek_fail(EK_E_FORMAT, "%s is not a net text: it holds zero bytes", path)
+                                             : ek_net_create(context, (const char *)text, path, out);
+    ek_free(text);
+    return status;
+}
+
+/* No such name and no such file: says what there is. */
+static ek_status unknown(const char *name)
+{
+    ek_text list = {0};
+    const char *names[64];
+    int count = 0;
+    for (; count < 64 && ek_shipped_net_name(count); count++) {
+        names[count] = ek_shipped_net_name(count);
+        ek_text_add(&list, "%s%s", count ? ", " : "", names[count]);
+    }
+    const char *near = ek_nearest(name, names, count);
+    ek_status status = near ? ek_fail(EK_E_NOT_FOUND, "there is no net or file '%s'; did you mean '%s'?", name, near)
+                            : ek_fail(EK_E_NOT_FOUND, "there is no net or file '%s'; the shipped nets are %s", name, list.data ? list.data : "");
+    ek_text_free(&list);
+    return status;
+}
+
+ek_status ek_net_open(ek_context *context, const char *name_or_path, ek_net **out)
+{
+    if (!context || !name_or_path || !out) return ek_fail(EK_E_ARGUMENT, "ek_net_open needs a context, a name and a place for the net");
+    int shipped = ek_shipped_net_find(name_or_path);
+    if (shipped >= 0) return ek_net_create(context, ek_shipped_net_text(shipped), name_or_path, out);
+    if (access(name_or_path, F_OK) != 0) return unknown(name_or_path);
+    return ends_with(name_or_path, ".safetensors") ? open_model(context, name_or_path, out) : open_text(context, name_or_path, out);
+}
+
+ek_status ek_net_load_weights(ek_net *net, const char *path)
+{
+    ek_safetensors file;
+    EK_TRY(ek_safetensors_read(path, &file));
+    ek_status status = ek_model_take(net, &file, "optimizer.");
+    if (status != EK_OK) ek_fail_in(status, "%s: ", path);
+    ek_safetensors_free(&file);
+    return status;
+}
+
+ek_status ek_net_save(const ek_net *net, const char *path)
+{
+    ek_st_writer writer = {0};
+    ek_status status = EK_OK;
+    EK_GO(ek_model_add(net, &writer));
+    EK_GO(ek_st_write(&writer, path));
+done:
+    ek_st_writer_free(&writer);
+    return status;
+}

@@ -1,0 +1,268 @@
+/* The public network handle. */
+#include "graph/net.h"
+
+#include "core/memory.h"
+#include "graph/plan.h"
+
+#include <string.h>
+
+/* A value needs a gradient where something trained lies at or above it. */
+static void mark_trained(ek_graph *graph)
+{
+    for (int i = 0; i < graph->count; i++) {
+        ek_node *node = &graph->node[i];
+        for (int k = 0; k < node->param_count; k++) node->trained |= node->param[k].grad != NULL;
+        for (int k = 0; k < node->input_count; k++) node->trained |= graph->node[node->input[k]].trained;
+    }
+}
+
+ek_status ek_net_create(ek_context *context, const char *text, const char *origin, ek_net **out)
+{
+    if (!context || !text || !out) return ek_fail(EK_E_ARGUMENT, "ek_net_create needs a context, a text and a place for the net");
+    ek_net *net;
+    EK_TRY(EK_NEW(net, 1));
+    net->context = context;
+    ek_status status = EK_OK;
+    EK_GO(ek_graph_parse(text, origin ? origin : "net text", &net->graph));
+    EK_GO(ek_graph_allocate(&net->graph));
+    mark_trained(&net->graph);
+    ek_graph_init(&net->graph, EK_INIT_DEFAULT, 0);
+    EK_GO(EK_NEW(net->options_text, (size_t)net->graph.count));
+    for (int i = 0; i < net->graph.count; i++) {
+        ek_text options = {0};
+        ek_graph_write_options(&net->graph.node[i], &options);
+        net->options_text[i] = options.data;
+        EK_GO(ek_text_status(&options));
+    }
+done:
+    if (status == EK_OK) *out = net;
+    else ek_net_destroy(net);
+    return status;
+}
+
+static void free_classes(ek_net *net)
+{
+    for (int i = 0; i < net->class_count; i++) ek_free(net->class_name[i]);
+    ek_free(net->class_name);
+    net->class_name = NULL;
+    net->class_count = 0;
+}
+
+void ek_net_destroy(ek_net *net)
+{
+    if (!net) return;
+    ek_plan_destroy(net->plan);
+    free_classes(net);
+    for (int i = 0; net->options_text && i < net->graph.count; i++) ek_free(net->options_text[i]);
+    ek_free(net->options_text);
+    for (int i = 0; i < net->metadata_count; i++) {
+        ek_free(net->metadata[i].key);
+        ek_free(net->metadata[i].value);
+    }
+    ek_free(net->metadata);
+    ek_graph_free(&net->graph);
+    ek_free(net);
+}
+
+ek_status ek_net_init(ek_net *net, ek_init init, uint64_t seed)
+{
+    if (init < EK_INIT_DEFAULT || init > EK_INIT_KAIMING) return ek_fail(EK_E_ARGUMENT, "there is no initialization number %d", (int)init);
+    ek_graph_init(&net->graph, init, seed);
+    return EK_OK;
+}
+
+ek_status ek_net_set_classes(ek_net *net, const char *const *names, int count)
+{
+    if (count < 0) return ek_fail(EK_E_ARGUMENT, "there cannot be %d classes", count);
+    char **copy;
+    EK_TRY(EK_NEW(copy, (size_t)count));
+    for (int i = 0; i < count; i++) {
+        copy[i] = ek_strdup(names && names[i] ? names[i] : "");
+        if (copy[i]) continue;
+        while (i > 0) ek_free(copy[--i]);
+        ek_free(copy);
+        return EK_E_MEMORY;
+    }
+    free_classes(net);
+    net->class_name = copy;
+    net->class_count = count;
+    return EK_OK;
+}
+
+const char *ek_net_class(const ek_net *net, int index)
+{
+    bool named = index >= 0 && index < net->class_count && *net->class_name[index];
+    return named ? net->class_name[index] : NULL;
+}
+
+const char *ek_net_text(const ek_net *net) { return net->graph.text; }
+ek_shape ek_net_input_shape(const ek_net *net) { return net->graph.node[0].out; }
+ek_shape ek_net_output_shape(const ek_net *net) { return net->graph.node[net->graph.count - 1].out; }
+int ek_net_layer_count(const ek_net *net) { return net->graph.count; }
+
+ek_layer_info ek_net_layer(const ek_net *net, int index)
+{
+    ek_layer_info info = {.label = "", .op = "", .options = "", .inputs = {-1, -1}};
+    if (index < 0 || index >= net->graph.count) return info;
+    const ek_node *node = &net->graph.node[index];
+    info.label = node->label;
+    info.op = node->op->name;
+    info.options = net->options_text[index] ? net->options_text[index] : "";
+    info.output = node->out;
+    for (int i = 0; i < node->input_count; i++) info.inputs[i] = node->input[i];
+    for (int i = 0; i < node->param_count; i++) {
+        const ek_param *param = &node->param[i];
+        if (param->redundant) info.redundant_bias = true;
+        else if (param->role == EK_ROLE_RUNNING_MEAN || param->role == EK_ROLE_RUNNING_VAR) info.buffers += param->count;
+        else if (param->role != EK_ROLE_COUNTER) info.parameters += param->count;
+    }
+    if (node->op->multiply_adds) info.multiply_adds = node->op->multiply_adds(node);
+    return info;
+}
+
+size_t ek_net_memory(const ek_net *net, int64_t batch, ek_mode mode)
+{
+    return batch < 1 ? 0 : ek_plan_bytes(net, batch, mode == EK_MODE_TRAINING);
+}
+
+/* --- tensors, counted over the nodes in order */
+
+int ek_net_tensor_count(const ek_net *net)
+{
+    int count = 0;
+    for (int i = 0; i < net->graph.count; i++) count += net->graph.node[i].param_count;
+    return count;
+}
+
+static ek_tensor tensor_of(ek_param *param, int layer)
+{
+    return (ek_tensor){.name = param->name, .role = param->role, .layer = layer, .shape = param->shape, .data = param->data,
+                       .grad = param->grad, .counter = param->role == EK_ROLE_COUNTER ? &param->counter : NULL};
+}
+
+ek_tensor ek_net_tensor(const ek_net *net, int index)
+{
+    for (int i = 0; i < net->graph.count; i++) {
+        ek_node *node = &net->graph.node[i];
+        if (index >= 0 && index < node->param_count) return tensor_of(&node->param[index], i);
+        index -= node->param_count;
+    }
+    return (ek_tensor){.name = "", .layer = -1};
+}
+
+ek_status ek_net_find_tensor(const ek_net *net, const char *name, ek_tensor *out)
+{
+    int count = ek_net_tensor_count(net);
+    const char **names;
+    EK_TRY(EK_NEW(names, (size_t)count));
+    ek_status status = EK_OK;
+    for (int i = 0; i < count; i++) {
+        ek_tensor tensor = ek_net_tensor(net, i);
+        names[i] = tensor.name;
+        if (strcmp(name, tensor.name)) continue;
+        *out = tensor;
+        goto done;
+    }
+    const char *near = ek_nearest(name, names, count);
+    status = ek_fail(EK_E_NOT_FOUND, "the net has no tensor '%s'%s%s%s", name, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+done:
+    ek_free(names);
+    return status;
+}
+
+/* --- running */
+
+ek_status ek_net_prepare(ek_net *net, int64_t samples, bool training)
+{
+    if (samples < 1) return ek_fail(EK_E_SHAPE, "a batch has at least one sample, not %lld", (long long)samples);
+    /* Far beyond any memory, and small enough that no size below overflows. */
+    if (samples > (int64_t)1 << 24) return ek_fail(EK_E_SHAPE, "a batch of %lld samples is too large; at most %d fit", (long long)samples, 1 << 24);
+    ek_plan *old = net->plan;
+    if (old && old->capacity >= samples && (old->training || !training)) return EK_OK;
+    if (old && old->capacity > samples) samples = old->capacity;
+    if (old && old->training) training = true;
+    /* The old one goes first: the two together might not fit. */
+    ek_plan_destroy(old);
+    net->plan = NULL;
+    for (int i = 0; i < net->graph.count; i++) net->graph.node[i].workspace = NULL;
+    return ek_plan_create(net, samples, training, &net->plan);
+}
+
+float *ek_net_input(ek_net *net) { return net->plan->value[0]; }
+const float *ek_net_output(ek_net *net) { return net->plan->value[net->graph.count - 1]; }
+float *ek_net_output_grad(ek_net *net) { return net->plan->grad[net->graph.count - 1]; }
+
+ek_pixels ek_net_pixels(const ek_net *net)
+{
+    const ek_node *input = &net->graph.node[0];
+    const ek_attr *mean = &input->attr[1], *std = &input->attr[2];
+    ek_pixels pixels = {.channels = mean->n > std->n ? mean->n : std->n};
+    for (int i = 0; i < pixels.channels; i++) {
+        pixels.mean[i] = mean->v[mean->n > 1 ? i : 0];
+        pixels.std[i] = std->v[std->n > 1 ? i : 0];
+    }
+    return pixels;
+}
+
+void ek_net_set_input(ek_net *net, int64_t n, const float *x)
+{
+    ek_shape shape = ek_net_input_shape(net);
+    ek_pixels pixels = ek_net_pixels(net);
+    float *input = ek_net_input(net);
+    int64_t features = ek_shape_count(shape), rows = features / pixels.channels; /* of one channel */
+    bool lanes = ek_is_lanes(shape);
+    if (!lanes) memcpy(input, x, (size_t)(n * features) * sizeof *x);
+    for (int64_t b = 0; lanes && b < ek_blocks(n); b++) {
+        net->context->kernels->rows_to_lanes(features, ek_live(n, b), x + b * EK_LANES * features, input + b * EK_LANES * features);
+    }
+    for (int64_t c = 0; c < pixels.channels; c++) {
+        if (pixels.mean[c] == 0 && pixels.std[c] == 1) continue;
+        for (int64_t b = 0; b < (lanes ? ek_blocks(n) : n); b++) {
+            int64_t run = rows * (lanes ? EK_LANES : 1);
+            float *at = input + (b * pixels.channels + c) * run;
+            for (int64_t i = 0; i < run; i++) at[i] = (float)((at[i] - pixels.mean[c]) / pixels.std[c]);
+        }
+    }
+}
+
+/* Samples are independent of each other, so that a large batch may be cut. */
+static bool independent(const ek_net *net, ek_mode mode)
+{
+    if (mode == EK_MODE_TRAINING) return false;
+    for (int i = 0; i < net->graph.count; i++) {
+        const ek_node *node = &net->graph.node[i];
+        if (node->op == ek_op_find("batchnorm") && !ek_batchnorm_options(node).track) return false;
+    }
+    return true;
+}
+
+static void read_output(ek_net *net, int64_t n, float *y)
+{
+    ek_shape shape = ek_net_output_shape(net);
+    const float *output = ek_net_output(net);
+    int64_t features = ek_shape_count(shape);
+    if (!ek_is_lanes(shape)) {
+        memcpy(y, output, (size_t)(n * features) * sizeof *y);
+        return;
+    }
+    for (int64_t b = 0; b < ek_blocks(n); b++) {
+        int64_t at = b * EK_LANES * features;
+        net->context->kernels->lanes_to_rows(features, ek_live(n, b), output + at, y + at);
+    }
+}
+
+ek_status ek_net_forward(ek_net *net, ek_mode mode, int64_t n, const float *x, float *y)
+{
+    enum { CUT = 256 };
+    if (!net || !x || !y) return ek_fail(EK_E_ARGUMENT, "ek_net_forward needs a net, an input and room for the output");
+    int64_t each = independent(net, mode) && n > CUT ? CUT : n;
+    EK_TRY(ek_net_prepare(net, each, false));
+    int64_t in = ek_shape_count(ek_net_input_shape(net)), out = ek_shape_count(ek_net_output_shape(net));
+    for (int64_t at = 0; at < n; at += each) {
+        int64_t size = n - at < each ? n - at : each;
+        ek_net_set_input(net, size, x + at * in);
+        EK_TRY(ek_net_run_forward(net, size, mode, 0, 0));
+        read_output(net, size, y + at * out);
+    }
+    return EK_OK;
+}

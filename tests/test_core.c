@@ -1,0 +1,234 @@
+/* Memory, random numbers, threads, texts, replacing files. */
+#include "testing.h"
+
+#include "core/file.h"
+#include "core/memory.h"
+#include "core/random.h"
+#include "core/text.h"
+#include "core/threads.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void memory_is_zeroed_aligned_and_counted(void **state)
+{
+    (void)state;
+    size_t before = ek_memory_count().live_bytes;
+    char *p = ek_calloc(3, 100);
+    assert_non_null(p);
+    assert_int_equal((uintptr_t)p % EK_ALIGN, 0);
+    for (int i = 0; i < 300; i++) assert_int_equal(p[i], 0);
+    assert_int_equal(ek_memory_count().live_bytes - before, 300);
+    p[299] = 1;
+    p = ek_grow(p, 4, 100);
+    assert_int_equal(p[299], 1);
+    assert_int_equal(p[300], 0);
+    ek_free(p);
+    assert_int_equal(ek_memory_count().live_bytes, before);
+}
+
+static void memory_refuses_overflow_and_fails_on_demand(void **state)
+{
+    (void)state;
+    assert_null(ek_calloc(SIZE_MAX / 2, 3));
+    assert_non_null(strstr(ek_error(), "more than memory can hold"));
+    assert_null(ek_calloc(SIZE_MAX / 4, 1));
+    ek_memory_fail_after(2);
+    void *first = ek_calloc(1, 1), *second = ek_calloc(1, 1), *third = ek_calloc(1, 1);
+    ek_memory_fail_after(0);
+    assert_non_null(first);
+    assert_null(second);
+    assert_null(third);
+    ek_free(first);
+}
+
+/* Known answers of Random123's kat_vectors for philox4x32-10. */
+static void philox_gives_the_published_numbers(void **state)
+{
+    (void)state;
+    uint32_t out[4];
+    ek_philox(0, 0, 0, 0, out);
+    assert_int_equal(out[0], 0x6627e8d5u);
+    assert_int_equal(out[1], 0xe169c58du);
+    assert_int_equal(out[2], 0xbc57ac4cu);
+    assert_int_equal(out[3], 0x9b00dbd8u);
+    ek_philox(UINT64_MAX, UINT32_MAX, UINT32_MAX, UINT64_MAX, out);
+    assert_int_equal(out[0], 0x408f276du);
+    assert_int_equal(out[1], 0x41c83b0eu);
+    assert_int_equal(out[2], 0xa20bc7c6u);
+    assert_int_equal(out[3], 0x6d5451fdu);
+}
+
+static void random_numbers_have_their_distributions(void **state)
+{
+    (void)state;
+    enum { COUNT = 100000 };
+    ek_random random = ek_random_start(1, EK_STREAM_TEST, 0);
+    double sum = 0, squares = 0, uniform = 0;
+    int64_t histogram[7] = {0};
+    for (int i = 0; i < COUNT; i++) {
+        double z = ek_random_normal(&random), u = ek_random_uniform(&random);
+        sum += z;
+        squares += z * z;
+        uniform += u;
+        assert_true(u >= 0 && u < 1);
+        histogram[ek_random_below(&random, 7)]++;
+    }
+    assert_true(fabs(sum / COUNT) < 0.02);
+    assert_true(fabs(squares / COUNT - 1) < 0.03);
+    assert_true(fabs(uniform / COUNT - 0.5) < 0.01);
+    for (int i = 0; i < 7; i++) assert_true(llabs(histogram[i] - COUNT / 7) < 600);
+
+    int64_t items[100], seen[100] = {0};
+    for (int i = 0; i < 100; i++) items[i] = i;
+    ek_random_shuffle(&random, items, 100);
+    bool moved = false;
+    for (int i = 0; i < 100; i++) {
+        seen[items[i]]++;
+        moved |= items[i] != i;
+    }
+    for (int i = 0; i < 100; i++) assert_int_equal(seen[i], 1);
+    assert_true(moved);
+}
+
+enum { PIECES = 1000 };
+static void mark(void *argument, int64_t piece, int thread)
+{
+    int *marks = argument;
+    marks[piece] += 1 + (thread < 0);
+}
+
+static void every_piece_runs_once(void **state)
+{
+    (void)state;
+    for (int threads = 1; threads <= 4; threads++) {
+        ek_pool *pool;
+        assert_ok(ek_pool_create(threads, &pool));
+        assert_int_equal(ek_pool_threads(pool), threads);
+        int marks[PIECES] = {0};
+        for (int round = 1; round <= 200; round++) {
+            int64_t pieces = round % 2 ? PIECES : round % 7;
+            ek_pool_run(pool, pieces, mark, marks);
+        }
+        for (int i = 0; i < 6; i++) assert_in_range(marks[i], 100, 200);
+        for (int i = 6; i < PIECES; i++) assert_int_equal(marks[i], 100);
+        ek_pool_destroy(pool);
+    }
+}
+
+static void the_nearest_name_is_found(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"kernel", "stride", "padding", "bias"};
+    assert_string_equal(ek_nearest("kernl", names, 4), "kernel");
+    assert_string_equal(ek_nearest("biass", names, 4), "bias");
+    assert_string_equal(ek_nearest("tsride", names, 4), "stride");
+    assert_null(ek_nearest("zebra", names, 4));
+    assert_int_equal(ek_edit_distance("", "abc"), 3);
+    assert_int_equal(ek_edit_distance("ab", "ba"), 1);
+}
+
+static void texts_grow(void **state)
+{
+    (void)state;
+    ek_text text = {0};
+    for (int i = 0; i < 1000; i++) ek_text_add(&text, "%d,", i);
+    assert_ok(ek_text_status(&text));
+    assert_int_equal(text.length, 3890);
+    assert_string_equal(text.data + text.length - 4, "999,");
+    ek_text_free(&text);
+    char shape[EK_SHAPE_TEXT];
+    assert_string_equal(ek_shape_text((ek_shape){3, {1, 28, 28}}, shape), "1x28x28");
+}
+
+static void write_file(const char *path, const char *content)
+{
+    ek_replacement r;
+    assert_ok(ek_replace_begin(&r, path));
+    assert_ok(ek_replace_write(&r, content, strlen(content)));
+    assert_ok(ek_replace_finish(&r));
+}
+
+static void assert_content(const char *path, const char *content)
+{
+    unsigned char *data;
+    size_t size;
+    assert_ok(ek_file_read(path, 1000, &data, &size));
+    assert_int_equal(size, strlen(content));
+    assert_memory_equal(data, content, size);
+    ek_free(data);
+}
+
+static void files_are_replaced_whole_or_not(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/ek_test_XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    char *path = ek_strf("%s/model", folder), *link = ek_strf("%s/link", folder);
+    write_file(path, "one");
+    assert_content(path, "one");
+    assert_int_equal(symlink(path, link), 0);
+    write_file(link, "two");
+    assert_content(path, "two");
+    struct stat info;
+    assert_int_equal(lstat(link, &info), 0);
+    assert_true(S_ISLNK(info.st_mode));
+
+    ek_replacement r;
+    assert_ok(ek_replace_begin(&r, path));
+    assert_ok(ek_replace_write(&r, "thr", 3));
+    ek_replace_cancel(&r);
+    assert_content(path, "two");
+
+    assert_fails(EK_E_NOT_FOUND, "cannot write", ek_replace_begin(&r, "/no/such/folder/model"));
+    assert_fails(EK_E_IO, "folder", ek_replace_begin(&r, folder));
+    assert_fails(EK_E_IO, "not a regular file", ek_replace_begin(&r, "/dev/full"));
+
+    unsigned char *data;
+    size_t size;
+    assert_fails(EK_E_FORMAT, "at most 2", ek_file_read(path, 2, &data, &size));
+    assert_fails(EK_E_IO, "folder", ek_file_read(folder, 10, &data, &size));
+    unlink(path);
+    unlink(link);
+    assert_int_equal(rmdir(folder), 0); /* nothing was left beside */
+    ek_free(path);
+    ek_free(link);
+}
+
+static void contexts_choose_and_refuse(void **state)
+{
+    (void)state;
+    ek_context *context = NULL;
+    ek_context_options options = {.threads = 3, .isa = "baseline"};
+    assert_ok(ek_context_create(&options, &context));
+    assert_int_equal(ek_context_threads(context), 3);
+    assert_string_equal(ek_context_isa(context), "baseline");
+    ek_context_destroy(context);
+    options.isa = "avx9";
+    assert_fails(EK_E_ARGUMENT, "avx9", ek_context_create(&options, &context));
+    options.isa = "reference";
+    assert_ok(ek_context_create(&options, &context));
+    assert_string_equal(ek_context_isa(context), "reference");
+    ek_context_destroy(context);
+    options.threads = 300;
+    assert_fails(EK_E_ARGUMENT, "300", ek_context_create(&options, &context));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(memory_is_zeroed_aligned_and_counted),
+        cmocka_unit_test(memory_refuses_overflow_and_fails_on_demand),
+        cmocka_unit_test(philox_gives_the_published_numbers),
+        cmocka_unit_test(random_numbers_have_their_distributions),
+        cmocka_unit_test(every_piece_runs_once),
+        cmocka_unit_test(the_nearest_name_is_found),
+        cmocka_unit_test(texts_grow),
+        cmocka_unit_test(files_are_replaced_whole_or_not),
+        cmocka_unit_test(contexts_choose_and_refuse),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,312 @@
+/* Every operator: its reference's gradient against finite differences in double, and its lane passes
+ * against its reference, on odd shapes and partial lane blocks, for every instruction set of this machine. */
+#include "testing.h"
+
+#include "core/memory.h"
+#include "core/random.h"
+#include "graph/plan.h"
+
+#include <math.h>
+
+typedef struct test_case {
+    const char *text; /* the operator under test is the last line's */
+    int n;
+} test_case;
+
+static const test_case cases[] = {
+    {"input 3x5x7", 3},
+    {"input 1x9x9\nconv 6 kernel=5", 3},
+    {"input 3x7x5\nconv 4 kernel=3 padding=1", 17},
+    {"input 2x6x7\nconv 5 kernel=3 stride=2 padding=1", 5},
+    {"input 4x8x8\nconv 6 kernel=3x2 stride=1x2 padding=1x0 dilation=2x1 bias=false", 2},
+    {"input 6x5x5\nconv 6 kernel=3 groups=6 padding=1", 18},
+    {"input 6x5x4\nconv 4 kernel=1 groups=2 stride=2", 3},
+    {"input 7x3x3\nconv 13 kernel=1", 2},
+    {"input 3x6x6\nconv 2 kernel=2 padding=2", 2},
+    {"input 1x1x1\nconv 1 kernel=1", 1},
+    {"input 5\nlinear 3", 4},
+    {"input 130\nlinear 37", 67},
+    {"input 1\nlinear 1 bias=false", 1},
+    {"input 19\nlinear 50", 1},
+    {"input 3x4x5\nbatchnorm", 5},
+    {"input 2x1x1\nbatchnorm scale=false", 17},
+    {"input 2x3x3\nbatchnorm shift=false eps=0.1", 16},
+    {"input 7\nbatchnorm", 9},
+    {"input 33\nbatchnorm track=false", 2},
+    {"input 3x3x2\nbatchnorm frozen=true", 3},
+    {"input 5\nbatchnorm frozen=true", 1},
+    {"input 3x4x5\nrelu", 3},
+    {"input 9\nrelu", 5},
+    {"input 2x3x3\nleakyrelu 0.2", 3},
+    {"input 2x3x3\nsigmoid", 3},
+    {"input 11\nsigmoid", 3},
+    {"input 2x3x3\ntanh", 3},
+    {"input 2x3x3\nsilu", 3},
+    {"input 2x4x6\navgpool 2", 3},
+    {"input 2x5x7\navgpool 3x2 stride=2x1 padding=1", 18},
+    {"input 1x5x5\navgpool 3 stride=2 padding=1 count_pad=false", 2},
+    {"input 2x4x6\nmaxpool 2", 3},
+    {"input 2x5x7\nmaxpool 3x2 stride=2x1 padding=1", 18},
+    {"input 3x5x4\nglobalavgpool", 17},
+    {"input 3x4x5\nflatten", 19},
+    {"input 6\nflatten", 3},
+    {"input 2x3x3\ndropout 0.3", 18},
+    {"input 10\ndropout 0.5", 6},
+    {"a: input 2x3x3\nb: relu\nadd a", 17},
+    {"a: input 5\nb: relu\nadd a", 3},
+    {"input 7\nsoftmax", 5},
+};
+enum { CASES = sizeof cases / sizeof *cases };
+
+static void every_operator_has_a_case(void **state)
+{
+    (void)state;
+    ek_context *context;
+    assert_ok(ek_context_create(NULL, &context));
+    for (int i = 0; ek_op_at(i); i++) {
+        bool found = false;
+        for (int k = 0; k < CASES; k++) {
+            ek_net *net;
+            assert_ok(ek_net_create(context, cases[k].text, NULL, &net));
+            found |= net->graph.node[net->graph.count - 1].op == ek_op_at(i);
+            ek_net_destroy(net);
+        }
+        if (!found) fail_msg("operator '%s' has no case", ek_op_at(i)->name);
+    }
+    ek_context_destroy(context);
+}
+
+/* One case as arrays in double; all values are floats exactly, so that both sides see the same numbers. */
+typedef struct bench {
+    ek_net *net;
+    ek_node *node;
+    int n;
+    bool training;
+    double *x[EK_MAX_INPUTS], *dx[EK_MAX_INPUTS], *y, *dy;
+    ek_ref ref;
+} bench;
+
+static double *doubles(int64_t count)
+{
+    double *p = ek_calloc((size_t)count + 1, sizeof(double));
+    assert_non_null(p);
+    return p;
+}
+
+static int64_t numbers(ek_shape shape, int n) { return ek_shape_count(shape) * n; }
+
+static void fill(ek_random *random, double *p, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) p[i] = (float)ek_random_normal(random);
+}
+
+static void bench_begin(bench *b, ek_context *context, const test_case *c, bool training)
+{
+    *b = (bench){.n = c->n, .training = training};
+    assert_ok(ek_net_create(context, c->text, NULL, &b->net));
+    b->node = &b->net->graph.node[b->net->graph.count - 1];
+    ek_random random = ek_random_start(7, EK_STREAM_TEST, (uint32_t)(c - cases));
+    for (int i = 0; i < b->node->input_count; i++) {
+        b->x[i] = doubles(numbers(b->node->in[i], b->n));
+        b->dx[i] = doubles(numbers(b->node->in[i], b->n));
+        fill(&random, b->x[i], numbers(b->node->in[i], b->n));
+    }
+    b->y = doubles(numbers(b->node->out, b->n));
+    b->dy = doubles(numbers(b->node->out, b->n));
+    fill(&random, b->dy, numbers(b->node->out, b->n));
+    b->ref = (ek_ref){.n = b->n, .training = training, .seed = 5, .step = 3};
+    b->ref.kept = doubles(b->node->op->reference_kept ? b->node->op->reference_kept(b->node) : 0);
+    for (int p = 0; p < b->node->param_count; p++) {
+        ek_param *param = &b->node->param[p];
+        if (param->role == EK_ROLE_COUNTER) continue;
+        b->ref.param[p] = doubles(param->count);
+        fill(&random, b->ref.param[p], param->count);
+        for (int64_t i = 0; i < param->count; i++) {
+            if (param->role == EK_ROLE_RUNNING_VAR) b->ref.param[p][i] = fabs(b->ref.param[p][i]) + 0.5f;
+            param->data[i] = (float)b->ref.param[p][i];
+            b->ref.param[p][i] = param->data[i];
+        }
+        if (param->grad) b->ref.grad[p] = doubles(param->count);
+    }
+}
+
+static void bench_end(bench *b)
+{
+    for (int i = 0; i < EK_MAX_INPUTS; i++) {
+        ek_free(b->x[i]);
+        ek_free(b->dx[i]);
+    }
+    for (int p = 0; p < EK_MAX_PARAMS; p++) {
+        ek_free(b->ref.param[p]);
+        ek_free(b->ref.grad[p]);
+    }
+    ek_free(b->y);
+    ek_free(b->dy);
+    ek_free(b->ref.kept);
+    ek_net_destroy(b->net);
+}
+
+static void reference_forward(bench *b, double *y)
+{
+    b->node->op->reference_forward(&b->ref, b->node, (const double *const *)b->x, y);
+}
+
+static void reference_backward(bench *b)
+{
+    reference_forward(b, b->y);
+    b->node->op->reference_backward(&b->ref, b->node, (const double *const *)b->x, b->y, b->dy, b->dx);
+}
+
+static double loss(bench *b)
+{
+    reference_forward(b, b->y);
+    double sum = 0;
+    for (int64_t i = 0; i < numbers(b->node->out, b->n); i++) sum += b->y[i] * b->dy[i];
+    return sum;
+}
+
+/* d loss/d p[i] by central differences, for up to 40 places spread over p. */
+static void check_differences(bench *b, const char *text, double *p, const double *gradient, int64_t count)
+{
+    const double h = 1e-6;
+    int64_t step = count / 40 + 1;
+    for (int64_t i = 0; i < count; i += step) {
+        double kept = p[i];
+        p[i] = kept + h;
+        double above = loss(b);
+        p[i] = kept - h;
+        double below = loss(b);
+        p[i] = kept;
+        double numeric = (above - below) / (2 * h);
+        if (!(fabs(numeric - gradient[i]) <= 1e-6 * (1 + fabs(numeric))))
+            fail_msg("%s, n=%d, training=%d: gradient %d is %.9g, differences give %.9g", text, b->n, b->training, (int)i, gradient[i], numeric);
+    }
+}
+
+static void gradients_match_finite_differences(void **state)
+{
+    (void)state;
+    ek_context *context;
+    assert_ok(ek_context_create(NULL, &context));
+    for (int k = 0; k < 2 * CASES; k++) {
+        const test_case *c = &cases[k / 2];
+        bench b;
+        bench_begin(&b, context, c, k % 2);
+        bool one_value = strstr(c->text, "batchnorm") && numbers(b.node->in[0], b.n) / b.node->in[0].dim[0] < 2;
+        if (b.node->input_count && !one_value) {
+            reference_backward(&b);
+            for (int i = 0; i < b.node->input_count; i++) check_differences(&b, c->text, b.x[i], b.dx[i], numbers(b.node->in[i], b.n));
+            for (int p = 0; p < b.node->param_count; p++) {
+                if (b.ref.grad[p]) check_differences(&b, c->text, b.ref.param[p], b.ref.grad[p], b.node->param[p].count);
+            }
+        }
+        bench_end(&b);
+    }
+    ek_context_destroy(context);
+}
+
+/* --- lane passes against the reference */
+
+static int64_t position(ek_shape shape, int64_t sample, int64_t element)
+{
+    int64_t elements = ek_shape_count(shape);
+    return shape.rank == 3 ? (sample / EK_LANES * elements + element) * EK_LANES + sample % EK_LANES : sample * elements + element;
+}
+
+static float *laid_out(ek_shape shape, int n, const double *plain)
+{
+    float *p = ek_calloc((size_t)ek_value_floats(shape, n), sizeof(float));
+    assert_non_null(p);
+    int64_t elements = ek_shape_count(shape);
+    for (int64_t i = 0; plain && i < n * elements; i++) p[position(shape, i / elements, i % elements)] = (float)plain[i];
+    return p;
+}
+
+static void check_close(const test_case *c, const char *isa, const char *what, const double *want, const float *got, int64_t count, ek_shape shape, bool plain)
+{
+    double largest = 0;
+    int64_t elements = plain ? 1 : ek_shape_count(shape);
+    for (int64_t i = 0; i < count; i++) largest = fmax(largest, fabs(want[i]));
+    for (int64_t i = 0; i < count; i++) {
+        float value = got[plain ? i : position(shape, i / elements, i % elements)];
+        if (!(fabs(value - want[i]) <= 4e-6 * largest + 1e-7))
+            fail_msg("%s, n=%d, %s: %s[%d] is %.9g, the reference gives %.9g", c->text, c->n, isa, what, (int)i, value, want[i]);
+    }
+}
+
+static void check_dead_lanes(const test_case *c, const float *dx, ek_shape shape)
+{
+    if (shape.rank != 3) return;
+    int64_t elements = ek_shape_count(shape);
+    for (int64_t s = c->n; s < ek_blocks(c->n) * EK_LANES; s++) {
+        for (int64_t e = 0; e < elements; e++) {
+            if (dx[position(shape, s, e)] != 0) fail_msg("%s, n=%d: dx of dead lane %d is not zero", c->text, c->n, (int)s);
+        }
+    }
+}
+
+static void check_lanes(ek_context *context, const test_case *c, bool training)
+{
+    bench b;
+    bench_begin(&b, context, c, training);
+    ek_node *node = b.node;
+    assert_ok(ek_net_prepare(b.net, c->n, true));
+    ek_pass pass = b.net->plan->pass;
+    pass.n = c->n;
+    pass.training = training;
+    pass.seed = 5;
+    pass.step = 3;
+    if (!node->input_count || (node->op->check && node->op->check(&pass, node) != EK_OK)) {
+        bench_end(&b);
+        return;
+    }
+    reference_backward(&b);
+    float *x[EK_MAX_INPUTS] = {NULL}, *dx[EK_MAX_INPUTS] = {NULL};
+    for (int i = 0; i < node->input_count; i++) {
+        x[i] = laid_out(node->in[i], c->n, b.x[i]);
+        dx[i] = laid_out(node->in[i], c->n, NULL);
+    }
+    float *y = laid_out(node->out, c->n, NULL), *dy = laid_out(node->out, c->n, b.dy);
+    node->op->forward(&pass, node, (const float *const *)x, y);
+    node->op->backward(&pass, node, (const float *const *)x, y, dy, dx);
+
+    const char *isa = ek_context_isa(context);
+    check_close(c, isa, "y", b.y, y, numbers(node->out, c->n), node->out, false);
+    for (int i = 0; i < node->input_count; i++) {
+        check_close(c, isa, "dx", b.dx[i], dx[i], numbers(node->in[i], c->n), node->in[i], false);
+        check_dead_lanes(c, dx[i], node->in[i]);
+        ek_free(x[i]);
+        ek_free(dx[i]);
+    }
+    for (int p = 0; p < node->param_count; p++) {
+        if (b.ref.grad[p]) check_close(c, isa, node->param[p].name, b.ref.grad[p], node->param[p].grad, node->param[p].count, node->param[p].shape, true);
+    }
+    ek_free(y);
+    ek_free(dy);
+    bench_end(&b);
+}
+
+static void lanes_match_the_reference(void **state)
+{
+    (void)state;
+    static const char *const isas[] = {"baseline", "avx2", "avx512"};
+    for (int i = 0; i < 3; i++) {
+        ek_context_options options = {.threads = 2, .isa = isas[i]};
+        ek_context *context;
+        ek_status status = ek_context_create(&options, &context);
+        if (status == EK_E_UNSUPPORTED || status == EK_E_ARGUMENT) continue; /* not this machine's */
+        assert_ok(status);
+        for (int k = 0; k < 2 * CASES; k++) check_lanes(context, &cases[k / 2], k % 2);
+        ek_context_destroy(context);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_operator_has_a_case),
+        cmocka_unit_test(gradients_match_finite_differences),
+        cmocka_unit_test(lanes_match_the_reference),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
