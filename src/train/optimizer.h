@@ -3,12 +3,24 @@
 
 #include "graph/net.h"
 
+/* A piece of one trained tensor: the unit of work. */
+typedef struct ek_optimizer_chunk {
+    int64_t count;
+    float *w;
+    const float *grad;
+    float *first, *second; /* NULL: the optimizer has none */
+    bool decays;           /* weight decay acts on it */
+} ek_optimizer_chunk;
+
 /* Optimizer state of a net: up to two arrays for each trained tensor. */
 typedef struct ek_optimizer_state {
     ek_optimizer_options options;
-    int64_t step;          /* updates done */
-    int count;             /* tensors of the net */
+    int64_t step;            /* updates done */
+    int count;               /* tensors of the net */
     float **first, **second; /* by tensor index: SGD momentum_buffer; Adam exp_avg, exp_avg_sq; NULL: none */
+    ek_optimizer_chunk *chunk;
+    int64_t chunks;
+    double *measure; /* one a chunk: the sum of its gradient's squares */
 } ek_optimizer_state;
 
 ek_status ek_optimizer_check(const ek_optimizer_options *options);
@@ -17,6 +29,7 @@ void ek_optimizer_destroy(ek_optimizer_state *state);
 /* One update with learning rate lr. False, with nothing changed, when a gradient is not finite. */
 bool ek_optimizer_update(ek_net *net, ek_optimizer_state *state, double lr);
 
+ek_status ek_schedule_check(const ek_train_options *options);
 /* The learning rate of a step (from 0) of a run of steps_per_epoch * epochs steps. */
 double ek_schedule_lr(const ek_train_options *options, int64_t step, int64_t steps_per_epoch);
 

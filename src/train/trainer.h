@@ -1,6 +1,7 @@
 #ifndef EK_TRAIN_TRAINER_H
 #define EK_TRAIN_TRAINER_H
 
+#include "train/loss.h"
 #include "train/optimizer.h"
 
 struct ek_trainer {
@@ -8,12 +9,16 @@ struct ek_trainer {
     ek_optimizer_state *optimizer;
     double lr;
     uint64_t seed;
-    int64_t step;       /* steps begun, skipped ones too: chooses the dropout masks */
-    double *losses;     /* one a sample */
-    int64_t capacity;
+    int64_t step; /* steps done, skipped ones too: chooses the dropout masks */
+    ek_loss loss;
 };
 
-/* The same as ek_trainer_step for an input in the net's layout; x may be the net's own input. */
-ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const float *x, const int32_t *labels, ek_step_result *result);
+/* Room for steps of `samples`. */
+ek_status ek_trainer_reserve(ek_trainer *trainer, int64_t samples);
+
+/* The same as ek_trainer_step for an input in the net's layout and labels known to be in range; x may be the
+ * net's own input. */
+ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const float *x, const int32_t *labels,
+                         ek_step_result *result);
 
 #endif

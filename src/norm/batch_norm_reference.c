@@ -1,0 +1,64 @@
+/* The oracle: batch normalization as the texts write it, in double, one channel after the other. */
+#include "norm/batch_norm.h"
+
+#include <math.h>
+
+/* Where x[n][c][0] stands in [n, c, s]. */
+static int64_t row(ek_ncs shape, int64_t n, int64_t c) { return (n * shape.c + c) * shape.s; }
+
+void ek_batch_norm_reference_statistics(ek_ncs shape, const double *x, double *mean, double *var)
+{
+    double m = (double)shape.n * (double)shape.s;
+    for (int64_t c = 0; c < shape.c; c++) {
+        double sum = 0, squares = 0;
+        for (int64_t n = 0; n < shape.n; n++)
+            for (int64_t s = 0; s < shape.s; s++) sum += x[row(shape, n, c) + s];
+        double center = sum / m;
+        for (int64_t n = 0; n < shape.n; n++)
+            for (int64_t s = 0; s < shape.s; s++) {
+                double deviation = x[row(shape, n, c) + s] - center;
+                squares += deviation * deviation;
+            }
+        if (mean) mean[c] = center;
+        if (var) var[c] = squares / m;
+    }
+}
+
+void ek_batch_norm_reference_forward(ek_ncs shape, double eps, const double *x, const double *mean,
+                                     const double *var, const double *gamma, const double *beta, double *y)
+{
+    for (int64_t c = 0; c < shape.c; c++)
+        for (int64_t n = 0; n < shape.n; n++)
+            for (int64_t s = 0; s < shape.s; s++) {
+                int64_t i = row(shape, n, c) + s;
+                double xhat = (x[i] - mean[c]) / sqrt(var[c] + eps);
+                y[i] = (gamma ? gamma[c] : 1) * xhat + (beta ? beta[c] : 0);
+            }
+}
+
+void ek_batch_norm_reference_backward(ek_ncs shape, double eps, bool batch_statistics, const double *x,
+                                      const double *dy, const double *mean, const double *var,
+                                      const double *gamma, double *dx, double *dgamma, double *dbeta)
+{
+    double m = (double)shape.n * (double)shape.s;
+    for (int64_t c = 0; c < shape.c; c++) {
+        double inv_std = 1 / sqrt(var[c] + eps);
+        double sum_g = 0, sum_gxhat = 0;
+        for (int64_t n = 0; n < shape.n; n++)
+            for (int64_t s = 0; s < shape.s; s++) {
+                int64_t i = row(shape, n, c) + s;
+                sum_g += dy[i];
+                sum_gxhat += dy[i] * (x[i] - mean[c]) * inv_std;
+            }
+        for (int64_t n = 0; dx && n < shape.n; n++)
+            for (int64_t s = 0; s < shape.s; s++) {
+                int64_t i = row(shape, n, c) + s;
+                double xhat = (x[i] - mean[c]) * inv_std;
+                /* What moving x[i] does through the mean and through the variance. */
+                double through = batch_statistics ? sum_g / m + xhat * sum_gxhat / m : 0;
+                dx[i] = (gamma ? gamma[c] : 1) * inv_std * (dy[i] - through);
+            }
+        if (dgamma) dgamma[c] = sum_gxhat;
+        if (dbeta) dbeta[c] = sum_g;
+    }
+}

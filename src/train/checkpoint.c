@@ -1,0 +1,331 @@
+#include "train/checkpoint.h"
+
+#include "core/memory.h"
+#include "formats/model_file.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define KEY "evenkeel.train."
+
+/* --- What the run is: options by name, as texts that must be equal in the checkpoint. Those that its kind of
+ * optimizer or schedule does not read are left out. */
+
+enum { MAX_FACTS = 24, MAX_VALUE = 48 };
+
+typedef struct fact {
+    const char *name;
+    char value[MAX_VALUE];
+} fact;
+
+typedef struct facts {
+    int count;
+    fact at[MAX_FACTS];
+} facts;
+
+static void add_text(facts *f, const char *name, const char *value)
+{
+    fact *added = &f->at[f->count++];
+    added->name = name;
+    snprintf(added->value, sizeof added->value, "%s", value);
+}
+
+static void add_whole(facts *f, const char *name, int64_t value)
+{
+    char text[MAX_VALUE];
+    snprintf(text, sizeof text, "%" PRId64, value);
+    add_text(f, name, text);
+}
+
+/* 17 digits tell any two doubles apart; fewer are taken where they do too. */
+static void add_real(facts *f, const char *name, double value)
+{
+    char text[MAX_VALUE];
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) break;
+    }
+    add_text(f, name, text);
+}
+
+static void add_flag(facts *f, const char *name, bool value)
+{
+    add_text(f, name, value ? "true" : "false");
+}
+
+static void describe_optimizer(const ek_optimizer_options *o, facts *f)
+{
+    static const char *const names[] = {"sgd", "adam", "adamw"};
+    add_text(f, "optimizer", names[o->kind]);
+    add_real(f, "lr", o->lr);
+    add_real(f, "weight_decay", o->weight_decay);
+    add_flag(f, "decay_norm_and_bias", o->decay_norm_and_bias);
+    add_real(f, "clip_norm", o->clip_norm);
+    if (o->kind == EK_OPTIMIZER_SGD) {
+        add_real(f, "momentum", o->momentum);
+        add_flag(f, "nesterov", o->nesterov);
+    } else {
+        add_real(f, "beta1", o->beta1);
+        add_real(f, "beta2", o->beta2);
+        add_real(f, "eps", o->eps);
+    }
+}
+
+static void describe_schedule(const ek_train_options *o, facts *f)
+{
+    static const char *const names[] = {"constant", "step", "cosine"};
+    add_text(f, "schedule", names[o->schedule]);
+    add_real(f, "warmup_epochs", o->warmup_epochs);
+    if (o->schedule == EK_SCHEDULE_STEP) {
+        add_whole(f, "step_epochs", o->step_epochs);
+        add_real(f, "decay", o->decay);
+    }
+    /* The cosine ends with the run; with the others, a longer run begins like a shorter one. */
+    if (o->schedule == EK_SCHEDULE_COSINE) add_whole(f, "epochs", o->epochs);
+}
+
+static facts describe(const ek_run *run)
+{
+    const ek_train_options *o = run->options;
+    facts f = {0};
+    char seed[MAX_VALUE];
+    snprintf(seed, sizeof seed, "%" PRIu64, o->seed);
+    add_text(&f, "seed", seed);
+    add_whole(&f, "samples", run->data_count);
+    add_real(&f, "valid_fraction", o->valid_fraction);
+    add_whole(&f, "batch", o->batch);
+    add_flag(&f, "shuffle", o->shuffle);
+    add_flag(&f, "drop_last", o->drop_last);
+    describe_optimizer(&o->optimizer, &f);
+    describe_schedule(o, &f);
+    return f;
+}
+
+/* --- Where it stands */
+
+typedef struct place {
+    const char *name;
+    int64_t *value;
+} place;
+
+enum { PLACES = 5 };
+
+static void list_places(ek_progress *p, place out[PLACES])
+{
+    const place list[PLACES] = {
+        {KEY "epochs_done", &p->epoch},     {KEY "steps_done", &p->step},       {KEY "skipped", &p->skipped},
+        {KEY "epoch_samples", &p->samples}, {KEY "epoch_correct", &p->correct},
+    };
+    memcpy(out, list, sizeof list);
+}
+
+static const char loss_key[] = KEY "epoch_loss_sum";
+
+/* --- The optimizer's tensors */
+
+static const char *first_name(const ek_optimizer_state *state)
+{
+    return state->options.kind == EK_OPTIMIZER_SGD ? "momentum_buffer" : "exp_avg";
+}
+
+static const char second_name[] = "exp_avg_sq";
+
+typedef ek_status (*state_visitor)(void *argument, const char *name, ek_shape shape, float *data);
+
+static ek_status visit(const char *kind, const ek_tensor *tensor, float *data, state_visitor visitor,
+                       void *argument)
+{
+    if (!data) return EK_OK;
+    char *name = ek_strf(EK_CHECKPOINT_PREFIX "%s.%s", kind, tensor->name);
+    if (!name) return EK_E_MEMORY;
+    ek_status status = visitor(argument, name, tensor->shape, data);
+    ek_free(name);
+    return status;
+}
+
+static ek_status for_each_state(const ek_trainer *trainer, state_visitor visitor, void *argument)
+{
+    const ek_optimizer_state *state = trainer->optimizer;
+    for (int i = 0; i < state->count; i++) {
+        ek_tensor tensor = ek_net_tensor(trainer->net, i);
+        EK_TRY(visit(first_name(state), &tensor, state->first[i], visitor, argument));
+        EK_TRY(visit(second_name, &tensor, state->second[i], visitor, argument));
+    }
+    return EK_OK;
+}
+
+/* --- Writing */
+
+static ek_status write_state(void *writer, const char *name, ek_shape shape, float *data)
+{
+    return ek_st_add(writer, name, EK_F32, shape.rank, shape.dim, data);
+}
+
+static ek_status add_metadata(ek_st_writer *writer, const ek_run *run)
+{
+    facts f = describe(run);
+    char key[64], value[MAX_VALUE];
+    for (int i = 0; i < f.count; i++) {
+        snprintf(key, sizeof key, KEY "%s", f.at[i].name);
+        EK_TRY(ek_st_add_metadata(writer, key, f.at[i].value));
+    }
+    ek_progress progress = run->progress;
+    place places[PLACES];
+    list_places(&progress, places);
+    for (int i = 0; i < PLACES; i++) {
+        snprintf(value, sizeof value, "%" PRId64, *places[i].value);
+        EK_TRY(ek_st_add_metadata(writer, places[i].name, value));
+    }
+    /* In hexadecimal, which is exact. */
+    snprintf(value, sizeof value, "%a", progress.loss_sum);
+    return ek_st_add_metadata(writer, loss_key, value);
+}
+
+ek_status ek_checkpoint_write(const ek_run *run, const char *path)
+{
+    ek_st_writer writer = {0};
+    ek_status status = EK_OK;
+    EK_GO(ek_model_add(run->trainer->net, &writer));
+    EK_GO(for_each_state(run->trainer, write_state, &writer));
+    EK_GO(add_metadata(&writer, run));
+    EK_GO(ek_st_write(&writer, path));
+done:
+    ek_st_writer_free(&writer);
+    return status;
+}
+
+/* --- Reading */
+
+static ek_status check_same_run(const ek_run *run, const ek_safetensors *file, const char *path)
+{
+    facts f = describe(run);
+    char key[64];
+    for (int i = 0; i < f.count; i++) {
+        snprintf(key, sizeof key, KEY "%s", f.at[i].name);
+        const char *there = ek_safetensors_metadata(file, key);
+        if (!there) return ek_fail(EK_E_FORMAT, "%s is a damaged checkpoint: it lacks %s", path, key);
+        if (!strcmp(there, f.at[i].value)) continue;
+        const char *why = strcmp(f.at[i].name, "epochs")
+                              ? "resume with the options and data that it began with"
+                              : "a cosine schedule is laid out for its number of epochs";
+        return ek_fail(EK_E_ARGUMENT, "%s is of another run: its %s is %.48s, not %s; %s", path, f.at[i].name,
+                       there, f.at[i].value, why);
+    }
+    return EK_OK;
+}
+
+static ek_status check_same_net(const ek_net *net, const ek_safetensors *file, const char *path)
+{
+    ek_net *there;
+    EK_TRY(ek_model_net(net->context, file, path, &there));
+    bool same = !strcmp(ek_net_text(there), ek_net_text(net));
+    ek_net_destroy(there);
+    return same
+               ? EK_OK
+               : ek_fail(EK_E_ARGUMENT, "%s is of another run: its net is another; `summary` shows it", path);
+}
+
+static ek_status damaged(const char *path, const char *key, const char *value)
+{
+    return ek_fail(EK_E_FORMAT, "%s is a damaged checkpoint: %s is %.48s", path, key,
+                   value ? value : "missing");
+}
+
+static bool parse_whole(const char *text, int64_t *out)
+{
+    if (!text || *text < '0' || *text > '9') return false;
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (errno || *end) return false;
+    *out = value;
+    return true;
+}
+
+static bool parse_loss(const char *text, double *out)
+{
+    if (!text || strncmp(text, "0x", 2) != 0) return false;
+    char *end;
+    *out = strtod(text, &end);
+    return !*end && isfinite(*out);
+}
+
+/* The numbers in range, one by one and together. */
+static ek_status read_progress(const ek_run *run, const ek_safetensors *file, const char *path,
+                               ek_progress *out)
+{
+    place places[PLACES];
+    list_places(out, places);
+    for (int i = 0; i < PLACES; i++) {
+        const char *text = ek_safetensors_metadata(file, places[i].name);
+        if (!parse_whole(text, places[i].value)) return damaged(path, places[i].name, text);
+    }
+    const char *text = ek_safetensors_metadata(file, loss_key);
+    if (!parse_loss(text, &out->loss_sum)) return damaged(path, loss_key, text);
+
+    int64_t steps;
+    bool sound = out->step <= run->steps_per_epoch &&
+                 !__builtin_mul_overflow(out->epoch, run->steps_per_epoch, &steps) &&
+                 !__builtin_add_overflow(steps, out->step, &steps) && out->skipped <= steps &&
+                 out->samples <= run->train_count && out->correct <= out->samples;
+    if (!sound)
+        return ek_fail(EK_E_FORMAT, "%s is a damaged checkpoint: its position lies outside the run", path);
+    if (out->epoch + (out->step > 0) > run->options->epochs)
+        return ek_fail(EK_E_ARGUMENT,
+                       "%s has come %" PRId64 " epochs far, and epochs is %" PRId64 "; ask for more epochs",
+                       path, out->epoch + (out->step > 0), run->options->epochs);
+    return EK_OK;
+}
+
+static ek_status read_state(void *argument, const char *name, ek_shape shape, float *data)
+{
+    const ek_st_tensor *tensor = ek_safetensors_find(argument, name);
+    if (!tensor) return ek_fail(EK_E_FORMAT, "tensor %s is missing", name);
+    bool same =
+        tensor->rank == shape.rank && !memcmp(tensor->dim, shape.dim, sizeof *shape.dim * (size_t)shape.rank);
+    if (!same) return ek_fail(EK_E_FORMAT, "tensor %s has another shape than its parameter", name);
+    EK_TRY(ek_st_to_float(tensor, data));
+    bool square =
+        !strncmp(name, EK_CHECKPOINT_PREFIX "exp_avg_sq.", strlen(EK_CHECKPOINT_PREFIX "exp_avg_sq."));
+    for (int64_t i = 0; i < tensor->count; i++) {
+        if (!isfinite(data[i]))
+            return ek_fail(EK_E_FORMAT, "tensor %s holds a value that is not finite", name);
+        if (square && data[i] < 0)
+            return ek_fail(EK_E_FORMAT, "tensor %s holds a negative mean of squares", name);
+    }
+    return EK_OK;
+}
+
+ek_status ek_checkpoint_read(ek_run *run, const char *path)
+{
+    ek_trainer *trainer = run->trainer;
+    ek_progress progress;
+    ek_safetensors file = {0};
+    EK_TRY(ek_safetensors_read(path, &file));
+    ek_status status = EK_OK;
+    if (!ek_safetensors_metadata(&file, KEY "seed")) {
+        status = ek_fail(
+            EK_E_FORMAT,
+            "%s is not a checkpoint; to train a model on, give it as the net or as initial weights", path);
+        goto done;
+    }
+    EK_GO(check_same_net(trainer->net, &file, path));
+    EK_GO(check_same_run(run, &file, path));
+    EK_GO(read_progress(run, &file, path, &progress));
+    status = for_each_state(trainer, read_state, &file);
+    if (status != EK_OK) {
+        ek_fail_in(status, "%s is a damaged checkpoint: ", path);
+        goto done;
+    }
+    EK_GO(ek_model_take(trainer->net, &file, EK_CHECKPOINT_PREFIX));
+    run->progress = progress;
+    trainer->step = ek_run_steps(run);
+    trainer->optimizer->step = trainer->step - progress.skipped;
+done:
+    ek_safetensors_free(&file);
+    return status;
+}

@@ -1,0 +1,73 @@
+#include "train/loss.h"
+
+#include "core/memory.h"
+
+/* Samples of a piece: a multiple of EK_LANES keeps every piece's rows aligned. */
+enum { PIECE = 64 };
+
+static int64_t pieces_of(int64_t samples)
+{
+    return (samples + PIECE - 1) / PIECE;
+}
+
+ek_status ek_loss_reserve(ek_loss *loss, int64_t samples)
+{
+    if (samples <= loss->capacity) return EK_OK;
+    ek_loss grown = {.capacity = samples};
+    ek_status status = EK_OK;
+    EK_GO(EK_NEW(grown.each, (size_t)samples));
+    EK_GO(EK_NEW(grown.correct, (size_t)pieces_of(samples)));
+    ek_loss_free(loss);
+    *loss = grown;
+    return EK_OK;
+done:
+    ek_loss_free(&grown);
+    return status;
+}
+
+void ek_loss_free(ek_loss *loss)
+{
+    ek_free(loss->each);
+    ek_free(loss->correct);
+    *loss = (ek_loss){0};
+}
+
+typedef struct work {
+    const ek_kernels *kernels;
+    ek_loss *loss;
+    int64_t n, classes;
+    const float *logits;
+    float *dlogits;
+    const int32_t *labels;
+} work;
+
+static void run_piece(void *argument, int64_t piece, int thread)
+{
+    (void)thread;
+    const work *w = argument;
+    int64_t first = piece * PIECE, n = w->n - first < PIECE ? w->n - first : PIECE;
+    float *dlogits = w->dlogits ? w->dlogits + first * w->classes : NULL;
+    w->kernels->cross_entropy(n, w->classes, w->logits + first * w->classes, w->labels + first,
+                              (float)(1.0 / (double)w->n), w->loss->each + first, &w->loss->correct[piece],
+                              dlogits);
+}
+
+double ek_loss_sum(ek_loss *loss, ek_net *net, int64_t n, const int32_t *labels, bool gradient,
+                   int64_t *correct)
+{
+    work w = {
+        .kernels = net->context->kernels,
+        .loss = loss,
+        .n = n,
+        .classes = ek_shape_count(ek_net_output_shape(net)),
+        .logits = ek_net_output(net),
+        .dlogits = gradient ? ek_net_output_grad(net) : NULL,
+        .labels = labels,
+    };
+    ek_pool_run(net->context->pool, pieces_of(n), run_piece, &w);
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += loss->each[i];
+    *correct = 0;
+    for (int64_t i = 0; i < pieces_of(n); i++) *correct += loss->correct[i];
+    return sum;
+}

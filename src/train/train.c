@@ -1,0 +1,264 @@
+#include "core/file.h"
+#include "core/memory.h"
+#include "train/checkpoint.h"
+#include "train/evaluate.h"
+
+#include <math.h>
+
+/* Far beyond use; keeps numbers of steps far from overflow. */
+#define MAX_EPOCHS 1000000
+
+ek_train_options ek_train_options_default(void)
+{
+    return (ek_train_options){
+        .epochs = 10,
+        .batch = 128,
+        .optimizer = ek_optimizer_options_default(EK_OPTIMIZER_SGD),
+        .schedule = EK_SCHEDULE_CONSTANT,
+        .step_epochs = 30,
+        .decay = 0.1,
+        .seed = 1,
+        .shuffle = true,
+    };
+}
+
+/* A run of ek_train: what a checkpoint holds of it, and the rest. */
+typedef struct training {
+    ek_run run;
+    ek_net *net;
+    const ek_dataset *data, *test;
+    int64_t *train_index, *valid_index;
+    int64_t valid_count;
+    double began;         /* by ek_now */
+    double train_seconds; /* of the present epoch, in this process */
+    int64_t train_images;
+    bool stop;  /* the listener wants no more */
+    bool saved; /* the checkpoint is of the present position */
+} training;
+
+static ek_status check_options(const ek_train_options *o)
+{
+    if (o->epochs < 1 || o->epochs > MAX_EPOCHS)
+        return ek_fail(EK_E_ARGUMENT, "epochs must be 1 to %d, not %lld", MAX_EPOCHS, (long long)o->epochs);
+    if (o->batch < 1) return ek_fail(EK_E_ARGUMENT, "batch must be 1 or more, not %lld", (long long)o->batch);
+    if (!(o->valid_fraction >= 0 && o->valid_fraction < 1))
+        return ek_fail(EK_E_ARGUMENT, "the share held out for validation must be from 0 to below 1, not %g",
+                       o->valid_fraction);
+    EK_TRY(ek_optimizer_check(&o->optimizer));
+    EK_TRY(ek_schedule_check(o));
+    if (o->checkpoint_steps < 0)
+        return ek_fail(EK_E_ARGUMENT, "checkpoint_steps must be 0 (off) or more, not %lld",
+                       (long long)o->checkpoint_steps);
+    if (o->checkpoint_steps > 0 && !o->checkpoint)
+        return ek_fail(EK_E_ARGUMENT, "checkpoint_steps is %lld, but no checkpoint file is named",
+                       (long long)o->checkpoint_steps);
+    return EK_OK;
+}
+
+/* So that a wrong path is found before hours of training. */
+static ek_status check_writable(const char *path)
+{
+    ek_replacement replacement;
+    EK_TRY(ek_replace_begin(&replacement, path));
+    ek_replace_cancel(&replacement);
+    return EK_OK;
+}
+
+static int64_t largest_batch(int64_t count, int64_t batch, bool drop_last)
+{
+    int64_t last = ek_batch_count(count, batch, drop_last) - 1, first, first_size, last_size;
+    ek_batch_range(count, batch, drop_last, 0, &first, &first_size);
+    ek_batch_range(count, batch, drop_last, last, &first, &last_size);
+    return last_size > first_size ? last_size : first_size;
+}
+
+/* Everything that can be wrong is found here, before the first step. */
+static ek_status prepare(training *t)
+{
+    const ek_train_options *o = t->run.options;
+    EK_TRY(check_options(o));
+    EK_TRY(ek_labelled_check(t->data, t->net, "the training data"));
+    if (t->test) EK_TRY(ek_labelled_check(t->test, t->net, "the test data"));
+    EK_TRY(ek_split_indices(t->data->count, o->valid_fraction, o->seed, &t->train_index, &t->run.train_count,
+                            &t->valid_index, &t->valid_count));
+    t->run.data_count = t->data->count;
+    if (o->valid_fraction > 0 && (t->valid_count < 1 || t->run.train_count < 1))
+        return ek_fail(EK_E_ARGUMENT, "%lld samples cannot be split for training and validation by %g",
+                       (long long)t->data->count, o->valid_fraction);
+    t->run.steps_per_epoch = ek_batch_count(t->run.train_count, o->batch, o->drop_last);
+    if (t->run.steps_per_epoch < 1)
+        return ek_fail(EK_E_ARGUMENT,
+                       "%lld training samples fill no batch of %lld; ask for a smaller batch, or do not drop "
+                       "the last one",
+                       (long long)t->run.train_count, (long long)o->batch);
+    if (o->checkpoint) EK_TRY(check_writable(o->checkpoint));
+    EK_TRY(ek_trainer_create(t->net, &o->optimizer, o->seed, &t->run.trainer));
+    EK_TRY(ek_trainer_reserve(t->run.trainer, largest_batch(t->run.train_count, o->batch, o->drop_last)));
+    return o->resume ? ek_checkpoint_read(&t->run, o->resume) : EK_OK;
+}
+
+/* --- Telling the listener */
+
+static ek_event event_here(const training *t, ek_event_kind kind)
+{
+    const ek_run *run = &t->run;
+    int64_t step = ek_run_steps(run), epochs = run->options->epochs;
+    /* At the border between two epochs the start belongs to the next, all else to the one just done. */
+    int64_t epoch = kind == EK_EVENT_START ? run->progress.epoch + 1
+                                           : (step + run->steps_per_epoch - 1) / run->steps_per_epoch;
+    epoch = epoch < 1 ? 1 : epoch > epochs ? epochs : epoch;
+    return (ek_event){
+        .kind = kind,
+        .epoch = epoch,
+        .epochs = epochs,
+        .step = step,
+        .steps = epochs * run->steps_per_epoch,
+        .train_count = run->train_count,
+        .valid_count = t->valid_count,
+        .test_count = t->test ? t->test->count : 0,
+        .skipped = run->progress.skipped,
+        .loss = NAN,
+        .lr = NAN,
+        .train_loss = NAN,
+        .train_accuracy = NAN,
+        .valid_loss = NAN,
+        .valid_accuracy = NAN,
+        .test_loss = NAN,
+        .test_accuracy = NAN,
+        .images_per_second = NAN,
+        .seconds = ek_now() - t->began,
+    };
+}
+
+static void tell(training *t, const ek_event *event)
+{
+    const ek_train_options *o = t->run.options;
+    if (o->listener && !o->listener(o->user, event)) t->stop = true;
+}
+
+/* --- The loop */
+
+static ek_status save(training *t)
+{
+    EK_TRY(ek_checkpoint_write(&t->run, t->run.options->checkpoint));
+    t->saved = true;
+    ek_event event = event_here(t, EK_EVENT_CHECKPOINT);
+    event.path = t->run.options->checkpoint;
+    tell(t, &event);
+    return EK_OK;
+}
+
+/* One batch: the step, its event, and a checkpoint where one is due. */
+static ek_status run_step(training *t, ek_batches *batches)
+{
+    ek_run *run = &t->run;
+    ek_progress *at = &run->progress;
+    const ek_train_options *o = run->options;
+    double began = ek_now(), lr = ek_schedule_lr(o, ek_run_steps(run), run->steps_per_epoch);
+    int64_t n;
+    const float *x;
+    const int32_t *labels;
+    ek_step_result result;
+    ek_batches_next(batches, &n, &x, &labels);
+    EK_TRY(ek_trainer_set_lr(run->trainer, lr));
+    EK_TRY(ek_trainer_run(run->trainer, n, x, labels, &result));
+    t->train_seconds += ek_now() - began;
+    t->train_images += n;
+
+    at->step++;
+    t->saved = false;
+    if (result.skipped) {
+        at->skipped++;
+    } else {
+        at->samples += n;
+        at->correct += result.correct;
+        at->loss_sum += result.loss * (double)n;
+    }
+    ek_event event = event_here(t, EK_EVENT_STEP);
+    event.step_skipped = result.skipped;
+    event.loss = result.loss;
+    event.lr = lr;
+    tell(t, &event);
+    bool due = o->checkpoint_steps > 0 && ek_run_steps(run) % o->checkpoint_steps == 0;
+    return due ? save(t) : EK_OK;
+}
+
+static ek_status run_steps(training *t)
+{
+    ek_run *run = &t->run;
+    const ek_train_options *o = run->options;
+    ek_pixels pixels = ek_net_pixels(t->net);
+    ek_batches *batches = NULL;
+    ek_status status = EK_OK;
+    ek_epoch_order(t->train_index, run->train_count, o->seed, run->progress.epoch + 1, o->shuffle);
+    EK_GO(ek_batches_start(t->data, &pixels, ek_net_input_shape(t->net), t->train_index, run->train_count,
+                           o->batch, o->drop_last, run->progress.step, &batches));
+    while (!t->stop && run->progress.step < run->steps_per_epoch) EK_GO(run_step(t, batches));
+done:
+    ek_batches_end(batches);
+    return status;
+}
+
+/* After an epoch's last step: measures, the event, the checkpoint. */
+static ek_status finish_epoch(training *t)
+{
+    ek_progress *at = &t->run.progress;
+    const ek_train_options *o = t->run.options;
+    ek_event event = event_here(t, EK_EVENT_EPOCH);
+    ek_metrics metrics;
+    event.train_loss = at->loss_sum / (double)at->samples;
+    event.train_accuracy = (double)at->correct / (double)at->samples;
+    event.images_per_second = (double)t->train_images / t->train_seconds;
+    if (t->valid_count > 0) {
+        EK_TRY(ek_evaluate_at(t->net, t->data, t->valid_index, t->valid_count, o->batch, &metrics));
+        event.valid_loss = metrics.loss;
+        event.valid_accuracy = metrics.accuracy;
+    }
+    if (t->test) {
+        EK_TRY(ek_evaluate(t->net, t->test, o->batch, &metrics));
+        event.test_loss = metrics.loss;
+        event.test_accuracy = metrics.accuracy;
+    }
+    event.seconds = ek_now() - t->began;
+    *at = (ek_progress){.epoch = at->epoch + 1, .skipped = at->skipped};
+    t->train_seconds = 0;
+    t->train_images = 0;
+    t->saved = false;
+    tell(t, &event);
+    return o->checkpoint ? save(t) : EK_OK;
+}
+
+/* Ends with its last epoch, or early with t->stop. */
+static ek_status run_all(training *t)
+{
+    const ek_train_options *o = t->run.options;
+    t->began = ek_now();
+    ek_event event = event_here(t, EK_EVENT_START);
+    tell(t, &event);
+    while (!t->stop && t->run.progress.epoch < o->epochs) {
+        EK_TRY(run_steps(t));
+        if (!t->stop) EK_TRY(finish_epoch(t));
+    }
+    if (t->stop && o->checkpoint && !t->saved) EK_TRY(save(t));
+    return EK_OK;
+}
+
+ek_status ek_train(ek_net *net, const ek_dataset *train, const ek_dataset *test,
+                   const ek_train_options *options)
+{
+    training t = {.run = {.options = options}, .net = net, .data = train, .test = test};
+    ek_status status = EK_OK;
+    EK_GO(prepare(&t));
+    EK_GO(run_all(&t));
+    if (t.stop)
+        status = ek_fail(
+            EK_E_INTERRUPTED, "stopped on request after step %lld of %lld; %s%s",
+            (long long)ek_run_steps(&t.run), (long long)(options->epochs * t.run.steps_per_epoch),
+            options->checkpoint ? "to go on, resume from " : "without a checkpoint it cannot be resumed",
+            options->checkpoint ? options->checkpoint : "");
+done:
+    ek_trainer_destroy(t.run.trainer);
+    ek_free(t.train_index);
+    ek_free(t.valid_index);
+    return status;
+}
