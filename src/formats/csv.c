@@ -11,15 +11,15 @@
 static const size_t MAX_TEXT = (size_t)1 << 30;
 enum { MAX_NAMES = 1000, SHOWN = 40 };
 
-typedef struct line {
+typedef struct text_line {
     char *text;     /* ended by a zero */
     int64_t number; /* from 1 */
-} line;
+} text_line;
 
 /* A table under way. */
 typedef struct reader {
     char *text;
-    line *lines; /* those with something on them */
+    text_line *lines; /* those with something on them */
     int64_t line_count;
     int64_t first; /* the first that is data: 1 after a header */
     char separator;  /* ' ': any run of blanks */
@@ -80,7 +80,7 @@ static ek_status split_lines(reader *r, size_t size)
         if (feed) *feed = 0;
         text[strcspn(text, "\r")] = 0;
         const char *first = text + strspn(text, " \t");
-        if (*first && *first != '#') r->lines[r->line_count++] = (line){text, number};
+        if (*first && *first != '#') r->lines[r->line_count++] = (text_line){text, number};
     }
     return r->line_count ? EK_OK : ek_fail(EK_E_FORMAT, "it holds no rows");
 }
@@ -122,7 +122,7 @@ static bool to_number(const reader *r, field f, double *out)
     return f.length && end == f.text + f.length;
 }
 
-static ek_status complain(const line *line, int64_t column, field f, const char *what)
+static ek_status complain(const text_line *line, int64_t column, field f, const char *what)
 {
     char shown[SHOWN + 1] = "";
     for (size_t i = 0; i < SHOWN && i < f.length; i++) shown[i] = (unsigned char)f.text[i] < ' ' || f.text[i] == 127 ? '?' : f.text[i];
@@ -134,7 +134,7 @@ typedef struct tally {
     bool last_is_number;
 } tally;
 
-static tally count_fields(const reader *r, const line *line)
+static tally count_fields(const reader *r, const text_line *line)
 {
     tally t = {0};
     const char *at = line->text;
@@ -152,7 +152,7 @@ static tally count_fields(const reader *r, const line *line)
  * first line without numbers, or with words and not as many fields as the next. */
 static void find_layout(reader *r, int64_t *columns)
 {
-    const line *sample = &r->lines[r->line_count > 1];
+    const text_line *sample = &r->lines[r->line_count > 1];
     r->separator = strchr(sample->text, ',') ? ',' : strchr(sample->text, ';') ? ';' : strchr(sample->text, '\t') ? '\t' : ' ';
     tally first = count_fields(r, &r->lines[0]), second = count_fields(r, sample);
     if (r->line_count > 1 && first.numbers < first.fields && (!first.numbers || first.fields != second.fields)) {
@@ -165,7 +165,7 @@ static void find_layout(reader *r, int64_t *columns)
 
 /* --- fields into the table */
 
-static ek_status name_index(ek_table *table, const line *line, field f, float *out)
+static ek_status name_index(ek_table *table, const text_line *line, field f, float *out)
 {
     for (int i = 0; i < table->name_count; i++) {
         if (strlen(table->names[i]) != f.length || memcmp(table->names[i], f.text, f.length)) continue;
@@ -181,7 +181,7 @@ static ek_status name_index(ek_table *table, const line *line, field f, float *o
     return EK_OK;
 }
 
-static ek_status read_row(const reader *r, const line *line, ek_table *table, float *row)
+static ek_status read_row(const reader *r, const text_line *line, ek_table *table, float *row)
 {
     const char *at = line->text;
     field f;

@@ -1,0 +1,211 @@
+#include "data/dataset.h"
+
+#include "core/memory.h"
+#include "core/text.h"
+#include "data/sources.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_LABEL = 65535 };
+
+void ek_dataset_destroy(ek_dataset *d)
+{
+    if (!d) return;
+    for (int i = 0; d->class_name && i < d->classes; i++) ek_free(d->class_name[i]);
+    ek_free(d->class_name);
+    ek_free(d->label);
+    ek_free(d->bytes);
+    ek_free(d->floats);
+    ek_free(d);
+}
+
+int64_t ek_dataset_count(const ek_dataset *d) { return d->count; }
+ek_shape ek_dataset_shape(const ek_dataset *d) { return d->shape; }
+int ek_dataset_classes(const ek_dataset *d) { return d->classes; }
+
+const char *ek_dataset_class(const ek_dataset *d, int index)
+{
+    return d->class_name && index >= 0 && index < d->classes ? d->class_name[index] : NULL;
+}
+
+ek_status ek_dataset_item(const ek_dataset *d, int64_t index, float *x, int *label)
+{
+    if (index < 0 || index >= d->count)
+        return ek_fail(EK_E_ARGUMENT, "there is no item %lld; the data has %lld, counted from 0", (long long)index, (long long)d->count);
+    if (d->bytes) {
+        const unsigned char *bytes = d->bytes + index * d->item;
+        for (int64_t i = 0; i < d->item; i++) x[i] = (float)bytes[i] / 255.0f;
+    } else {
+        memcpy(x, d->floats + index * d->item, (size_t)d->item * sizeof *x);
+    }
+    if (label) *label = d->label ? d->label[index] : -1;
+    return EK_OK;
+}
+
+ek_status ek_dataset_check(const ek_dataset *d, const ek_net *net)
+{
+    char have[EK_SHAPE_TEXT], want[EK_SHAPE_TEXT];
+    ek_shape input = ek_net_input_shape(net), output = ek_net_output_shape(net);
+    bool flat = input.rank == 1 || d->shape.rank == 1;
+    if (!ek_shape_equal(d->shape, input) && !(flat && d->item == ek_shape_count(input)))
+        return ek_fail(EK_E_SHAPE, "the data's items are %s, the net's input is %s", ek_shape_text(d->shape, have), ek_shape_text(input, want));
+    if (!d->label) return EK_OK;
+    if (output.rank != 1)
+        return ek_fail(EK_E_SHAPE, "the net's output is %s, not one score for each of the data's %d classes: flatten it and end with a linear layer",
+                       ek_shape_text(output, have), d->classes);
+    if (d->classes > output.dim[0])
+        return ek_fail(EK_E_SHAPE, "the data has %d classes, the net has %lld outputs", d->classes, (long long)output.dim[0]);
+    return EK_OK;
+}
+
+/* --- building */
+
+/* The items' shape from the array's: [n, f], [n, h, w] or [n, c, h, w]. */
+static ek_status item_shape(const ek_array *x, const char *name, ek_shape *out)
+{
+    ek_shape all = {.rank = x->rank < EK_MAX_RANK ? x->rank : EK_MAX_RANK};
+    for (int i = 0; i < all.rank; i++) all.dim[i] = x->dim[i];
+    char text[EK_SHAPE_TEXT];
+    ek_shape_text(all, text);
+    if (x->rank < 2 || x->rank > 4)
+        return ek_fail(EK_E_SHAPE, "%s has %d dimensions; items are [n, features], [n, height, width] or [n, channels, height, width]", name, x->rank);
+    if (x->rank == 4 && x->dim[1] > 4 && (x->dim[3] == 1 || x->dim[3] == 3 || x->dim[3] == 4))
+        return ek_fail(EK_E_SHAPE, "%s is %s, which looks like [n, height, width, channels]; images are read as [n, channels, height, width]", name, text);
+    if (x->count == 0) return ek_fail(EK_E_FORMAT, "%s is %s: it holds no items", name, text);
+    switch (x->rank) {
+    case 2: *out = (ek_shape){1, {x->dim[1]}}; break;
+    case 3: *out = (ek_shape){3, {1, x->dim[1], x->dim[2]}}; break;
+    default: *out = (ek_shape){3, {x->dim[1], x->dim[2], x->dim[3]}}; break;
+    }
+    return EK_OK;
+}
+
+/* Bytes stay bytes, floats floats; other integers become floats. */
+static ek_status take_values(ek_dataset *d, ek_array *x, const char *name)
+{
+    if (x->type == EK_ARRAY_I64) {
+        EK_TRY(EK_NEW(d->floats, (size_t)x->count));
+        return ek_array_to_float(x, d->floats, name);
+    }
+    if (x->type == EK_ARRAY_U8) d->bytes = x->data;
+    else d->floats = x->data;
+    x->data = NULL;
+    return EK_OK;
+}
+
+/* The label as a whole number, -1 where it is none. */
+static int64_t label_at(const ek_array *y, int64_t i)
+{
+    if (y->type == EK_ARRAY_U8) return ((const unsigned char *)y->data)[i];
+    if (y->type == EK_ARRAY_I64) return ((const int64_t *)y->data)[i];
+    float value = ((const float *)y->data)[i];
+    return value >= 0 && value <= MAX_LABEL && value == (float)(int64_t)value ? (int64_t)value : -1;
+}
+
+static ek_status take_labels(ek_dataset *d, const ek_array *y, const char *name, const char *x_name)
+{
+    bool column = y->rank == 1 || (y->rank == 2 && y->dim[1] == 1);
+    if (!column) return ek_fail(EK_E_SHAPE, "%s has %d dimensions; labels are [n]", name, y->rank);
+    if (y->count != d->count)
+        return ek_fail(EK_E_SHAPE, "%s has %lld items, but %s has %lld labels", x_name, (long long)d->count, name, (long long)y->count);
+    EK_TRY(EK_NEW(d->label, (size_t)d->count));
+    for (int64_t i = 0; i < d->count; i++) {
+        int64_t label = label_at(y, i);
+        if (label < 0 || label > MAX_LABEL)
+            return ek_fail(EK_E_FORMAT, "%s: the label of item %lld is not a whole number from 0 to %d", name, (long long)i, MAX_LABEL);
+        d->label[i] = (int32_t)label;
+        if (label >= d->classes) d->classes = (int)label + 1;
+    }
+    return EK_OK;
+}
+
+ek_status ek_dataset_from_arrays(ek_array *x, const char *x_name, const ek_array *y, const char *y_name, ek_dataset **out)
+{
+    ek_status status = EK_OK;
+    ek_dataset *d;
+    EK_TRY(EK_NEW(d, 1));
+    EK_GO(item_shape(x, x_name, &d->shape));
+    d->count = x->dim[0];
+    d->item = ek_shape_count(d->shape);
+    EK_GO(take_values(d, x, x_name));
+    EK_GO(take_labels(d, y, y_name, x_name));
+    *out = d;
+    d = NULL;
+done:
+    ek_dataset_destroy(d);
+    return status;
+}
+
+ek_status ek_dataset_name_classes(ek_dataset *d, const char *const *names, int count, const char *origin)
+{
+    if (d->classes > count)
+        return ek_fail(EK_E_FORMAT, "%s: label %d is out of range; there are %d classes", origin, d->classes - 1, count);
+    EK_TRY(EK_NEW(d->class_name, (size_t)count));
+    d->classes = count;
+    for (int i = 0; i < count; i++) {
+        if (!(d->class_name[i] = ek_strdup(names[i]))) return EK_E_MEMORY;
+    }
+    return EK_OK;
+}
+
+/* --- items to predict */
+
+/* How many items of `shape` the array is: it may be one item, or [n, item]; images of one channel may
+ * lack that dimension, and features may come as images. -1: it does not fit. */
+static int64_t items_in(const ek_array *x, ek_shape shape)
+{
+    int64_t item = ek_shape_count(shape);
+    if (x->count == 0) return -1;
+    for (int lead = 0; lead <= 1 && lead <= x->rank; lead++) {
+        const int64_t *dim = x->dim + lead;
+        int rank = x->rank - lead;
+        int64_t count = 1;
+        for (int i = 0; i < rank; i++) count *= dim[i];
+        bool flat = (rank == 1 || shape.rank == 1) && count == item;
+        bool full = rank == 3 && shape.rank == 3 && dim[0] == shape.dim[0] && dim[1] == shape.dim[1] && dim[2] == shape.dim[2];
+        bool grey = rank == 2 && shape.rank == 3 && shape.dim[0] == 1 && dim[0] == shape.dim[1] && dim[1] == shape.dim[2];
+        if (flat || full || grey) return lead ? x->dim[0] : 1;
+    }
+    return -1;
+}
+
+static bool is_png(const char *path)
+{
+    static const char magic[] = "\x89PNG";
+    char start[4] = "";
+    FILE *file = fopen(path, "rb");
+    if (!file) return false;
+    bool same = fread(start, 1, 4, file) == 4 && !memcmp(start, magic, 4);
+    fclose(file);
+    return same;
+}
+
+ek_status ek_dataset_open_items(const char *path, ek_shape shape, ek_dataset **out)
+{
+    ek_array x;
+    if (is_png(path)) EK_TRY(ek_png_read(path, shape.rank == 3 ? (int)shape.dim[0] : 1, &x));
+    else EK_TRY(ek_array_load(path, &x));
+    ek_status status = EK_OK;
+    ek_dataset *d = NULL;
+    int64_t count = items_in(&x, shape);
+    if (count < 0) {
+        ek_shape have = {.rank = x.rank < EK_MAX_RANK ? x.rank : EK_MAX_RANK};
+        for (int i = 0; i < have.rank; i++) have.dim[i] = x.dim[i];
+        char a[EK_SHAPE_TEXT], b[EK_SHAPE_TEXT];
+        status = ek_fail(EK_E_SHAPE, "%s is %s%s, but items of %s are wanted", path, ek_shape_text(have, a),
+                         x.rank > EK_MAX_RANK ? "x..." : "", ek_shape_text(shape, b));
+        goto done;
+    }
+    EK_GO(EK_NEW(d, 1));
+    d->count = count;
+    d->shape = shape;
+    d->item = ek_shape_count(shape);
+    EK_GO(take_values(d, &x, path));
+    *out = d;
+    d = NULL;
+done:
+    ek_dataset_destroy(d);
+    ek_array_clear(&x);
+    return status;
+}

@@ -1,0 +1,89 @@
+/* From a data set's specification to its source. */
+#include "core/memory.h"
+#include "data/sources.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t a = strlen(text), b = strlen(end);
+    return a >= b && !strcmp(text + a - b, end);
+}
+
+/* Data that is not split is training data. */
+static ek_status one_set_only(const char *spec, ek_split split)
+{
+    if (split != EK_SPLIT_TEST) return EK_OK;
+    return ek_fail(EK_E_NOT_FOUND, "%s is one set, without a test split: give test data of its own, or hold some out for validation", spec);
+}
+
+static ek_status open_pair(const char *spec, ek_dataset **out)
+{
+    const char *comma = strchr(spec, ',');
+    char *x = ek_strndup(spec, (size_t)(comma - spec));
+    if (!x) return EK_E_MEMORY;
+    ek_status status = ek_pair_open(x, comma + 1, out);
+    ek_free(x);
+    return status;
+}
+
+/* The last column of the table is the class, the others are features. */
+static ek_status open_csv(const char *path, ek_dataset **out)
+{
+    ek_table t;
+    EK_TRY(ek_csv_read(path, &t));
+    ek_status status = EK_OK;
+    ek_dataset *d = NULL;
+    int64_t features = t.columns - 1;
+    ek_array x = {.type = EK_ARRAY_F32, .rank = 2, .dim = {t.rows, features}, .count = t.rows * features};
+    ek_array y = {.type = EK_ARRAY_F32, .rank = 1, .dim = {t.rows}, .count = t.rows};
+    if (features < 1) {
+        status = ek_fail(EK_E_FORMAT, "%s has one column; features and, in the last column, the class are needed", path);
+        goto done;
+    }
+    float *values, *labels;
+    EK_GO(EK_NEW(values, (size_t)x.count));
+    x.data = values;
+    EK_GO(EK_NEW(labels, (size_t)y.count));
+    y.data = labels;
+    for (int64_t i = 0; i < t.rows; i++) {
+        const float *row = t.values + i * t.columns;
+        memcpy(values + i * features, row, (size_t)features * sizeof *row);
+        labels[i] = row[features];
+    }
+    EK_GO(ek_dataset_from_arrays(&x, path, &y, path, &d));
+    if (t.names) EK_GO(ek_dataset_name_classes(d, (const char *const *)t.names, t.name_count, path));
+    *out = d;
+    d = NULL;
+done:
+    ek_dataset_destroy(d);
+    ek_array_clear(&x);
+    ek_array_clear(&y);
+    ek_table_clear(&t);
+    return status;
+}
+
+ek_status ek_dataset_open(const char *spec, ek_split split, ek_dataset **out)
+{
+    if (!spec || !*spec) return ek_fail(EK_E_ARGUMENT, "no data is named: say, for example, fashion-mnist, synthetic, a folder or data.csv");
+    if (split != EK_SPLIT_ANY && split != EK_SPLIT_TRAIN && split != EK_SPLIT_TEST)
+        return ek_fail(EK_E_ARGUMENT, "there is no split number %d", (int)split);
+    if (ek_named_set_known(spec)) return ek_named_set_open(spec, split, out);
+    if (!strncmp(spec, "synthetic", 9) && (!spec[9] || spec[9] == ':')) return ek_synthetic_open(spec, split, out);
+
+    struct stat info;
+    bool there = stat(spec, &info) == 0;
+    if (there && S_ISDIR(info.st_mode)) return ek_folder_open(spec, split, out);
+    if (ends_with(spec, ".csv") || ends_with(spec, ".csv.gz")) {
+        EK_TRY(one_set_only(spec, split));
+        return open_csv(spec, out);
+    }
+    if (strchr(spec, ',')) {
+        EK_TRY(one_set_only(spec, split));
+        return open_pair(spec, out);
+    }
+    if (there)
+        return ek_fail(EK_E_FORMAT, "%s is not a data set: give images and labels as two files, x.npy,y.npy, or a folder, or a .csv file", spec);
+    return ek_fail(EK_E_NOT_FOUND, "there is no data '%s': it can be fashion-mnist, mnist, synthetic, a folder, x.npy,y.npy or a .csv file", spec);
+}
