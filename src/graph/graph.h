@@ -9,12 +9,22 @@
 typedef struct ek_graph {
     ek_node *node;
     int count, room;
-    char *text; /* canonical net text */
+    char *text;    /* canonical net text */
+    float *memory; /* all parameters and their gradients */
 } ek_graph;
 
+/* Limits that keep every size within its type. */
+#define EK_MAX_LAYERS 10000
+#define EK_MAX_NET_TEXT (1 << 20)         /* bytes */
+#define EK_MAX_DIM ((int64_t)1 << 24)
+#define EK_MAX_COUNT ((int64_t)1 << 31)   /* numbers in a sample's value, and in all parameters */
+
 /* Parses a net text, finds shapes and parameters (data not yet there), marks redundant biases.
- * Errors: "lenet.net:3:12: unknown option 'kernl' of conv; did you mean 'kernel'?" */
+ * Errors: "lenet.net:3:12: conv has no option 'kernl'; did you mean 'kernel'?" */
 ek_status ek_graph_parse(const char *text, const char *origin, ek_graph *out);
+/* The half of it that knows no text: ids, shapes, parameters, consumers and redundant biases, for nodes that
+ * have their op, attr, input, label (those with parameters), line and column. */
+ek_status ek_graph_build(ek_graph *graph, const char *origin);
 void ek_graph_free(ek_graph *graph); /* also parameters' data */
 
 /* Canonical net text: parsing it gives the same graph. Appends to `out`. */

@@ -66,7 +66,7 @@ typedef struct ek_node {
     ek_shape in[EK_MAX_INPUTS], out;
     int param_count;
     ek_param param[EK_MAX_PARAMS];
-    int line;                     /* in the net text, from 1 */
+    int line, column;             /* of its operator in the net text, from 1 */
     bool trained;                 /* something trained lies at or above it: it needs a gradient */
 
     /* Made by the plan for a number of samples; see ek_op.workspace. */

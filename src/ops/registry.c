@@ -30,7 +30,10 @@ ek_param *ek_node_add_param(ek_node *node, ek_role role, const char *suffix, ek_
     ek_param *param = &node->param[node->param_count++];
     *param = (ek_param){.role = role, .shape = shape, .count = 1};
     snprintf(param->name, sizeof param->name, "%s.%s", node->label, suffix);
-    for (int i = 0; i < shape.rank; i++) param->count *= shape.dim[i];
+    for (int i = 0; i < shape.rank; i++) {
+        /* The graph refuses what is far too large; until then it must not wrap around. */
+        if (__builtin_mul_overflow(param->count, shape.dim[i], &param->count)) param->count = INT64_MAX;
+    }
     return param;
 }
 

@@ -1,0 +1,185 @@
+#include "graph/graph.h"
+
+#include "core/memory.h"
+#include "core/random.h"
+
+#include <math.h>
+
+static ek_status check_shape(const ek_node *node)
+{
+    char text[EK_SHAPE_TEXT];
+    int64_t count = 1;
+    bool fits = true;
+    for (int i = 0; i < node->out.rank; i++) {
+        fits &= node->out.dim[i] <= EK_MAX_DIM;
+        if (fits) count *= node->out.dim[i];
+        fits &= count <= EK_MAX_COUNT;
+    }
+    if (fits) return EK_OK;
+    return ek_fail(EK_E_SHAPE, "the output of %s would be %s; a dimension is at most %lld, and a layer has at most %lld values",
+                   node->op->name, ek_shape_text(node->out, text), (long long)EK_MAX_DIM, (long long)EK_MAX_COUNT);
+}
+
+static ek_status build_node(ek_graph *graph, ek_node *node, int64_t *parameters)
+{
+    for (int k = 0; k < node->input_count; k++) {
+        node->in[k] = graph->node[node->input[k]].out;
+        graph->node[node->input[k]].consumers++;
+    }
+    EK_TRY(node->op->shape(node));
+    EK_TRY(check_shape(node));
+    if (node->op->params) node->op->params(node);
+    for (int k = 0; k < node->param_count; k++) {
+        int64_t count = node->param[k].count;
+        if (count > EK_MAX_COUNT || (*parameters += count) > EK_MAX_COUNT)
+            return ek_fail(EK_E_SHAPE, "%s takes the net's parameters beyond %lld, the most there may be", node->param[k].name,
+                           (long long)EK_MAX_COUNT);
+    }
+    return EK_OK;
+}
+
+/* Whether the batchnorm `node` cancels any constant added to its input: with the batch's own statistics it
+ * does, and with running statistics that were taken without the constant. Frozen ones are as they came. */
+static bool cancels(const ek_node *node)
+{
+    return node->op == ek_op_find("batchnorm") && !ek_batchnorm_options(node).frozen;
+}
+
+static void mark_redundant(ek_graph *graph)
+{
+    for (int i = 1; i < graph->count; i++) {
+        const ek_node *node = &graph->node[i];
+        if (!cancels(node)) continue;
+        ek_node *producer = &graph->node[node->input[0]];
+        ek_param *bias = ek_node_param(producer, EK_ROLE_BIAS);
+        if (bias && producer->consumers == 1) bias->redundant = true;
+    }
+}
+
+ek_node *ek_graph_redundant_by(ek_graph *graph, const ek_node *node)
+{
+    for (int k = 0; k < node->param_count; k++) {
+        if (!node->param[k].redundant) continue;
+        for (int i = node->id + 1; i < graph->count; i++) {
+            if (graph->node[i].input[0] == node->id) return &graph->node[i];
+        }
+    }
+    return NULL;
+}
+
+ek_status ek_graph_build(ek_graph *graph, const char *origin)
+{
+    int64_t parameters = 0;
+    for (int i = 0; i < graph->count; i++) {
+        ek_node *node = &graph->node[i];
+        node->id = i;
+        ek_status status = build_node(graph, node, &parameters);
+        if (status != EK_OK) return ek_fail_in(status, "%s:%d:%d: ", origin, node->line, node->column);
+    }
+    for (int i = 0; i < graph->count - 1; i++) {
+        const ek_node *node = &graph->node[i];
+        if (node->consumers > 0) continue;
+        return ek_fail(EK_E_FORMAT, "%s:%d:%d: the output of '%s' is never used: read it with from= or add, or remove the layer",
+                       origin, node->line, node->column, *node->label ? node->label : node->op->name);
+    }
+    mark_redundant(graph);
+    return EK_OK;
+}
+
+void ek_graph_free(ek_graph *graph)
+{
+    ek_free(graph->memory);
+    ek_free(graph->text);
+    ek_free(graph->node);
+    *graph = (ek_graph){0};
+}
+
+/* --- parameters */
+
+static bool is_trained(const ek_param *param)
+{
+    switch (param->role) {
+    case EK_ROLE_WEIGHT:
+    case EK_ROLE_GAMMA:
+    case EK_ROLE_BETA: return true;
+    case EK_ROLE_BIAS: return !param->redundant;
+    case EK_ROLE_RUNNING_MEAN:
+    case EK_ROLE_RUNNING_VAR:
+    case EK_ROLE_COUNTER: break;
+    }
+    return false;
+}
+
+static void fill(ek_param *param, float value)
+{
+    for (int64_t i = 0; i < param->count; i++) param->data[i] = value;
+}
+
+/* What needs no random numbers; weights and biases are set to zero. */
+static void reset(ek_param *param)
+{
+    param->counter = 0;
+    if (param->data) fill(param, param->role == EK_ROLE_GAMMA || param->role == EK_ROLE_RUNNING_VAR ? 1 : 0);
+}
+
+/* Numbers of all parameters, each beginning at a multiple of 64 bytes; with memory, handed out. */
+static size_t lay_out(ek_graph *graph, float *memory)
+{
+    size_t used = 0;
+    for (int i = 0; i < graph->count; i++) {
+        for (int k = 0; k < graph->node[i].param_count; k++) {
+            ek_param *param = &graph->node[i].param[k];
+            if (param->role == EK_ROLE_COUNTER) continue;
+            size_t room = ((size_t)param->count + EK_LANES - 1) / EK_LANES * EK_LANES;
+            if (memory) param->data = memory + used;
+            used += room;
+            if (!is_trained(param)) continue;
+            if (memory) param->grad = memory + used;
+            used += room;
+        }
+    }
+    return used;
+}
+
+ek_status ek_graph_allocate(ek_graph *graph)
+{
+    EK_TRY(EK_NEW(graph->memory, lay_out(graph, NULL)));
+    lay_out(graph, graph->memory);
+    for (int i = 0; i < graph->count; i++) {
+        for (int k = 0; k < graph->node[i].param_count; k++) reset(&graph->node[i].param[k]);
+    }
+    return EK_OK;
+}
+
+static void fill_uniform(ek_param *param, ek_random *random, double bound)
+{
+    for (int64_t i = 0; i < param->count; i++) param->data[i] = (float)((2 * ek_random_uniform(random) - 1) * bound);
+}
+
+static void draw(ek_param *param, ek_init init, ek_random random)
+{
+    double fan_in = (double)param->fan_in, fan_out = (double)param->fan_out;
+    bool bias = param->role == EK_ROLE_BIAS;
+    if ((!bias && param->role != EK_ROLE_WEIGHT) || param->redundant) return;
+    switch (init) {
+    case EK_INIT_DEFAULT: fill_uniform(param, &random, 1 / sqrt(fan_in)); break;
+    case EK_INIT_XAVIER:
+        if (!bias) fill_uniform(param, &random, sqrt(6 / (fan_in + fan_out)));
+        break;
+    case EK_INIT_KAIMING:
+        for (int64_t i = 0; !bias && i < param->count; i++) param->data[i] = (float)(ek_random_normal(&random) * sqrt(2 / fan_in));
+        break;
+    }
+}
+
+void ek_graph_init(ek_graph *graph, ek_init init, uint64_t seed)
+{
+    uint32_t index = 0; /* over the net's parameters */
+    for (int i = 0; i < graph->count; i++) {
+        for (int k = 0; k < graph->node[i].param_count; k++) {
+            ek_param *param = &graph->node[i].param[k];
+            reset(param);
+            draw(param, init, ek_random_start(seed, EK_STREAM_INIT, index++));
+        }
+    }
+}
