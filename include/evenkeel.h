@@ -157,7 +157,7 @@ typedef struct ek_batch_norm_saved {
  * negative variance, the same bits for any number of threads.
  *
  * EK_E_SHAPE     m < 2 (the variance of one value says nothing), or a dimension <= 0
- * EK_E_ARGUMENT  eps <= 0, momentum outside [0,1], or a required NULL */
+ * EK_E_ARGUMENT  eps <= 0, momentum outside [0,1], frozen without track, or a required NULL */
 EK_API EK_MUST_CHECK ek_status ek_batch_norm_forward_train(ek_context *context,
                                                            const ek_batch_norm_options *options,
                                                            ek_ncs shape, const float *x,

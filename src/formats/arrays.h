@@ -19,6 +19,12 @@ typedef struct ek_array {
 
 void ek_array_clear(ek_array *array);
 
+/* As numbers: bytes count as 0 to 1, integers must be exact in float. */
+ek_status ek_array_to_float(const ek_array *array, float *out, const char *path);
+
+/* IDX or NPY, by the file's first bytes. */
+ek_status ek_array_load(const char *path, ek_array *out);
+
 /* .gz is seen by its first bytes, not by its name. Uncompressed size is capped by what the header says. */
 ek_status ek_idx_read(const char *path, ek_array *out);
 /* Fortran order is put into C order; big-endian is read; object dtypes are refused. */

@@ -47,6 +47,7 @@ typedef struct ek_st_writer {
 } ek_st_writer;
 
 ek_status ek_st_add(ek_st_writer *writer, const char *name, ek_dtype dtype, int rank, const int64_t *dim, const void *data);
+/* A key added again takes the new value. */
 ek_status ek_st_add_metadata(ek_st_writer *writer, const char *key, const char *value);
 /* Atomically (core/file.h); header padded so that the data is aligned to 8 bytes. */
 ek_status ek_st_write(const ek_st_writer *writer, const char *path);

@@ -58,8 +58,8 @@ typedef struct ek_sgd_step {
     bool nesterov, first;
 } ek_sgd_step;
 typedef struct ek_adam_step {
-    float lr, beta1, beta2, eps, weight_decay, grad_scale;
-    float correction1, correction2_sqrt; /* 1 - beta1^t, sqrt(1 - beta2^t) */
+    double lr, beta1, beta2, eps, weight_decay, grad_scale; /* double: 1 - 0.999 of floats is 1e-5 off */
+    double correction1, correction2_sqrt;                   /* 1 - beta1^t, sqrt(1 - beta2^t) */
     bool decoupled;                      /* AdamW */
 } ek_adam_step;
 

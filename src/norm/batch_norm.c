@@ -15,18 +15,18 @@
 #include <math.h>
 
 enum {
-    PIECE = 1 << 14,       /* floats: both x and dy of a piece fit in the second cache */
-    SHORT_RUN = EK_LANES,  /* plain runs up to here go by columns */
+    PIECE = 1 << 14,      /* floats: both x and dy of a piece fit in the second cache */
+    SHORT_RUN = EK_LANES, /* plain runs up to here go by columns */
 };
 
 typedef struct norm_cut {
-    int64_t rows;      /* of the matrix; full_rows of them have no dead lane */
+    int64_t rows; /* of the matrix; full_rows of them have no dead lane */
     int64_t full_rows;
-    int live;          /* lanes of the row after the full ones */
-    int64_t channels;  /* c, or c*s by columns */
-    int64_t length;    /* floats of a run, 1 by columns */
+    int live;         /* lanes of the row after the full ones */
+    int64_t channels; /* c, or c*s by columns */
+    int64_t length;   /* floats of a run, 1 by columns */
     bool columns;
-    int64_t group;     /* columns that make one channel of the view; 1 otherwise */
+    int64_t group; /* columns that make one channel of the view; 1 otherwise */
 
     int64_t piece_rows, piece_length, piece_channels;
     int64_t row_pieces, length_pieces, channel_pieces;
@@ -178,8 +178,8 @@ static void save_mean(double mean, float *high, float *low)
     *low = (float)(mean - *high);
 }
 
-void ek_norm_statistics(ek_context *context, ek_norm_view view, double eps, const float *x,
-                        double *workspace, const ek_batch_norm_saved *saved)
+void ek_norm_statistics(ek_context *context, ek_norm_view view, double eps, const float *x, double *workspace,
+                        const ek_batch_norm_saved *saved)
 {
     norm_pass pass = pass_begin(context, view, workspace);
     pass.x = x;
@@ -226,8 +226,8 @@ static void apply_piece(void *argument, int64_t index, int thread)
     coefficients k = pass->k;
     int64_t ch = p.channel, at = p.offset;
     if (pass->cut.columns) {
-        pass->kernels->columns_apply(p.rows, p.channel_end - ch, p.stride, pass->x + at, k.mean + ch, k.a + ch,
-                                     k.b + ch, pass->out + at);
+        pass->kernels->columns_apply(p.rows, p.channel_end - ch, p.stride, pass->x + at, k.mean + ch,
+                                     k.a + ch, k.b + ch, pass->out + at);
         return;
     }
     for (; ch < p.channel_end; ch++, at += pass->cut.length)
@@ -265,13 +265,13 @@ static void backward_sums_piece(void *argument, int64_t index, int thread)
     double *g = pass->sums.g + p.part, *gx = pass->sums.gx + p.part;
     int64_t ch = p.channel, at = p.offset;
     if (pass->cut.columns) {
-        pass->kernels->columns_backward_sums(p.rows, p.channel_end - ch, p.stride, pass->x + at, pass->dy + at,
-                                             mean + ch, g, gx);
+        pass->kernels->columns_backward_sums(p.rows, p.channel_end - ch, p.stride, pass->x + at,
+                                             pass->dy + at, mean + ch, g, gx);
         return;
     }
     for (; ch < p.channel_end; ch++, at += pass->cut.length)
-        pass->kernels->slab_backward_sums(p.rows, p.length, p.stride, pass->x + at, pass->dy + at, mean[ch], g++,
-                                          gx++);
+        pass->kernels->slab_backward_sums(p.rows, p.length, p.stride, pass->x + at, pass->dy + at, mean[ch],
+                                          g++, gx++);
 }
 
 /* dx = a*dy + b*(x - mean) + c */
@@ -283,8 +283,9 @@ static void backward_piece(void *argument, int64_t index, int thread)
     coefficients k = pass->k;
     int64_t ch = p.channel, at = p.offset;
     if (pass->cut.columns) {
-        pass->kernels->columns_backward_apply(p.rows, p.channel_end - ch, p.stride, pass->x + at, pass->dy + at,
-                                              k.mean + ch, k.a + ch, k.b + ch, k.c + ch, pass->out + at);
+        pass->kernels->columns_backward_apply(p.rows, p.channel_end - ch, p.stride, pass->x + at,
+                                              pass->dy + at, k.mean + ch, k.a + ch, k.b + ch, k.c + ch,
+                                              pass->out + at);
         return;
     }
     for (; ch < p.channel_end; ch++, at += pass->cut.length)

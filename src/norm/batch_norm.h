@@ -30,7 +30,8 @@ void ek_norm_apply(ek_context *context, ek_norm_view view, const float *x, const
 /* batch_statistics: the training formula for dx, else the inference one. Any of the outputs may be NULL. */
 void ek_norm_backward(ek_context *context, ek_norm_view view, bool batch_statistics, const float *x, const float *dy, const float *gamma, const ek_batch_norm_saved *saved, double *workspace, float *dx, float *dgamma, float *dbeta);
 
-/* EK_E_ARGUMENT: eps or momentum out of range. */
+/* EK_E_ARGUMENT: eps or momentum out of range (momentum does not matter where cumulative), or frozen
+ * without track. */
 EK_MUST_CHECK ek_status ek_batch_norm_check_options(const ek_batch_norm_options *options);
 
 /* --- The oracle, in double, slow and obvious, on plain [n, c, s]. Results as in evenkeel.h; any pointer

@@ -23,15 +23,18 @@ ek_batch_norm_options ek_batch_norm_options_default(void)
 ek_status ek_batch_norm_check_options(const ek_batch_norm_options *options)
 {
     if (!(options->eps > 0 && isfinite(options->eps)))
-        return ek_fail(EK_E_ARGUMENT, "batch norm's eps must be above 0, not %g: a constant channel would be divided by 0",
+        return ek_fail(EK_E_ARGUMENT,
+                       "batch norm's eps must be above 0, not %g: a constant channel would be divided by 0",
                        options->eps);
     if (!options->cumulative && !(options->momentum >= 0 && options->momentum <= 1))
-        return ek_fail(EK_E_ARGUMENT,
-                       "batch norm's momentum must be 0 to 1, not %g; it is the share of the new batch, as in PyTorch",
-                       options->momentum);
+        return ek_fail(
+            EK_E_ARGUMENT,
+            "batch norm's momentum must be 0 to 1, not %g; it is the share of the new batch, as in PyTorch",
+            options->momentum);
     if (options->frozen && !options->track)
-        return ek_fail(EK_E_ARGUMENT, "a frozen batch norm uses its running statistics, but track is off, so it has "
-                                      "none: turn track on or frozen off");
+        return ek_fail(EK_E_ARGUMENT,
+                       "a frozen batch norm uses its running statistics, but track is off, so it has "
+                       "none: turn track on or frozen off");
     return EK_OK;
 }
 
@@ -44,7 +47,9 @@ static ek_status check_shape(ek_ncs shape)
                        ",%" PRId64 "]",
                        shape.n, shape.c, shape.s);
     if (__builtin_mul_overflow(shape.n, shape.c, &count) || __builtin_mul_overflow(count, shape.s, &count))
-        return ek_fail(EK_E_SHAPE, "batch norm over [%" PRId64 ",%" PRId64 ",%" PRId64 "] has more values than can be counted",
+        return ek_fail(EK_E_SHAPE,
+                       "batch norm over [%" PRId64 ",%" PRId64 ",%" PRId64
+                       "] has more values than can be counted",
                        shape.n, shape.c, shape.s);
     return EK_OK;
 }
@@ -53,7 +58,8 @@ static ek_status check_values(int64_t m)
 {
     if (m >= 2) return EK_OK;
     return ek_fail(EK_E_SHAPE,
-                   "batch norm has %" PRId64 " value a channel, and the batch's own statistics need at least 2: give "
+                   "batch norm has %" PRId64
+                   " value a channel, and the batch's own statistics need at least 2: give "
                    "a larger batch, or use running statistics (inference, or frozen)",
                    m);
 }
@@ -79,7 +85,8 @@ static ek_status check_running(const ek_batch_norm_options *options, const ek_ba
                          "the cumulative average is the mean of so many batches"));
     const int64_t *batches = arrays->num_batches_tracked;
     if (batches && (*batches < 0 || *batches == INT64_MAX))
-        return ek_fail(EK_E_ARGUMENT, "batch norm's num_batches_tracked is %" PRId64 ", which no count of batches can be",
+        return ek_fail(EK_E_ARGUMENT,
+                       "batch norm's num_batches_tracked is %" PRId64 ", which no count of batches can be",
                        *batches);
     return EK_OK;
 }
@@ -112,7 +119,8 @@ static void narrow(const double *from, int64_t count, float *to)
 }
 
 static ek_status forward_reference(ek_ncs shape, double eps, bool batch_statistics, const float *x,
-                                   const ek_batch_norm_arrays *arrays, float *y, const ek_batch_norm_saved *saved)
+                                   const ek_batch_norm_arrays *arrays, float *y,
+                                   const ek_batch_norm_saved *saved)
 {
     int64_t count = shape.n * shape.c * shape.s;
     double *values, *channels; /* channels: mean, var, gamma, beta */
@@ -144,8 +152,9 @@ done:
     return status;
 }
 
-static ek_status backward_reference(ek_ncs shape, double eps, bool batch_statistics, const float *x, const float *dy,
-                                    const float *gamma_or_null, const ek_batch_norm_saved *saved,
+static ek_status backward_reference(ek_ncs shape, double eps, bool batch_statistics, const float *x,
+                                    const float *dy, const float *gamma_or_null,
+                                    const ek_batch_norm_saved *saved,
                                     const ek_batch_norm_gradients *gradients)
 {
     int64_t count = shape.n * shape.c * shape.s;
@@ -223,9 +232,9 @@ ek_status ek_batch_norm_forward_train(ek_context *context, const ek_batch_norm_o
     return ek_batch_norm_update_running(options, shape.n * shape.s, shape.c, saved, arrays, NULL);
 }
 
-ek_status ek_batch_norm_forward_inference(ek_context *context, const ek_batch_norm_options *options, ek_ncs shape,
-                                          const float *x, const ek_batch_norm_arrays *arrays, float *y,
-                                          const ek_batch_norm_saved *saved)
+ek_status ek_batch_norm_forward_inference(ek_context *context, const ek_batch_norm_options *options,
+                                          ek_ncs shape, const float *x, const ek_batch_norm_arrays *arrays,
+                                          float *y, const ek_batch_norm_saved *saved)
 {
     if (!arrays) arrays = &no_arrays;
     EK_TRY(check_forward(context, options, shape, x, arrays, y));
@@ -236,9 +245,9 @@ ek_status ek_batch_norm_forward_inference(ek_context *context, const ek_batch_no
 
 /* --- backward */
 
-ek_status ek_batch_norm_backward(ek_context *context, const ek_batch_norm_options *options, ek_mode mode, ek_ncs shape,
-                                 const float *x, const float *dy, const float *gamma, const ek_batch_norm_saved *saved,
-                                 const ek_batch_norm_gradients *gradients)
+ek_status ek_batch_norm_backward(ek_context *context, const ek_batch_norm_options *options, ek_mode mode,
+                                 ek_ncs shape, const float *x, const float *dy, const float *gamma,
+                                 const ek_batch_norm_saved *saved, const ek_batch_norm_gradients *gradients)
 {
     EK_TRY(check_pointer(context, true, "context", "it holds the threads and the kernels"));
     EK_TRY(check_pointer(options, true, "options", "they start from ek_batch_norm_options_default()"));
@@ -257,8 +266,8 @@ ek_status ek_batch_norm_backward(ek_context *context, const ek_batch_norm_option
         return backward_reference(shape, options->eps, batch_statistics, x, dy, gamma, saved, gradients);
     double *workspace;
     EK_TRY(EK_NEW(workspace, ek_norm_workspace(plain_view(shape))));
-    ek_norm_backward(context, plain_view(shape), batch_statistics, x, dy, gamma, saved, workspace, gradients->dx,
-                     gradients->dgamma, gradients->dbeta);
+    ek_norm_backward(context, plain_view(shape), batch_statistics, x, dy, gamma, saved, workspace,
+                     gradients->dx, gradients->dgamma, gradients->dbeta);
     ek_free(workspace);
     return EK_OK;
 }
@@ -280,20 +289,24 @@ ek_status ek_batch_norm_update_running(const ek_batch_norm_options *options, int
     EK_TRY(ek_batch_norm_check_options(options));
     if (updated) *updated = false;
     if (!options->track || options->frozen) return EK_OK;
-    if (c < 1) return ek_fail(EK_E_SHAPE, "batch norm has %" PRId64 " channels; the running update needs at least 1", c);
+    if (c < 1)
+        return ek_fail(EK_E_SHAPE, "batch norm has %" PRId64 " channels; the running update needs at least 1",
+                       c);
     EK_TRY(check_values(m));
     EK_TRY(check_saved(saved));
     EK_TRY(check_running(options, arrays));
 
     for (int64_t i = 0; i < c; i++)
-        if (!isfinite(saved->mean[i]) || !isfinite((float)variance_to_track(options, m, saved->var[i]))) return EK_OK;
+        if (!isfinite(saved->mean[i]) || !isfinite((float)variance_to_track(options, m, saved->var[i])))
+            return EK_OK;
 
     int64_t *batches = arrays->num_batches_tracked;
     double a = options->cumulative ? 1 / ((double)*batches + 1) : options->momentum;
     for (int64_t i = 0; i < c; i++) {
         double mean = (double)saved->mean[i] + saved->mean_low[i];
         arrays->running_mean[i] = (float)((1 - a) * arrays->running_mean[i] + a * mean);
-        arrays->running_var[i] = (float)((1 - a) * arrays->running_var[i] + a * variance_to_track(options, m, saved->var[i]));
+        arrays->running_var[i] =
+            (float)((1 - a) * arrays->running_var[i] + a * variance_to_track(options, m, saved->var[i]));
     }
     if (batches) (*batches)++;
     if (updated) *updated = true;

@@ -1,0 +1,204 @@
+#include "commands.h"
+#include "common.h"
+#include "output.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct settings {
+    const char *model, *layer;
+    bool all, json;
+    int64_t threads;
+} settings;
+
+static const cli_option options[] = {
+    {CLI_OPERAND, "MODEL", NULL, offsetof(settings, model), "A model file (.safetensors).", 0, 0, false, false},
+    {CLI_HEADING, "What to show:", NULL, 0, NULL, 0, 0, false, false},
+    {CLI_TEXT, "layer", "LABEL", offsetof(settings, layer),
+     "Only this layer; any layer with parameters, not just batch normalization.", 0, 0, false, false},
+    {CLI_FLAG, "all", NULL, offsetof(settings, all), "Every value, not just the first 16 of each tensor.", 0, 0, false,
+     false},
+    CLI_COMMON(settings),
+};
+
+static const char *role_name(ek_role role)
+{
+    switch (role) {
+    case EK_ROLE_WEIGHT: return "weight";
+    case EK_ROLE_BIAS: return "bias";
+    case EK_ROLE_GAMMA: return "gamma";
+    case EK_ROLE_BETA: return "beta";
+    case EK_ROLE_RUNNING_MEAN: return "running_mean";
+    case EK_ROLE_RUNNING_VAR: return "running_var";
+    case EK_ROLE_COUNTER: return "num_batches_tracked";
+    }
+    return "";
+}
+
+typedef struct range {
+    int64_t count;
+    double least, mean, most;
+} range;
+
+static range range_of(const ek_tensor *tensor)
+{
+    range r = {.count = cli_numbers(tensor->shape), .least = INFINITY, .most = -INFINITY};
+    for (int64_t i = 0; i < r.count; i++) {
+        double value = (double)tensor->data[i];
+        r.mean += value / (double)r.count;
+        /* Written so that a NaN stays. */
+        if (!(value >= r.least)) r.least = value;
+        if (!(value <= r.most)) r.most = value;
+    }
+    return r;
+}
+
+/* Whether a layer is to be shown: the one asked for, or else each batch normalization. */
+static bool is_wanted(const settings *s, const ek_layer_info *layer)
+{
+    return s->layer ? strcmp(layer->label, s->layer) == 0 : strcmp(layer->op, "batchnorm") == 0;
+}
+
+/* --- JSON */
+
+static json_t *tensor_json(const ek_tensor *tensor)
+{
+    json_t *object = json_object();
+    json_object_set_new(object, "name", json_string(tensor->name));
+    json_object_set_new(object, "role", json_string(role_name(tensor->role)));
+    if (!tensor->data) {
+        json_object_set_new(object, "value", json_integer(*tensor->counter));
+        return object;
+    }
+    range r = range_of(tensor);
+    json_object_set_new(object, "shape", cli_json_shape(tensor->shape));
+    cli_json_number(object, "min", r.least);
+    cli_json_number(object, "mean", r.mean);
+    cli_json_number(object, "max", r.most);
+    json_object_set_new(object, "values", cli_json_floats(tensor->data, r.count));
+    return object;
+}
+
+static int print_json(const settings *s, const ek_net *net)
+{
+    json_t *answer = json_object(), *layers = json_array();
+    for (int i = 0; i < ek_net_layer_count(net); i++) {
+        ek_layer_info layer = ek_net_layer(net, i);
+        if (!is_wanted(s, &layer)) continue;
+        json_t *object = json_object(), *tensors = json_array();
+        for (int t = 0; t < ek_net_tensor_count(net); t++) {
+            ek_tensor tensor = ek_net_tensor(net, t);
+            if (tensor.layer == i) json_array_append_new(tensors, tensor_json(&tensor));
+        }
+        json_object_set_new(object, "label", json_string(layer.label));
+        json_object_set_new(object, "op", json_string(layer.op));
+        json_object_set_new(object, "options", json_string(layer.options));
+        json_object_set_new(object, "tensors", tensors);
+        json_array_append_new(layers, object);
+    }
+    json_object_set_new(answer, "model", cli_json_text(s->model));
+    json_object_set_new(answer, "layers", layers);
+    return cli_json_answer(answer);
+}
+
+/* --- for people */
+
+static void print_values(const ek_tensor *tensor, int64_t count, bool all)
+{
+    enum { FIRST = 16, A_LINE = 8 };
+    int64_t shown = all || count <= FIRST ? count : FIRST;
+    for (int64_t i = 0; i < shown; i++)
+        printf("%s%9.4g%s", i % A_LINE ? " " : "    ", (double)tensor->data[i],
+               i % A_LINE == A_LINE - 1 || i == shown - 1 ? "\n" : "");
+    if (shown < count) printf("    ... %lld more (--all)\n", (long long)(count - shown));
+}
+
+static void print_tensor(const ek_tensor *tensor, bool all)
+{
+    range r = range_of(tensor);
+    printf("  %-13s min %-10.4g mean %-10.4g max %.4g\n", role_name(tensor->role), r.least, r.mean, r.most);
+    print_values(tensor, r.count, all);
+}
+
+static void print_layer(const settings *s, const ek_net *net, int index, const ek_layer_info *layer)
+{
+    char shape[CLI_TEXT_SIZE];
+    printf("%s  %s%s%s, output %s", layer->label, layer->op, layer->options[0] ? " " : "", layer->options,
+           cli_shape(shape, layer->output));
+    for (int t = 0; t < ek_net_tensor_count(net); t++) {
+        ek_tensor tensor = ek_net_tensor(net, t);
+        if (tensor.layer == index && tensor.counter) printf(", %lld batches tracked", (long long)*tensor.counter);
+    }
+    putchar('\n');
+    for (int t = 0; t < ek_net_tensor_count(net); t++) {
+        ek_tensor tensor = ek_net_tensor(net, t);
+        if (tensor.layer == index && tensor.data) print_tensor(&tensor, s->all);
+    }
+}
+
+static void print(const settings *s, const ek_net *net)
+{
+    bool first = true;
+    for (int i = 0; i < ek_net_layer_count(net); i++) {
+        ek_layer_info layer = ek_net_layer(net, i);
+        if (!is_wanted(s, &layer)) continue;
+        if (!first) putchar('\n');
+        first = false;
+        print_layer(s, net, i, &layer);
+    }
+    if (first) printf("%s has no batch normalization\n", s->model);
+}
+
+/* That the label asked for exists; its absence is said with the nearest one. */
+static bool check_label(const settings *s, const ek_net *net)
+{
+    enum { MAX_LABELS = 1024 };
+    const char *labels[MAX_LABELS];
+    int count = 0;
+    for (int i = 0; i < ek_net_layer_count(net); i++) {
+        const char *label = ek_net_layer(net, i).label;
+        if (strcmp(label, s->layer) == 0) return true;
+        if (label[0] && count < MAX_LABELS) labels[count++] = label;
+    }
+    const char *nearest = cli_nearest(s->layer, labels, count);
+    if (nearest) {
+        cli_fail("%s has no layer '%s'; did you mean '%s'?", s->model, s->layer, nearest);
+    } else {
+        cli_fail("%s has no layer '%s'; evenkeel summary %s lists them", s->model, s->layer, s->model);
+    }
+    return false;
+}
+
+static int run(int argc, char **argv)
+{
+    settings s = {0};
+    int code;
+    if (!cli_parse(&cli_inspect, argc, argv, &s, &code)) return code;
+    cli_model model;
+    code = CLI_FAILED;
+    if (cli_model_open(&model, s.model, s.threads) && (!s.layer || check_label(&s, model.net))) {
+        code = CLI_DONE;
+        if (s.json) {
+            code = print_json(&s, model.net);
+        } else {
+            print(&s, model.net);
+        }
+    }
+    cli_model_close(&model);
+    return code;
+}
+
+const cli_command cli_inspect = {
+    "inspect",
+    "MODEL [options]",
+    "shows gamma, beta and running statistics, layer by layer",
+    "Shows what a model's batch normalization has learned, layer by layer: scale (gamma) and shift "
+    "(beta), and the running mean and variance that it normalizes by outside training; for each the "
+    "smallest, mean and largest value, then the values, channel by channel.",
+    "  evenkeel inspect lenet.safetensors\n"
+    "  evenkeel inspect lenet.safetensors --layer net.1 --all\n"
+    "  evenkeel inspect lenet.safetensors --json\n",
+    options,
+    run,
+};

@@ -1,0 +1,419 @@
+#include "commands.h"
+#include "common.h"
+#include "output.h"
+#include "progress.h"
+#include "stop.h"
+#include "train_log.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct settings {
+    const char *net, *data, *out, *init, *log, *checkpoint, *resume;
+    int64_t epochs, batch, seed, step_epochs, checkpoint_steps, threads;
+    int optimizer, schedule;
+    double lr, momentum, weight_decay, decay, warmup, clip, valid;
+    bool nesterov, no_decay_norm, no_shuffle, drop_last, json, quiet;
+} settings;
+
+static const cli_option options[] = {
+    {CLI_OPERAND, "NET", NULL, offsetof(settings, net),
+     "A shipped net's name, a net text's path, or a model file to train on.", 0, 0, false, false},
+    {CLI_HEADING, "Data:", NULL, 0, NULL, 0, 0, false, false},
+    {CLI_TEXT, "data", "DATA", offsetof(settings, data),
+     "fashion-mnist, mnist, synthetic (or synthetic:3x32x32), a folder with IDX files or {train,test}_{x,y}.npy, "
+     "x.npy,y.npy, or a CSV file with the class in the last column.", 0, 0, false, true},
+    {CLI_NUMBER, "valid", "SHARE", offsetof(settings, valid),
+     "Hold out this share of the training data, chosen by the seed, and measure it after each epoch.", 0, 0.9, false,
+     false},
+    {CLI_FLAG, "no-shuffle", NULL, offsetof(settings, no_shuffle), "Take the samples in the order of the file.", 0, 0,
+     false, false},
+    {CLI_FLAG, "drop-last", NULL, offsetof(settings, drop_last),
+     "Leave out a last batch that is not full. Without it a last batch of one joins the batch before it.", 0, 0, false,
+     false},
+
+    {CLI_HEADING, "Training:", NULL, 0, NULL, 0, 0, false, false},
+    {CLI_INTEGER, "epochs", "N", offsetof(settings, epochs), "Passes over the training data.", 1, 1e6, false, false},
+    {CLI_INTEGER, "batch", "N", offsetof(settings, batch), "Samples a step.", 1, 1e6, false, false},
+    {CLI_CHOICE, "optimizer", "sgd|adam|adamw", offsetof(settings, optimizer), "How the parameters are updated.", 0, 0,
+     false, false},
+    {CLI_NUMBER, "lr", "RATE", offsetof(settings, lr), "Learning rate (default 0.1 for sgd, 0.001 for adam and adamw).",
+     0, 0, true, false},
+    {CLI_NUMBER, "momentum", "M", offsetof(settings, momentum), "Momentum of sgd (default 0). 0.9 is usual.", 0, 1,
+     false, false},
+    {CLI_FLAG, "nesterov", NULL, offsetof(settings, nesterov), "Nesterov's momentum.", 0, 0, false, false},
+    {CLI_NUMBER, "weight-decay", "D", offsetof(settings, weight_decay), "Weight decay (default 0; 0.01 for adamw).", 0, 0,
+     false, false},
+    {CLI_FLAG, "no-decay-norm", NULL, offsetof(settings, no_decay_norm),
+     "Exempt gamma, beta and biases from weight decay.", 0, 0, false, false},
+    {CLI_NUMBER, "clip", "NORM", offsetof(settings, clip),
+     "Scale the gradients down where their norm over the whole net is above this.", 0, 0, true, false},
+    {CLI_INTEGER, "seed", "S", offsetof(settings, seed),
+     "Fixes the initial weights, the order of the data, dropout and --valid. The same seed gives the same bits.", 0, 0,
+     false, false},
+    {CLI_TEXT, "init", "WHAT", offsetof(settings, init),
+     "Initial weights: default (PyTorch's), xavier, kaiming, or a .safetensors FILE with a PyTorch state dict.", 0, 0,
+     false, false},
+
+    {CLI_HEADING, "Learning rate over time:", NULL, 0, NULL, 0, 0, false, false},
+    {CLI_CHOICE, "schedule", "constant|step|cosine", offsetof(settings, schedule),
+     "cosine falls to 0 over the whole run.", 0, 0, false, false},
+    {CLI_INTEGER, "step-epochs", "N", offsetof(settings, step_epochs), "With step: multiply the rate every N epochs", 1,
+     1e9, false, false},
+    {CLI_NUMBER, "lr-decay", "F", offsetof(settings, decay), "by this factor.", 0, 0, true, false},
+    {CLI_NUMBER, "warmup", "EPOCHS", offsetof(settings, warmup),
+     "Rise from 0 over the first epochs; fractions are allowed.", 0, 0, false, false},
+
+    {CLI_HEADING, "Files:", NULL, 0, NULL, 0, 0, false, false},
+    {CLI_TEXT, "out", "MODEL", offsetof(settings, out),
+     "Where the trained model goes (.safetensors). Replaced only by a whole new model.", 0, 0, false, false},
+    {CLI_TEXT, "log", "FILE.jsonl", offsetof(settings, log), "Write each step and each epoch as one line of JSON.", 0, 0,
+     false, false},
+    {CLI_TEXT, "checkpoint", "FILE", offsetof(settings, checkpoint),
+     "Keep all that is needed to go on: rewritten after every epoch and when stopped by Ctrl-C.", 0, 0, false, false},
+    {CLI_INTEGER, "checkpoint-steps", "N", offsetof(settings, checkpoint_steps), "Also rewrite it every N steps.", 1, 0,
+     false, false},
+    {CLI_TEXT, "resume", "FILE", offsetof(settings, resume),
+     "Go on from a checkpoint, with the same other options; ends with the bits of an unbroken run. --log is "
+     "continued.", 0, 0, false, false},
+    {CLI_FLAG, "quiet", NULL, offsetof(settings, quiet), "No progress on stderr.", 0, 0, false, false},
+    CLI_COMMON(settings),
+};
+
+/* A run, as its listener sees it. */
+typedef struct training {
+    const settings *s;
+    const cli_model *model;
+    cli_progress progress;
+    cli_log log;
+    json_t *epochs;     /* measures of each, for --json */
+    ek_event start, last;
+    bool checkpointed;  /* a checkpoint of this run was written */
+} training;
+
+/* --- options */
+
+static settings default_settings(void)
+{
+    ek_train_options d = ek_train_options_default();
+    return (settings){
+        .epochs = d.epochs,
+        .batch = d.batch,
+        .seed = (int64_t)d.seed,
+        .step_epochs = d.step_epochs,
+        .decay = d.decay,
+        .lr = NAN,
+        .weight_decay = NAN,
+    };
+}
+
+/* What single options cannot say: which of them go together. */
+static bool check(const settings *s, int *code)
+{
+    settings d = default_settings();
+    *code = CLI_USAGE;
+    const char *wrong = NULL;
+    if (!s->out && !s->checkpoint) {
+        wrong = "nothing would be kept: give --out MODEL (or --checkpoint FILE)";
+    } else if (s->optimizer != EK_OPTIMIZER_SGD && (s->momentum > 0 || s->nesterov)) {
+        wrong = "--momentum and --nesterov belong to --optimizer sgd";
+    } else if (s->nesterov && s->momentum == 0) {
+        wrong = "--nesterov needs --momentum, such as --momentum 0.9";
+    } else if (s->schedule != EK_SCHEDULE_STEP && (s->step_epochs != d.step_epochs || s->decay != d.decay)) {
+        wrong = "--step-epochs and --lr-decay belong to --schedule step";
+    } else if (s->checkpoint_steps && !s->checkpoint) {
+        wrong = "--checkpoint-steps needs --checkpoint FILE";
+    } else if (s->out && s->checkpoint && strcmp(s->out, s->checkpoint) == 0) {
+        wrong = "--out and --checkpoint must be two files";
+    } else if (s->log && ((s->out && strcmp(s->log, s->out) == 0) || (s->checkpoint && strcmp(s->log, s->checkpoint) == 0))) {
+        wrong = "--log needs a file of its own";
+    }
+    if (wrong) cli_usage_error(&cli_train, "%s", wrong);
+    return !wrong;
+}
+
+static ek_train_options train_options(const settings *s, training *run)
+{
+    ek_train_options o = ek_train_options_default();
+    o.epochs = s->epochs;
+    o.batch = s->batch;
+    o.optimizer = ek_optimizer_options_default((ek_optimizer)s->optimizer);
+    if (!isnan(s->lr)) o.optimizer.lr = s->lr;
+    if (!isnan(s->weight_decay)) o.optimizer.weight_decay = s->weight_decay;
+    o.optimizer.momentum = s->momentum;
+    o.optimizer.nesterov = s->nesterov;
+    o.optimizer.decay_norm_and_bias = !s->no_decay_norm;
+    o.optimizer.clip_norm = s->clip;
+    o.schedule = (ek_schedule)s->schedule;
+    o.step_epochs = s->step_epochs;
+    o.decay = s->decay;
+    o.warmup_epochs = s->warmup;
+    o.seed = (uint64_t)s->seed;
+    o.valid_fraction = s->valid;
+    o.shuffle = !s->no_shuffle;
+    o.drop_last = s->drop_last;
+    o.checkpoint = s->checkpoint;
+    o.checkpoint_steps = s->checkpoint_steps;
+    o.resume = s->resume;
+    o.user = run;
+    return o;
+}
+
+/* --- what the listener prints */
+
+static void print_header(const training *run)
+{
+    static const char *const optimizer[] = {"sgd", "adam", "adamw"};
+    const settings *s = run->s;
+    const ek_event *start = &run->start;
+    char a[CLI_TEXT_SIZE], b[CLI_TEXT_SIZE];
+    printf("%s: %s parameters, input %s\n", s->net, cli_count(a, cli_parameters(run->model->net)),
+           cli_shape(b, ek_net_input_shape(run->model->net)));
+    printf("%s: %s to train on", s->data, cli_count(a, start->train_count));
+    if (start->valid_count) printf(", %s held out", cli_count(a, start->valid_count));
+    if (start->test_count) printf(", %s to test", cli_count(a, start->test_count));
+    double lr = isnan(s->lr) ? ek_optimizer_options_default((ek_optimizer)s->optimizer).lr : s->lr;
+    int threads = ek_context_threads(run->model->context);
+    printf("\n%s, learning rate %g, batch %lld, seed %lld; %d thread%s, %s\n", optimizer[s->optimizer], lr,
+           (long long)s->batch, (long long)s->seed, threads, threads == 1 ? "" : "s",
+           ek_context_isa(run->model->context));
+    if (start->step > 0) printf("resumed from %s after step %s\n", s->resume, cli_count(a, start->step));
+    printf("\n%*s  %7s  %9s%s%s  %9s\n", 5, "epoch", "loss", "train acc", start->valid_count ? "  valid acc" : "",
+           start->test_count ? "   test acc" : "", "images/s");
+    fflush(stdout);
+}
+
+static void print_epoch(const training *run, const ek_event *epoch)
+{
+    char speed[CLI_TEXT_SIZE];
+    printf("%5lld  %7.4f  %9.4f", (long long)epoch->epoch, epoch->train_loss, epoch->train_accuracy);
+    if (run->start.valid_count) printf("  %9.4f", epoch->valid_accuracy);
+    if (run->start.test_count) printf("  %9.4f", epoch->test_accuracy);
+    printf("  %9s\n", cli_count(speed, isfinite(epoch->images_per_second) ? llround(epoch->images_per_second) : 0));
+    fflush(stdout);
+}
+
+static void on_epoch(training *run, const ek_event *epoch)
+{
+    cli_progress_clear(&run->progress);
+    json_array_append_new(run->epochs, cli_epoch_json(epoch));
+    if (!run->s->json) print_epoch(run, epoch);
+}
+
+static bool listen(void *user, const ek_event *event)
+{
+    training *run = user;
+    switch (event->kind) {
+    case EK_EVENT_START:
+        run->start = *event;
+        cli_log_begin(&run->log);
+        cli_progress_begin(&run->progress, run->s->quiet, event);
+        if (!run->s->json) print_header(run);
+        break;
+    case EK_EVENT_STEP:
+        cli_log_event(&run->log, event);
+        cli_progress_step(&run->progress, event);
+        break;
+    case EK_EVENT_EPOCH:
+        on_epoch(run, event);
+        cli_log_event(&run->log, event);
+        break;
+    case EK_EVENT_CHECKPOINT: run->checkpointed = true; break;
+    }
+    if (event->kind != EK_EVENT_CHECKPOINT) run->last = *event;
+    return !cli_stop_requested();
+}
+
+/* --- how to go on after Ctrl-C */
+
+static void print_quoted(const char *word)
+{
+    bool plain = *word;
+    for (const char *c = word; *c; c++) plain = plain && (isalnum((unsigned char)*c) || strchr("-_./,:=+@%", *c));
+    fputc(' ', stderr);
+    if (plain) {
+        fputs(word, stderr);
+        return;
+    }
+    fputc('\'', stderr);
+    for (const char *c = word; *c; c++) {
+        if (*c == '\'') {
+            fputs("'\\''", stderr);
+        } else {
+            fputc(*c, stderr);
+        }
+    }
+    fputc('\'', stderr);
+}
+
+/* The command as it was given, with this run's checkpoint to resume. */
+static void print_resume(const settings *s, int argc, char **argv)
+{
+    fprintf(stderr, "Go on with:\n ");
+    for (int i = 0; i < argc; i++) {
+        if (strcmp(argv[i], "--resume") == 0) {
+            i++;
+        } else if (strncmp(argv[i], "--resume=", strlen("--resume=")) != 0) {
+            print_quoted(argv[i]);
+        }
+    }
+    print_quoted("--resume");
+    print_quoted(s->checkpoint);
+    fputc('\n', stderr);
+}
+
+static void print_stopped(const training *run, int argc, char **argv)
+{
+    const settings *s = run->s;
+    const ek_event *last = &run->last;
+    cli_fail("stopped in epoch %lld of %lld, after step %lld of %lld%s%s", (long long)last->epoch,
+             (long long)last->epochs, (long long)last->step, (long long)last->steps,
+             s->out ? "; the model so far is in " : "", s->out ? s->out : "");
+    if (run->checkpointed) {
+        print_resume(s, argc, argv);
+    } else if (s->out) {
+        fprintf(stderr, "Without --checkpoint the run cannot be resumed, but evenkeel train %s ... trains on from there.\n",
+                s->out);
+    }
+}
+
+/* --- the run */
+
+/* Training data, and test data where there is any. */
+static ek_status open_data(const char *spec, ek_dataset **train, ek_dataset **test)
+{
+    ek_status status = ek_dataset_open(spec, EK_SPLIT_TRAIN, train);
+    if (status != EK_OK) return status;
+    status = ek_dataset_open(spec, EK_SPLIT_TEST, test);
+    return status == EK_E_NOT_FOUND ? EK_OK : status;
+}
+
+static ek_status init_weights(const settings *s, const cli_model *model)
+{
+    static const char *const word[] = {"default", "xavier", "kaiming"};
+    static const ek_init scheme[] = {EK_INIT_DEFAULT, EK_INIT_XAVIER, EK_INIT_KAIMING};
+    uint64_t seed = (uint64_t)s->seed;
+    if (!s->init) return model->trained ? EK_OK : ek_net_init(model->net, EK_INIT_DEFAULT, seed);
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(s->init, word[i]) == 0) return ek_net_init(model->net, scheme[i], seed);
+    }
+    return ek_net_load_weights(model->net, s->init);
+}
+
+static ek_status name_classes(const ek_dataset *data, ek_net *net)
+{
+    enum { MAX_CLASSES = 65536 };
+    static const char *names[MAX_CLASSES];
+    int count = ek_dataset_classes(data);
+    if (count < 1 || count > MAX_CLASSES || !ek_dataset_class(data, 0)) return EK_OK;
+    for (int i = 0; i < count; i++) names[i] = ek_dataset_class(data, i);
+    return ek_net_set_classes(net, names, count);
+}
+
+static void warn_skipped(const ek_event *last)
+{
+    if (last->skipped)
+        cli_fail("%lld of %lld steps changed nothing, because their loss or gradient was not finite; a smaller --lr usually helps",
+                 (long long)last->skipped, (long long)last->step);
+}
+
+static int answer(const training *run, bool stopped)
+{
+    const settings *s = run->s;
+    if (!s->json) {
+        if (stopped) return CLI_DONE;
+        if (s->out) printf("\nmodel: %s\n", s->out);
+        if (s->log) printf("log: %s\n", s->log);
+        return CLI_DONE;
+    }
+    json_t *object = json_object();
+    json_object_set_new(object, "net", cli_json_text(s->net));
+    json_object_set_new(object, "data", cli_json_text(s->data));
+    json_object_set_new(object, "parameters", json_integer(cli_parameters(run->model->net)));
+    json_object_set_new(object, "train_count", json_integer(run->start.train_count));
+    json_object_set_new(object, "valid_count", json_integer(run->start.valid_count));
+    json_object_set_new(object, "test_count", json_integer(run->start.test_count));
+    json_object_set_new(object, "threads", json_integer(ek_context_threads(run->model->context)));
+    json_object_set_new(object, "isa", json_string(ek_context_isa(run->model->context)));
+    json_object_set(object, "epochs", run->epochs);
+    json_object_set_new(object, "steps", json_integer(run->last.step));
+    json_object_set_new(object, "skipped", json_integer(run->last.skipped));
+    json_object_set_new(object, "stopped", json_boolean(stopped));
+    if (s->out) json_object_set_new(object, "out", cli_json_text(s->out));
+    if (s->checkpoint) json_object_set_new(object, "checkpoint", cli_json_text(s->checkpoint));
+    if (s->log) json_object_set_new(object, "log", cli_json_text(s->log));
+    return cli_json_answer(object);
+}
+
+/* Trains, saves what was trained, also after a stop, and says so. */
+static int train(training *run, const ek_dataset *data, const ek_dataset *test, int argc, char **argv)
+{
+    const settings *s = run->s;
+    ek_train_options o = train_options(s, run);
+    o.listener = listen;
+    cli_stop_listen();
+    ek_status status = ek_train(run->model->net, data, test, &o);
+    cli_progress_clear(&run->progress);
+    bool stopped = status == EK_E_INTERRUPTED;
+    if (status != EK_OK && !stopped) return cli_fail_status();
+    if (s->out && ek_net_save(run->model->net, s->out) != EK_OK) return cli_fail_status();
+    warn_skipped(&run->last);
+    if (stopped) print_stopped(run, argc, argv);
+    int code = answer(run, stopped);
+    return stopped ? CLI_FAILED : code;
+}
+
+static int run(int argc, char **argv)
+{
+    settings s = default_settings();
+    int code;
+    if (!cli_parse(&cli_train, argc, argv, &s, &code) || !check(&s, &code)) return code;
+    /* A reader of the answer that goes away must not take the training with it. */
+    signal(SIGPIPE, SIG_IGN);
+
+    cli_model model;
+    training run = {.s = &s, .model = &model, .epochs = json_array()};
+    ek_dataset *data = NULL, *test = NULL;
+    code = CLI_FAILED;
+    if (!cli_model_open(&model, s.net, s.threads)) goto done;
+    if (open_data(s.data, &data, &test) != EK_OK || init_weights(&s, &model) != EK_OK ||
+        name_classes(data, model.net) != EK_OK) {
+        cli_fail_status();
+        goto done;
+    }
+    if (s.out && !cli_can_write(s.out)) goto done;
+    if (s.checkpoint && !cli_can_write(s.checkpoint)) goto done;
+    if (!cli_log_open(&run.log, s.log, s.resume != NULL)) goto done;
+    code = train(&run, data, test, argc, argv);
+done:
+    cli_log_close(&run.log);
+    if (run.log.failed) code = CLI_FAILED;
+    json_decref(run.epochs);
+    ek_dataset_destroy(test);
+    ek_dataset_destroy(data);
+    cli_model_close(&model);
+    return code;
+}
+
+const cli_command cli_train = {
+    "train",
+    "NET --data DATA --out MODEL [options]",
+    "trains a net and saves the model",
+    "Trains a net with cross-entropy and shows after each epoch the loss and accuracy on the training "
+    "data as it was seen, the accuracy on the test data where there is any, and the speed. "
+    "Ctrl-C stops after the present step, saves the model so far and says how to go on; the exit "
+    "code is then 1. A second Ctrl-C ends at once.",
+    "  evenkeel train lenet-bn --data fashion-mnist --out lenet.safetensors\n"
+    "  evenkeel train mlp-bn --data mnist --optimizer adam --batch 64 --valid 0.2 \\\n"
+    "      --out mlp.safetensors\n"
+    "  evenkeel train resnet20 --data synthetic:3x32x32 --schedule cosine \\\n"
+    "      --warmup 1 --momentum 0.9 --weight-decay 1e-4 --no-decay-norm \\\n"
+    "      --log run.jsonl --checkpoint run.checkpoint --out resnet.safetensors\n"
+    "  evenkeel train my.net --data x.npy,y.npy --init state.safetensors \\\n"
+    "      --out my.safetensors\n",
+    options,
+    run,
+};

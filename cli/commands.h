@@ -1,0 +1,9 @@
+/* The commands: cmd_NAME.c each. */
+#ifndef CLI_COMMANDS_H
+#define CLI_COMMANDS_H
+
+#include "options.h"
+
+extern const cli_command cli_train, cli_eval, cli_predict, cli_run, cli_summary, cli_inspect;
+
+#endif

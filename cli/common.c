@@ -1,0 +1,67 @@
+#include "common.h"
+
+#include "output.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t length = strlen(text), end_length = strlen(end);
+    return length >= end_length && strcmp(text + length - end_length, end) == 0;
+}
+
+bool cli_model_open(cli_model *model, const char *name, int64_t threads)
+{
+    *model = (cli_model){.trained = ends_with(name, ".safetensors")};
+    ek_context_options options = ek_context_options_default();
+    options.threads = (int)threads;
+    if (ek_context_create(&options, &model->context) == EK_OK && ek_net_open(model->context, name, &model->net) == EK_OK)
+        return true;
+    cli_fail_status();
+    return false;
+}
+
+void cli_model_close(cli_model *model)
+{
+    ek_net_destroy(model->net);
+    ek_context_destroy(model->context);
+    *model = (cli_model){0};
+}
+
+void cli_warn_untrained(const cli_model *model, const char *name)
+{
+    if (!model->trained)
+        cli_fail("note: %s is a net text, so its parameters are random; a trained model is a .safetensors file", name);
+}
+
+int64_t cli_parameters(const ek_net *net)
+{
+    int64_t count = 0;
+    for (int i = 0; i < ek_net_layer_count(net); i++) count += ek_net_layer(net, i).parameters;
+    return count;
+}
+
+bool cli_can_write(const char *path)
+{
+    struct stat info;
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
+        cli_fail("cannot write %s: it is %s", path, S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
+        return false;
+    }
+    char *real = realpath(path, NULL), *trial = NULL;
+    int descriptor = asprintf(&trial, "%s.XXXXXX", real ? real : path) < 0 ? -1 : mkstemp(trial);
+    if (descriptor < 0) {
+        cli_fail("cannot write %s: %s", path, strerror(errno));
+    } else {
+        close(descriptor);
+        unlink(trial);
+    }
+    free(real);
+    free(trial);
+    return descriptor >= 0;
+}

@@ -1,0 +1,25 @@
+/* What several commands do: opening a net, and finding out early whether a file can be written. */
+#ifndef CLI_COMMON_H
+#define CLI_COMMON_H
+
+#include "evenkeel.h"
+
+typedef struct cli_model {
+    ek_context *context;
+    ek_net *net;
+    bool trained; /* from a model file, not a net text */
+} cli_model;
+
+/* threads 0: one for each core. False: it failed, which was said. */
+bool cli_model_open(cli_model *model, const char *name, int64_t threads);
+void cli_model_close(cli_model *model);
+/* For commands that only make sense with trained parameters. */
+void cli_warn_untrained(const cli_model *model, const char *name);
+/* Trained numbers of the whole net. */
+int64_t cli_parameters(const ek_net *net);
+
+/* Whether `path` can be written or replaced: tried with a file beside it that is taken away again.
+ * False: no, which was said. */
+bool cli_can_write(const char *path);
+
+#endif

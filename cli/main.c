@@ -1,0 +1,86 @@
+/* evenkeel: the command line. Exit codes: 0 done, 1 failed, 2 wrong usage. */
+#include "commands.h"
+#include "output.h"
+
+#include <errno.h>
+#include <string.h>
+
+static const cli_command *const commands[] = {
+    &cli_train, &cli_eval, &cli_predict, &cli_run, &cli_summary, &cli_inspect,
+};
+enum { COMMANDS = sizeof commands / sizeof commands[0] };
+
+static int print_help(void)
+{
+    printf("Evenkeel trains, examines and ships neural networks with batch normalization.\n"
+           "\n"
+           "Usage: evenkeel COMMAND ...\n"
+           "\n"
+           "Commands:\n");
+    for (int i = 0; i < COMMANDS; i++) printf("  %-9s %s\n", commands[i]->name, commands[i]->brief);
+    printf("\n"
+           "  evenkeel help COMMAND    options and examples of a command\n"
+           "  evenkeel --version       the version\n"
+           "\n"
+           "Shipped nets:\n ");
+    for (int i = 0; ek_shipped_net_name(i); i++) printf(" %s", ek_shipped_net_name(i));
+    printf("\n"
+           "\n"
+           "Start here:\n"
+           "  evenkeel summary lenet-bn\n"
+           "  evenkeel train lenet-bn --data synthetic --epochs 3 --out lenet.safetensors\n"
+           "  evenkeel inspect lenet.safetensors\n"
+           "\n"
+           "EVENKEEL_DATA=DIR says where data sets lie. EVENKEEL_ISA=reference|baseline|avx2|avx512\n"
+           "chooses the instruction set. Exit codes: 0 done, 1 failed, 2 wrong usage.\n");
+    return CLI_DONE;
+}
+
+static const cli_command *find(const char *name)
+{
+    for (int i = 0; i < COMMANDS; i++) {
+        if (strcmp(commands[i]->name, name) == 0) return commands[i];
+    }
+    return NULL;
+}
+
+static int unknown_command(const char *name)
+{
+    const char *names[COMMANDS + 3] = {"help", "--help", "--version"};
+    for (int i = 0; i < COMMANDS; i++) names[i + 3] = commands[i]->name;
+    const char *nearest = cli_nearest(name, names, COMMANDS + 3);
+    if (nearest) return cli_usage_error(NULL, "unknown command '%s'; did you mean '%s'?", name, nearest);
+    return cli_usage_error(NULL, "unknown command '%s'", name);
+}
+
+static int help(char *program, const char *name)
+{
+    if (!name) return print_help();
+    const cli_command *command = find(name);
+    char word[] = "--help";
+    char *arguments[] = {program, NULL, word, NULL};
+    return command ? command->run(3, arguments) : unknown_command(name);
+}
+
+static int run(int argc, char **argv)
+{
+    if (argc < 2) return cli_usage_error(NULL, "a command is missing, such as: evenkeel summary lenet-bn");
+    const char *first = argv[1];
+    if (strcmp(first, "help") == 0 || strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0)
+        return help(argv[0], argc > 2 ? argv[2] : NULL);
+    if (strcmp(first, "--version") == 0) {
+        printf("evenkeel %s\n", ek_version());
+        return CLI_DONE;
+    }
+    const cli_command *command = find(first);
+    return command ? command->run(argc, argv) : unknown_command(first);
+}
+
+int main(int argc, char **argv)
+{
+    int code = run(argc, argv);
+    /* An answer that did not arrive is a failure. */
+    if ((fflush(stdout) != 0 || ferror(stdout)) && code == CLI_DONE)
+        code = cli_fail("cannot write the answer: %s", strerror(errno));
+    return code;
+}

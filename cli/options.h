@@ -1,0 +1,62 @@
+/* Commands and their options, described by tables: parsing, help and suggestions all read the same rows. */
+#ifndef CLI_OPTIONS_H
+#define CLI_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum cli_kind {
+    CLI_END,
+    CLI_HEADING, /* a line in the help; `name` is its text */
+    CLI_OPERAND, /* const char *: an argument by its place, always required */
+    CLI_FLAG,    /* bool */
+    CLI_INTEGER, /* int64_t in [least, most] */
+    CLI_NUMBER,  /* double in [least, most]; NaN stands for "not given" */
+    CLI_TEXT,    /* const char * */
+    CLI_CHOICE,  /* int: which of the words in `value`, as in "sgd|adam|adamw" */
+} cli_kind;
+
+typedef struct cli_option {
+    cli_kind kind;
+    const char *name;  /* "epochs"; an operand's "NET" */
+    const char *value; /* what the help calls the value: "N" */
+    size_t offset;     /* of the value in the command's settings */
+    const char *help;
+    double least, most; /* most 0: no upper bound */
+    bool above;         /* the number must be above `least`, not just at it */
+    bool required;
+} cli_option;
+
+/* Ends every command's table. */
+#define CLI_COMMON(settings)                                                                        \
+    {CLI_HEADING, "General:", NULL, 0, NULL, 0, 0, false, false},                                   \
+        {CLI_INTEGER, "threads", "N", offsetof(settings, threads),                                  \
+         "Worker threads; without it one for each core. The result is the same to the last bit "    \
+         "for any number.", 1, 256, false, false},                                                  \
+        {CLI_FLAG, "json", NULL, offsetof(settings, json), "Answer with one JSON object.", 0, 0, false, false}, \
+        {CLI_END, NULL, NULL, 0, NULL, 0, 0, false, false}
+
+typedef struct cli_command {
+    const char *name;
+    const char *synopsis; /* what follows the name: "MODEL --data DATA [options]" */
+    const char *brief;    /* one line for the list of commands */
+    const char *about;    /* a paragraph */
+    const char *examples; /* lines, indented by two */
+    const cli_option *options;
+    int (*run)(int argc, char **argv); /* argv[0] the program, argv[1] the command; gives the exit code */
+} cli_command;
+
+enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
+
+/* Reads the arguments into `settings`, which hold the defaults. False: the command ends with *exit_code,
+ * because help was asked for and printed, or because the arguments are wrong and the reason was said. */
+bool cli_parse(const cli_command *command, int argc, char **argv, void *settings, int *exit_code);
+
+/* "evenkeel: sentence" and where help is, on stderr. Gives CLI_USAGE. */
+__attribute__((format(printf, 2, 3))) int cli_usage_error(const cli_command *command, const char *format, ...);
+
+/* The name nearest to `wrong`, or NULL when none is near enough to be meant. */
+const char *cli_nearest(const char *wrong, const char *const *names, int count);
+
+#endif

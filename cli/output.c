@@ -1,0 +1,200 @@
+#include "output.h"
+
+#include "options.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int cli_fail(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "evenkeel: ");
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+    return CLI_FAILED;
+}
+
+int cli_fail_status(void) { return cli_fail("%s", ek_error()); }
+
+/* --- numbers for people */
+
+char *cli_count(char text[CLI_TEXT_SIZE], int64_t count)
+{
+    char digits[32];
+    int length = snprintf(digits, sizeof digits, "%lld", (long long)count);
+    char *end = text;
+    for (int i = 0; i < length; i++) {
+        bool between = i > 0 && digits[i - 1] != '-' && (length - i) % 3 == 0;
+        if (between) *end++ = ',';
+        *end++ = digits[i];
+    }
+    *end = '\0';
+    return text;
+}
+
+char *cli_bytes(char text[CLI_TEXT_SIZE], double bytes)
+{
+    static const char *const unit[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+    int power = 0;
+    while (bytes >= 1024 && power < 4) {
+        bytes /= 1024;
+        power++;
+    }
+    snprintf(text, CLI_TEXT_SIZE, power ? "%.1f %s" : "%.0f %s", bytes, unit[power]);
+    return text;
+}
+
+char *cli_duration(char text[CLI_TEXT_SIZE], double seconds)
+{
+    long long whole = isfinite(seconds) && seconds < 1e12 ? llround(seconds) : 0;
+    if (whole >= 3600) {
+        snprintf(text, CLI_TEXT_SIZE, "%lld:%02lld:%02lld", whole / 3600, whole / 60 % 60, whole % 60);
+    } else {
+        snprintf(text, CLI_TEXT_SIZE, "%lld:%02lld", whole / 60, whole % 60);
+    }
+    return text;
+}
+
+char *cli_shape(char text[CLI_TEXT_SIZE], ek_shape shape)
+{
+    snprintf(text, CLI_TEXT_SIZE, "1"); /* rank 0: a single number */
+    for (int i = 0, used = 0; i < shape.rank; i++)
+        used += snprintf(text + used, CLI_TEXT_SIZE - (size_t)used, i ? "x%lld" : "%lld", (long long)shape.dim[i]);
+    return text;
+}
+
+int64_t cli_numbers(ek_shape shape)
+{
+    int64_t count = 1;
+    for (int i = 0; i < shape.rank; i++) count *= shape.dim[i];
+    return count;
+}
+
+/* --- tables */
+
+static void add_cell(cli_table *table, const char *text, size_t length)
+{
+    if (table->cells == table->room) {
+        table->room = table->room ? table->room * 2 : 64;
+        char **grown = realloc(table->cell, (size_t)table->room * sizeof *grown);
+        if (!grown) exit(cli_fail("out of memory"));
+        table->cell = grown;
+    }
+    table->cell[table->cells] = strndup(text, length);
+    if (!table->cell[table->cells++]) exit(cli_fail("out of memory"));
+}
+
+void cli_table_begin(cli_table *table, const char *headings)
+{
+    *table = (cli_table){0};
+    while (table->columns < CLI_MAX_COLUMNS) {
+        bool right = *headings == '>';
+        headings += right;
+        size_t length = strcspn(headings, "|");
+        table->right[table->columns++] = right;
+        add_cell(table, headings, length);
+        if (!headings[length]) break;
+        headings += length + 1;
+    }
+}
+
+void cli_table_row(cli_table *table, ...)
+{
+    va_list args;
+    va_start(args, table);
+    for (int column = 0; column < table->columns; column++) {
+        const char *text = va_arg(args, const char *);
+        add_cell(table, text, strlen(text));
+    }
+    va_end(args);
+}
+
+void cli_table_print(const cli_table *table)
+{
+    int width[CLI_MAX_COLUMNS] = {0};
+    for (int i = 0; i < table->cells; i++) {
+        int length = (int)strlen(table->cell[i]);
+        if (length > width[i % table->columns]) width[i % table->columns] = length;
+    }
+    /* Spaces are held back until a cell follows, so that no line ends in them. */
+    int spaces = 0;
+    for (int i = 0; i < table->cells; i++) {
+        int column = i % table->columns, length = (int)strlen(table->cell[i]), fill = width[column] - length;
+        if (length) {
+            printf("%*s%s", spaces + (table->right[column] ? fill : 0), "", table->cell[i]);
+            spaces = table->right[column] ? 0 : fill;
+        } else {
+            spaces += fill;
+        }
+        spaces += 2;
+        if (column == table->columns - 1) {
+            putchar('\n');
+            spaces = 0;
+        }
+    }
+}
+
+void cli_table_free(cli_table *table)
+{
+    for (int i = 0; i < table->cells; i++) free(table->cell[i]);
+    free(table->cell);
+    *table = (cli_table){0};
+}
+
+/* --- JSON */
+
+/* Enough digits that a float is read back as it was. */
+enum { JSON_FLAGS = JSON_COMPACT | JSON_REAL_PRECISION(9) };
+
+void cli_json_number(json_t *object, const char *key, double number)
+{
+    if (isfinite(number)) json_object_set_new(object, key, json_real(number));
+}
+
+json_t *cli_json_text(const char *text)
+{
+    json_t *plain = json_string(text);
+    if (plain) return plain;
+    char *ascii = strdup(text);
+    if (!ascii) return NULL;
+    for (char *c = ascii; *c; c++) {
+        if ((unsigned char)*c >= 0x80) *c = '?';
+    }
+    plain = json_string(ascii);
+    free(ascii);
+    return plain;
+}
+
+json_t *cli_json_shape(ek_shape shape)
+{
+    json_t *array = json_array();
+    for (int i = 0; i < shape.rank; i++) json_array_append_new(array, json_integer(shape.dim[i]));
+    return array;
+}
+
+json_t *cli_json_floats(const float *value, int64_t count)
+{
+    json_t *array = json_array();
+    for (int64_t i = 0; i < count; i++)
+        json_array_append_new(array, isfinite(value[i]) ? json_real((double)value[i]) : json_null());
+    return array;
+}
+
+void cli_json_write(FILE *file, const json_t *object)
+{
+    json_dumpf(object, file, JSON_FLAGS);
+    fputc('\n', file);
+}
+
+int cli_json_answer(json_t *object)
+{
+    if (!object) return cli_fail("out of memory");
+    cli_json_write(stdout, object);
+    json_decref(object);
+    return CLI_DONE;
+}

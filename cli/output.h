@@ -1,0 +1,46 @@
+/* What commands print: messages, numbers for people, tables and JSON. */
+#ifndef CLI_OUTPUT_H
+#define CLI_OUTPUT_H
+
+#include "evenkeel.h"
+
+#include <jansson.h>
+
+/* "evenkeel: sentence" on stderr; gives CLI_FAILED. */
+__attribute__((format(printf, 1, 2))) int cli_fail(const char *format, ...);
+int cli_fail_status(void); /* the library's last sentence */
+
+/* Texts in the caller's buffer, which they return. */
+#define CLI_TEXT_SIZE 96
+char *cli_count(char text[CLI_TEXT_SIZE], int64_t count);      /* "44,426" */
+char *cli_bytes(char text[CLI_TEXT_SIZE], double bytes);       /* "1.2 MiB" */
+char *cli_duration(char text[CLI_TEXT_SIZE], double seconds);  /* "0:07", "1:02:03" */
+char *cli_shape(char text[CLI_TEXT_SIZE], ek_shape shape);     /* "1x28x28" */
+
+/* How many numbers a value of this shape has. */
+int64_t cli_numbers(ek_shape shape);
+
+/* A table whose columns are as wide as their widest cell. */
+#define CLI_MAX_COLUMNS 8
+typedef struct cli_table {
+    int columns, cells, room;
+    bool right[CLI_MAX_COLUMNS]; /* numbers stand to the right */
+    char **cell;
+} cli_table;
+
+/* Headings are given with '|' between; one that begins with '>' is a column of numbers. */
+void cli_table_begin(cli_table *table, const char *headings);
+/* As many const char * as there are columns. */
+void cli_table_row(cli_table *table, ...);
+void cli_table_print(const cli_table *table);
+void cli_table_free(cli_table *table);
+
+/* JSON. A number that is not finite has no JSON: set leaves the member out. */
+void cli_json_number(json_t *object, const char *key, double number);
+json_t *cli_json_text(const char *text); /* bytes that are not UTF-8 become '?' */
+json_t *cli_json_shape(ek_shape shape);
+json_t *cli_json_floats(const float *value, int64_t count); /* null where not finite */
+void cli_json_write(FILE *file, const json_t *object);      /* one line */
+int cli_json_answer(json_t *object); /* on stdout; takes the reference; gives the exit code */
+
+#endif

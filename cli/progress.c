@@ -1,0 +1,79 @@
+#include "progress.h"
+
+#include "output.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+static const double bar_every = 0.1, line_every = 10; /* seconds */
+
+void cli_progress_begin(cli_progress *progress, bool quiet, const ek_event *start)
+{
+    const char *terminal = getenv("TERM");
+    bool can_redraw = isatty(STDERR_FILENO) && terminal && strcmp(terminal, "dumb") != 0;
+    *progress = (cli_progress){.quiet = quiet, .bar = can_redraw, .first_step = start->step, .loss = NAN};
+}
+
+void cli_progress_clear(cli_progress *progress)
+{
+    if (!progress->shown) return;
+    fputs("\r\033[K", stderr);
+    fflush(stderr);
+    progress->shown = false;
+}
+
+static int terminal_width(void)
+{
+    struct winsize size;
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+/* "epoch 2/10 [=======>      ]  47%  loss 0.4123  0:12 left"; the bar takes what room there is. */
+static void draw_bar(const ek_event *step, double loss, const char *left)
+{
+    enum { MAX_BAR = 40 };
+    char before[64], after[160];
+    double share = (double)step->step / (double)step->steps;
+    snprintf(before, sizeof before, "epoch %lld/%lld ", (long long)step->epoch, (long long)step->epochs);
+    snprintf(after, sizeof after, " %3.0f%%  loss %.4f  %s left", 100 * share, loss, left);
+    int width = terminal_width() - 1;
+    int room = width - (int)(strlen(before) + strlen(after)) - 2;
+    int bar = room > MAX_BAR ? MAX_BAR : room;
+    char line[sizeof before + sizeof after + MAX_BAR + 2];
+    if (bar < 5) {
+        snprintf(line, sizeof line, "%s%s", before, after + 1);
+    } else {
+        char cells[MAX_BAR + 1];
+        int full = (int)(share * bar);
+        for (int i = 0; i < bar; i++) cells[i] = i < full ? '=' : i == full ? '>' : ' ';
+        cells[bar] = '\0';
+        snprintf(line, sizeof line, "%s[%s]%s", before, cells, after);
+    }
+    fprintf(stderr, "\r%.*s\033[K", width, line);
+    fflush(stderr);
+}
+
+void cli_progress_step(cli_progress *progress, const ek_event *step)
+{
+    if (progress->quiet || step->steps < 1) return;
+    if (isfinite(step->loss))
+        progress->loss = isnan(progress->loss) ? step->loss : 0.95 * progress->loss + 0.05 * step->loss;
+    if (step->seconds - progress->drawn < (progress->bar ? bar_every : line_every)) return;
+    progress->drawn = step->seconds;
+
+    int64_t done = step->step - progress->first_step;
+    double each = done > 0 ? step->seconds / (double)done : 0;
+    char left[CLI_TEXT_SIZE];
+    cli_duration(left, each * (double)(step->steps - step->step));
+    if (progress->bar) {
+        draw_bar(step, progress->loss, left);
+        progress->shown = true;
+    } else {
+        fprintf(stderr, "epoch %lld/%lld, step %lld of %lld, loss %.4f, %s left\n", (long long)step->epoch,
+                (long long)step->epochs, (long long)step->step, (long long)step->steps, progress->loss, left);
+    }
+}

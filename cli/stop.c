@@ -1,0 +1,29 @@
+#include "stop.h"
+
+#include <signal.h>
+#include <stddef.h>
+
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+enum { SIGNALS = sizeof signals / sizeof signals[0] };
+
+static volatile sig_atomic_t requested;
+
+static void request(int number)
+{
+    (void)number;
+    requested = 1;
+    for (int i = 0; i < SIGNALS; i++) signal(signals[i], SIG_DFL);
+}
+
+void cli_stop_listen(void)
+{
+    struct sigaction action = {.sa_handler = request, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    for (int i = 0; i < SIGNALS; i++) {
+        struct sigaction before;
+        if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler == SIG_IGN) continue;
+        sigaction(signals[i], &action, NULL);
+    }
+}
+
+bool cli_stop_requested(void) { return requested; }

@@ -1,0 +1,31 @@
+/* The log of a training run: one JSON object a line. */
+#ifndef CLI_TRAIN_LOG_H
+#define CLI_TRAIN_LOG_H
+
+#include "evenkeel.h"
+
+#include <jansson.h>
+#include <stdio.h>
+
+typedef struct cli_log {
+    const char *path; /* NULL: no log is kept */
+    FILE *file;
+    bool append;      /* after what the file holds, for a resumed run */
+    bool created;     /* the file was not there before */
+    bool begun;
+    bool failed;      /* a line could not be written; none was tried after it */
+} cli_log;
+
+/* Opens without changing what the file holds. False: it cannot be written, which was said. */
+bool cli_log_open(cli_log *log, const char *path, bool append);
+/* Training begins: what the file held goes, unless appending. */
+void cli_log_begin(cli_log *log);
+/* A line for a step or an epoch. The first failure is reported, and training goes on. */
+void cli_log_event(cli_log *log, const ek_event *event);
+/* A file that was made for a run that never began goes too. */
+void cli_log_close(cli_log *log);
+
+/* Measures of an epoch, absent ones left out: train_loss, train_accuracy, ..., seconds. */
+json_t *cli_epoch_json(const ek_event *epoch);
+
+#endif

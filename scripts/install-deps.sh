@@ -1,0 +1,78 @@
+#!/bin/bash
+# Installs what Evenkeel needs, a group at a time, and only what is missing:
+#
+#   scripts/install-deps.sh GROUP...
+#
+#   build    compiler, CMake and libraries
+#   data     Fashion-MNIST
+#   test     cmocka, and clang as the second compiler
+#   oracles  PyTorch, which results are compared with
+#   bench    the fast BLAS libraries that PyTorch's speed hangs on
+#
+# On Debian and Ubuntu with apt, through sudo when not root. When all is there, nothing is fetched, and
+# neither network nor root is needed. Elsewhere it looks for the tools themselves and names what to install.
+set -euo pipefail
+
+declare -A packages=(
+    [build]="gcc libc6-dev cmake ninja-build pkg-config libjansson-dev zlib1g-dev libpng-dev"
+    [data]="dataset-fashion-mnist"
+    [test]="libcmocka-dev clang"
+    [oracles]="python3 python3-numpy python3-torch"
+    [bench]="libblis4-openmp libopenblas0-pthread"
+)
+
+fail() { echo "install-deps.sh: $*" >&2; exit 1; }
+
+have() {
+    local tool
+    for tool; do command -v "$tool" >/dev/null || return 1; done
+}
+
+# Whether a group is there, on a system whose packages we cannot ask for.
+present() {
+    case $1 in
+        build) have gcc cmake ninja pkg-config && pkg-config --exists jansson zlib libpng ;;
+        data) [ -d /usr/share/datasets/fashion-mnist ] || [ -d "${EVENKEEL_DATA:-}/fashion-mnist" ] ;;
+        test) have clang && pkg-config --exists cmocka ;;
+        oracles) /usr/bin/python3 -c 'import numpy, torch' 2>/dev/null ;;
+        bench) true ;;
+    esac
+}
+
+[ $# -gt 0 ] || fail "name a group: build, data, test, oracles or bench"
+for group; do
+    [ -n "${packages[$group]:-}" ] || fail "no group '$group'; there are build, data, test, oracles and bench"
+done
+
+if ! have apt-get dpkg-query; then
+    for group; do
+        present "$group" || fail "there is no apt here; please install what this system calls these Debian" \
+            "packages, then try again: ${packages[$group]}"
+    done
+    exit 0
+fi
+
+missing=()
+for group; do
+    for package in ${packages[$group]}; do
+        status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
+        [ "$status" = installed ] || missing+=("$package")
+    done
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    have sudo || fail "there is no sudo here; as root, please run:" \
+        "apt-get install --no-install-recommends ${missing[*]}"
+    as_root=(sudo)
+fi
+apt() {
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 "$@" </dev/null >&2
+}
+
+echo "Installing ${missing[*]}" >&2
+# A mirror that fails need not matter: the lists at hand may do.
+apt update || echo "install-deps.sh: apt-get update failed; trying with the package lists at hand" >&2
+apt install --yes --no-install-recommends "${missing[@]}" || fail "apt could not install: ${missing[*]}"

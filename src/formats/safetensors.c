@@ -1,0 +1,467 @@
+/* The format: a little-endian u64 N, N bytes of JSON, then the tensors' bytes without gaps
+ * (https://github.com/huggingface/safetensors#format). */
+#include "formats/safetensors.h"
+
+#include "core/file.h"
+#include "core/memory.h"
+#include "formats/numbers.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    LENGTH = 8,               /* bytes of the header's length */
+    MAX_HEADER = 100 * 1000 * 1000,
+    MAX_TENSORS = 65536,
+    MAX_METADATA = 65536,
+    NAME = 80,                /* letters of a name in a message */
+};
+
+static const size_t MAX_FILE = (size_t)1 << 36;
+
+static const struct dtype {
+    const char *name;
+    ek_number number;
+} dtypes[] = {
+    [EK_F32] = {"F32", EK_NUMBER_F32}, [EK_F64] = {"F64", EK_NUMBER_F64}, [EK_F16] = {"F16", EK_NUMBER_F16},
+    [EK_BF16] = {"BF16", EK_NUMBER_BF16}, [EK_I64] = {"I64", EK_NUMBER_I64}, [EK_I32] = {"I32", EK_NUMBER_I32},
+    [EK_I16] = {"I16", EK_NUMBER_I16}, [EK_I8] = {"I8", EK_NUMBER_I8}, [EK_U8] = {"U8", EK_NUMBER_U8},
+    [EK_BOOL] = {"BOOL", EK_NUMBER_BOOL},
+};
+enum { DTYPES = sizeof dtypes / sizeof dtypes[0] };
+
+/* A name from a file, made fit for a message: short, and without control characters. */
+typedef struct shown {
+    char text[NAME + 4];
+} shown;
+
+static shown show(const char *name)
+{
+    shown s;
+    size_t length = strnlen(name, NAME);
+    memcpy(s.text, name, length);
+    strcpy(s.text + length, name[length] ? "..." : "");
+    for (char *p = s.text; *p; p++) {
+        if ((unsigned char)*p < ' ' || *p == 127) *p = '?';
+    }
+    return s;
+}
+
+/* --- reading */
+
+/* Where a tensor's data lies, for sorting; `index` keeps empty tensors in the header's order. */
+typedef struct range {
+    uint64_t begin, end;
+    int index;
+} range;
+
+static int by_begin(const void *a, const void *b)
+{
+    const range *x = a, *y = b;
+    if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
+    if (x->end != y->end) return x->end < y->end ? -1 : 1;
+    return x->index < y->index ? -1 : 1;
+}
+
+/* A whole number that is not negative. */
+static bool natural(const json_t *json, uint64_t *out)
+{
+    if (!json_is_integer(json) || json_integer_value(json) < 0) return false;
+    *out = (uint64_t)json_integer_value(json);
+    return true;
+}
+
+static ek_status parse_dtype(const json_t *info, ek_st_tensor *t)
+{
+    const char *text = json_string_value(json_object_get(info, "dtype"));
+    if (!text) return ek_fail(EK_E_FORMAT, "tensor '%s' has no dtype", show(t->name).text);
+    for (int i = 0; i < DTYPES; i++) {
+        if (strcmp(text, dtypes[i].name)) continue;
+        t->dtype = (ek_dtype)i;
+        return EK_OK;
+    }
+    return ek_fail(EK_E_UNSUPPORTED, "tensor '%s' has dtype '%s'; F32, F64, F16, BF16, I64, I32, I16, I8, U8 and BOOL are read",
+                   show(t->name).text, show(text).text);
+}
+
+static ek_status parse_shape(const json_t *info, ek_st_tensor *t)
+{
+    const json_t *shape = json_object_get(info, "shape");
+    if (!json_is_array(shape)) return ek_fail(EK_E_FORMAT, "tensor '%s' has no shape", show(t->name).text);
+    if (json_array_size(shape) > EK_SAFETENSORS_MAX_RANK)
+        return ek_fail(EK_E_FORMAT, "tensor '%s' has %zu dimensions; at most %d are read", show(t->name).text,
+                       json_array_size(shape), EK_SAFETENSORS_MAX_RANK);
+    t->rank = (int)json_array_size(shape);
+    t->count = 1;
+    for (int i = 0; i < t->rank; i++) {
+        uint64_t dim;
+        if (!natural(json_array_get(shape, (size_t)i), &dim))
+            return ek_fail(EK_E_FORMAT, "tensor '%s': dimension %d of its shape is not a whole number from 0 up", show(t->name).text, i);
+        t->dim[i] = (int64_t)dim;
+        if (__builtin_mul_overflow(t->count, t->dim[i], &t->count))
+            return ek_fail(EK_E_FORMAT, "tensor '%s': the product of its shape overflows", show(t->name).text);
+    }
+    return EK_OK;
+}
+
+static ek_status parse_offsets(const json_t *info, const ek_st_tensor *t, range *out)
+{
+    const json_t *offsets = json_object_get(info, "data_offsets");
+    if (!json_is_array(offsets) || json_array_size(offsets) != 2)
+        return ek_fail(EK_E_FORMAT, "tensor '%s' has no data_offsets of two numbers", show(t->name).text);
+    if (!natural(json_array_get(offsets, 0), &out->begin) || !natural(json_array_get(offsets, 1), &out->end))
+        return ek_fail(EK_E_FORMAT, "tensor '%s': its data_offsets are not whole numbers from 0 up", show(t->name).text);
+    if (out->end < out->begin)
+        return ek_fail(EK_E_FORMAT, "tensor '%s': its data ends before it begins", show(t->name).text);
+    size_t bytes;
+    if (ek_multiply_overflows((size_t)t->count, ek_number_size(dtypes[t->dtype].number), &bytes))
+        return ek_fail(EK_E_FORMAT, "tensor '%s': the bytes of its shape overflow", show(t->name).text);
+    if (out->end - out->begin != bytes)
+        return ek_fail(EK_E_FORMAT, "tensor '%s': its shape needs %zu bytes, its data_offsets give %llu", show(t->name).text,
+                       bytes, (unsigned long long)(out->end - out->begin));
+    return EK_OK;
+}
+
+static ek_status parse_metadata(const json_t *object, ek_safetensors *out)
+{
+    if (!json_is_object(object)) return ek_fail(EK_E_FORMAT, "__metadata__ is not an object of strings");
+    size_t room = json_object_size(object);
+    if (room > MAX_METADATA) return ek_fail(EK_E_FORMAT, "__metadata__ has %zu entries; at most %d are read", room, MAX_METADATA);
+    EK_TRY(EK_NEW(out->key, room));
+    EK_TRY(EK_NEW(out->value, room));
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)object, key, value) {
+        if (!json_is_string(value)) return ek_fail(EK_E_FORMAT, "__metadata__ '%s' is not a string", show(key).text);
+        int i = out->metadata_count++;
+        if (!(out->key[i] = ek_strdup(key)) || !(out->value[i] = ek_strdup(json_string_value(value)))) return EK_E_MEMORY;
+    }
+    return EK_OK;
+}
+
+/* Sorted by place, each tensor must begin where the one before ends, and the last end with the file. */
+static ek_status place(range *ranges, const unsigned char *data, uint64_t data_size, ek_safetensors *out)
+{
+    if (out->count) qsort(ranges, (size_t)out->count, sizeof *ranges, by_begin);
+    uint64_t end = 0;
+    for (int i = 0; i < out->count; i++) {
+        const char *name = out->tensor[ranges[i].index].name;
+        if (ranges[i].begin < end)
+            return ek_fail(EK_E_FORMAT, "tensors '%s' and '%s' share bytes", show(out->tensor[ranges[i - 1].index].name).text, show(name).text);
+        if (ranges[i].begin > end)
+            return ek_fail(EK_E_FORMAT, "tensor '%s' begins at byte %llu of the data, not at %llu where the one before ends",
+                           show(name).text, (unsigned long long)ranges[i].begin, (unsigned long long)end);
+        end = ranges[i].end;
+        if (end > data_size)
+            return ek_fail(EK_E_FORMAT, "tensor '%s' ends at byte %llu of the data, of which there are %llu: the file is cut short",
+                           show(name).text, (unsigned long long)end, (unsigned long long)data_size);
+    }
+    if (end < data_size)
+        return ek_fail(EK_E_FORMAT, "%llu bytes follow after the last tensor", (unsigned long long)(data_size - end));
+
+    ek_st_tensor *sorted;
+    EK_TRY(EK_NEW(sorted, (size_t)out->count));
+    for (int i = 0; i < out->count; i++) {
+        sorted[i] = out->tensor[ranges[i].index];
+        sorted[i].bytes = data + ranges[i].begin;
+    }
+    ek_free(out->tensor);
+    out->tensor = sorted;
+    return EK_OK;
+}
+
+static ek_status parse_header(const json_t *header, const unsigned char *data, uint64_t data_size, ek_safetensors *out)
+{
+    if (!json_is_object(header)) return ek_fail(EK_E_FORMAT, "the header is not a JSON object");
+    size_t room = json_object_size(header);
+    if (room > MAX_TENSORS) return ek_fail(EK_E_FORMAT, "the header names %zu tensors; at most %d are read", room, MAX_TENSORS);
+    ek_status status = EK_OK;
+    range *ranges;
+    EK_TRY(EK_NEW(ranges, room));
+    EK_GO(EK_NEW(out->tensor, room));
+    const char *name;
+    json_t *info;
+    json_object_foreach((json_t *)header, name, info) {
+        if (!strcmp(name, "__metadata__")) {
+            EK_GO(parse_metadata(info, out));
+            continue;
+        }
+        int i = out->count++;
+        ek_st_tensor *t = &out->tensor[i];
+        if (!(t->name = ek_strdup(name))) {
+            status = EK_E_MEMORY;
+            goto done;
+        }
+        if (!json_is_object(info)) {
+            status = ek_fail(EK_E_FORMAT, "the header's entry '%s' is not an object", show(name).text);
+            goto done;
+        }
+        EK_GO(parse_dtype(info, t));
+        EK_GO(parse_shape(info, t));
+        EK_GO(parse_offsets(info, t, &ranges[i]));
+        ranges[i].index = i;
+    }
+    EK_GO(place(ranges, data, data_size, out));
+done:
+    ek_free(ranges);
+    return status;
+}
+
+/* The header's JSON. *json is the caller's to release. */
+static ek_status load_json(const unsigned char *text, size_t length, json_t **json)
+{
+    json_error_t error;
+    *json = json_loadb((const char *)text, length, JSON_REJECT_DUPLICATES, &error);
+    if (*json) return EK_OK;
+    switch (json_error_code(&error)) {
+    case json_error_out_of_memory: return ek_fail(EK_E_MEMORY, "out of memory for the header");
+    case json_error_invalid_utf8: return ek_fail(EK_E_FORMAT, "the header is not UTF-8 (at its byte %d)", error.position);
+    case json_error_duplicate_key: return ek_fail(EK_E_FORMAT, "the header has a key twice: %s", show(error.text).text);
+    default: return ek_fail(EK_E_FORMAT, "the header is not JSON: %s (at its byte %d)", show(error.text).text, error.position);
+    }
+}
+
+static ek_status parse(const unsigned char *memory, size_t size, ek_safetensors *out)
+{
+    if (size == 0) return ek_fail(EK_E_FORMAT, "the file is empty");
+    if (size < LENGTH)
+        return ek_fail(EK_E_FORMAT, "the file has %zu bytes; a safetensors file begins with %d that tell its header's length", size, LENGTH);
+    uint64_t length = 0;
+    for (int i = LENGTH; i-- > 0;) length = length << 8 | memory[i];
+    if (length > MAX_HEADER)
+        return ek_fail(EK_E_FORMAT, "the header's length is given as %llu, more than the %d that are allowed: is this a safetensors file?",
+                       (unsigned long long)length, MAX_HEADER);
+    if (length > size - LENGTH)
+        return ek_fail(EK_E_FORMAT, "the header should have %llu bytes, but only %zu follow: the file is cut short",
+                       (unsigned long long)length, size - LENGTH);
+    json_t *header;
+    EK_TRY(load_json(memory + LENGTH, (size_t)length, &header));
+    ek_status status = parse_header(header, memory + LENGTH + length, size - LENGTH - length, out);
+    json_decref(header);
+    return status;
+}
+
+ek_status ek_safetensors_parse(unsigned char *memory, size_t size, ek_safetensors *out)
+{
+    ek_safetensors file = {.memory = memory, .size = size};
+    ek_status status = parse(memory, size, &file);
+    if (status == EK_OK) *out = file;
+    else ek_safetensors_free(&file);
+    return status;
+}
+
+ek_status ek_safetensors_read(const char *path, ek_safetensors *out)
+{
+    unsigned char *memory;
+    size_t size;
+    EK_TRY(ek_file_read(path, MAX_FILE, &memory, &size));
+    ek_status status = ek_safetensors_parse(memory, size, out);
+    return status == EK_OK ? EK_OK : ek_fail_in(status, "%s: ", path);
+}
+
+static void free_strings(char **list, int count)
+{
+    for (int i = 0; list && i < count; i++) ek_free(list[i]);
+    ek_free(list);
+}
+
+static void free_tensors(ek_st_tensor *tensor, int count)
+{
+    for (int i = 0; tensor && i < count; i++) ek_free(tensor[i].name);
+    ek_free(tensor);
+}
+
+void ek_safetensors_free(ek_safetensors *file)
+{
+    free_tensors(file->tensor, file->count);
+    free_strings(file->key, file->metadata_count);
+    free_strings(file->value, file->metadata_count);
+    ek_free(file->memory);
+    *file = (ek_safetensors){0};
+}
+
+const ek_st_tensor *ek_safetensors_find(const ek_safetensors *file, const char *name)
+{
+    for (int i = 0; i < file->count; i++) {
+        if (!strcmp(file->tensor[i].name, name)) return &file->tensor[i];
+    }
+    return NULL;
+}
+
+const char *ek_safetensors_metadata(const ek_safetensors *file, const char *key)
+{
+    for (int i = 0; i < file->metadata_count; i++) {
+        if (!strcmp(file->key[i], key)) return file->value[i];
+    }
+    return NULL;
+}
+
+ek_status ek_st_to_float(const ek_st_tensor *t, float *out)
+{
+    ek_status status = ek_numbers_to_float(dtypes[t->dtype].number, false, t->bytes, t->count, out);
+    return status == EK_OK ? EK_OK : ek_fail_in(status, "tensor '%s': ", show(t->name).text);
+}
+
+ek_status ek_st_to_int64(const ek_st_tensor *t, int64_t *out)
+{
+    ek_status status = ek_numbers_to_int64(dtypes[t->dtype].number, false, t->bytes, t->count, out);
+    return status == EK_OK ? EK_OK : ek_fail_in(status, "tensor '%s': ", show(t->name).text);
+}
+
+/* --- writing */
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensors are written as they lie in memory");
+
+/* Room for one more element of `list`, which has `count` of *room. */
+#define GROW(list, count, room)                                                                     \
+    do {                                                                                            \
+        if ((count) == (room)) {                                                                    \
+            int more_ = (room) ? 2 * (room) : 16;                                                   \
+            void *grown_ = ek_grow((list), (size_t)more_, sizeof *(list));                          \
+            if (!grown_) return EK_E_MEMORY;                                                        \
+            (list) = grown_;                                                                        \
+            (room) = more_;                                                                         \
+        }                                                                                           \
+    } while (0)
+
+ek_status ek_st_add(ek_st_writer *writer, const char *name, ek_dtype dtype, int rank, const int64_t *dim, const void *data)
+{
+    if (dtype != EK_F32 && dtype != EK_F64 && dtype != EK_I64)
+        return ek_fail(EK_E_UNSUPPORTED, "tensor '%s': only F32, F64 and I64 are written", show(name).text);
+    if (rank < 0 || rank > EK_SAFETENSORS_MAX_RANK)
+        return ek_fail(EK_E_ARGUMENT, "tensor '%s' has %d dimensions; 0 to %d can be written", show(name).text, rank, EK_SAFETENSORS_MAX_RANK);
+    if (!strcmp(name, "__metadata__")) return ek_fail(EK_E_ARGUMENT, "a tensor cannot be called __metadata__");
+    for (int i = 0; i < writer->count; i++) {
+        if (!strcmp(writer->tensor[i].name, name)) return ek_fail(EK_E_ARGUMENT, "two tensors are called '%s'", show(name).text);
+    }
+    ek_st_tensor t = {.dtype = dtype, .rank = rank, .count = 1, .bytes = data};
+    for (int i = 0; i < rank; i++) {
+        if (dim[i] < 0 || __builtin_mul_overflow(t.count, dim[i], &t.count))
+            return ek_fail(EK_E_ARGUMENT, "tensor '%s': its shape is negative or overflows", show(name).text);
+        t.dim[i] = dim[i];
+    }
+    GROW(writer->tensor, writer->count, writer->room);
+    t.name = ek_strdup(name);
+    if (!t.name) return EK_E_MEMORY;
+    writer->tensor[writer->count++] = t;
+    return EK_OK;
+}
+
+static ek_status grow_metadata(ek_st_writer *writer)
+{
+    int room = writer->metadata_room; /* both lists have one room, which moves with the second */
+    GROW(writer->key, writer->metadata_count, room);
+    GROW(writer->value, writer->metadata_count, writer->metadata_room);
+    return EK_OK;
+}
+
+ek_status ek_st_add_metadata(ek_st_writer *writer, const char *key, const char *value)
+{
+    char *value_copy = ek_strdup(value);
+    if (!value_copy) return EK_E_MEMORY;
+    for (int i = 0; i < writer->metadata_count; i++) {
+        if (strcmp(writer->key[i], key)) continue;
+        ek_free(writer->value[i]);
+        writer->value[i] = value_copy;
+        return EK_OK;
+    }
+    ek_status status = grow_metadata(writer);
+    char *key_copy = status == EK_OK ? ek_strdup(key) : NULL;
+    if (!key_copy) {
+        ek_free(value_copy);
+        return EK_E_MEMORY;
+    }
+    writer->key[writer->metadata_count] = key_copy;
+    writer->value[writer->metadata_count++] = value_copy;
+    return EK_OK;
+}
+
+static size_t width(const ek_st_tensor *t) { return ek_number_size(dtypes[t->dtype].number); }
+
+/* The order of the data: widest elements first, so that all are aligned; as added among equals. */
+static ek_status data_order(const ek_st_writer *writer, const ek_st_tensor ***out)
+{
+    const ek_st_tensor **order;
+    EK_TRY(EK_NEW(order, (size_t)writer->count));
+    int n = 0;
+    for (size_t bytes = 8; bytes; bytes /= 2) {
+        for (int i = 0; i < writer->count; i++) {
+            if (width(&writer->tensor[i]) == bytes) order[n++] = &writer->tensor[i];
+        }
+    }
+    *out = order;
+    return EK_OK;
+}
+
+static json_t *describe(const ek_st_tensor *t, uint64_t begin, uint64_t end)
+{
+    json_t *shape = json_array();
+    for (int i = 0; i < t->rank; i++) json_array_append_new(shape, json_integer(t->dim[i]));
+    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtypes[t->dtype].name, "shape", shape, "data_offsets", (json_int_t)begin, (json_int_t)end);
+}
+
+/* The header's text (free() it), without padding. */
+static ek_status header_text(const ek_st_writer *writer, const ek_st_tensor *const *order, char **text)
+{
+    ek_status status = EK_OK;
+    json_t *header = json_object();
+    if (writer->metadata_count) {
+        json_t *metadata = json_object();
+        json_object_set_new(header, "__metadata__", metadata);
+        for (int i = 0; i < writer->metadata_count; i++) {
+            if (json_object_set_new(metadata, writer->key[i], json_string(writer->value[i])) == 0) continue;
+            status = ek_fail(EK_E_ARGUMENT, "metadata '%s' is not UTF-8", show(writer->key[i]).text);
+            goto done;
+        }
+    }
+    uint64_t end = 0;
+    for (int i = 0; i < writer->count; i++) {
+        uint64_t begin = end;
+        end += (uint64_t)order[i]->count * width(order[i]);
+        if (json_object_set_new(header, order[i]->name, describe(order[i], begin, end)) == 0) continue;
+        status = ek_fail(EK_E_ARGUMENT, "the tensor name '%s' is not UTF-8", show(order[i]->name).text);
+        goto done;
+    }
+    *text = json_dumps(header, JSON_COMPACT);
+    if (!*text) status = ek_fail(EK_E_MEMORY, "out of memory for the header");
+done:
+    json_decref(header);
+    return status;
+}
+
+ek_status ek_st_write(const ek_st_writer *writer, const char *path)
+{
+    ek_status status = EK_OK;
+    const ek_st_tensor **order = NULL;
+    char *text = NULL;
+    ek_replacement file = {0};
+    EK_GO(data_order(writer, &order));
+    EK_GO(header_text(writer, order, &text));
+    size_t length = strlen(text), padded = (length + 7) / 8 * 8;
+    if (padded > MAX_HEADER) {
+        status = ek_fail(EK_E_ARGUMENT, "cannot write %s: its header of %zu bytes is over the %d that are allowed", path, padded, MAX_HEADER);
+        goto done;
+    }
+    unsigned char size[LENGTH];
+    for (int i = 0; i < LENGTH; i++) size[i] = (unsigned char)((uint64_t)padded >> 8 * i);
+    EK_GO(ek_replace_begin(&file, path));
+    EK_GO(ek_replace_write(&file, size, sizeof size));
+    EK_GO(ek_replace_write(&file, text, length));
+    EK_GO(ek_replace_write(&file, "       ", padded - length));
+    for (int i = 0; i < writer->count; i++) EK_GO(ek_replace_write(&file, order[i]->bytes, (size_t)order[i]->count * width(order[i])));
+    EK_GO(ek_replace_finish(&file));
+done:
+    ek_replace_cancel(&file);
+    free(text);
+    ek_free(order);
+    return status;
+}
+
+void ek_st_writer_free(ek_st_writer *writer)
+{
+    free_tensors(writer->tensor, writer->count);
+    free_strings(writer->key, writer->metadata_count);
+    free_strings(writer->value, writer->metadata_count);
+    *writer = (ek_st_writer){0};
+}

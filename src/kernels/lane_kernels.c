@@ -1,0 +1,52 @@
+/* The lane kernels, compiled once for each instruction set (EK_KERNELS_ISA) into one table. */
+#include "kernels/lane_tables.h"
+
+#include "kernels/lane_vector.h"
+
+#include "kernels/lane_norm.h"
+#include "kernels/lane_conv.h"
+#include "kernels/lane_pool.h"
+#include "kernels/lane_activation.h"
+#include "kernels/lane_layout.h"
+#include "kernels/lane_gemm.h"
+#include "kernels/lane_loss.h"
+#include "kernels/lane_optimizer.h"
+
+#define JOIN(a, b) a##b
+#define TABLE(isa) JOIN(ek_kernels_, isa)
+#define TEXT(x) #x
+#define NAME(isa) TEXT(isa)
+
+const ek_kernels TABLE(EK_KERNELS_ISA) = {
+    .name = NAME(EK_KERNELS_ISA),
+    .conv_pack_forward = conv_pack_forward,
+    .conv_forward = conv_forward,
+    .conv_pack_backward = conv_pack_backward,
+    .conv_backward_data = conv_backward_data,
+    .conv_backward_weights = conv_backward_weights,
+    .avgpool_forward = avgpool_forward,
+    .avgpool_backward = avgpool_backward,
+    .maxpool_forward = maxpool_forward,
+    .maxpool_backward = maxpool_backward,
+    .activation_forward = activation_forward,
+    .activation_backward = activation_backward,
+    .add = add,
+    .scale = scale,
+    .slab_moments = slab_moments,
+    .slab_apply = slab_apply,
+    .slab_backward_sums = slab_backward_sums,
+    .slab_backward_apply = slab_backward_apply,
+    .columns_moments = columns_moments,
+    .columns_apply = columns_apply,
+    .columns_backward_sums = columns_backward_sums,
+    .columns_backward_apply = columns_backward_apply,
+    .lanes_to_rows = lanes_to_rows,
+    .rows_to_lanes = rows_to_lanes,
+    .gemm_tile = gemm_tile,
+    .cross_entropy = cross_entropy,
+    .softmax = softmax,
+    .sgd = sgd,
+    .adam = adam,
+    .sum_squares = sum_squares,
+    .all_finite = all_finite,
+};

@@ -1,0 +1,13 @@
+/* The tables that lane_kernels.c exports, one for each instruction set it is compiled for. */
+#ifndef EK_KERNELS_LANE_TABLES_H
+#define EK_KERNELS_LANE_TABLES_H
+
+#include "kernels/kernels.h"
+
+extern const ek_kernels ek_kernels_baseline;
+#if defined(__x86_64__)
+extern const ek_kernels ek_kernels_avx2;
+extern const ek_kernels ek_kernels_avx512;
+#endif
+
+#endif

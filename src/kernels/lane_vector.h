@@ -1,0 +1,177 @@
+/* Vectors of the hardware's width, and the functions that are computed on them. */
+#ifndef EK_KERNELS_LANE_VECTOR_H
+#define EK_KERNELS_LANE_VECTOR_H
+
+#include "kernels/kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Floats in a vector. A lane row takes EK_LANES/VL of them. */
+#if defined(__AVX512F__)
+#define VL 16
+#elif defined(__AVX2__)
+#define VL 8
+#else
+#define VL 4
+#endif
+
+typedef float vf __attribute__((vector_size(VL * 4)));
+typedef int32_t vi __attribute__((vector_size(VL * 4)));
+typedef float vf_memory __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef int32_t vi_memory __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+
+/* A function of constants: inlined into callers that pass them, where its loops unroll and its arrays
+ * become registers. */
+#define TEMPLATE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+
+TEMPLATE vf load(const float *p) { return *(const vf_memory *)p; }
+TEMPLATE void store(float *p, vf v) { *(vf_memory *)p = v; }
+TEMPLATE vf splat(float x) { return x - (vf){0}; } /* x - 0 is x, the zeros' signs included */
+
+TEMPLATE int at_most_vl(int64_t n) { return n < VL ? (int)n : VL; }
+
+/* The first n floats, 0 after them; n <= VL. */
+TEMPLATE vf load_n(const float *p, int n)
+{
+    if (n == VL) return load(p);
+    vf v = {0};
+    memcpy(&v, p, (size_t)n * sizeof *p);
+    return v;
+}
+
+TEMPLATE void store_n(float *p, vf v, int n)
+{
+    if (n == VL) store(p, v);
+    else memcpy(p, &v, (size_t)n * sizeof *p);
+}
+
+#if VL == 16
+#define IOTA 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+#define LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#define EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#elif VL == 8
+#define IOTA 0, 1, 2, 3, 4, 5, 6, 7
+#define LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#define EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define ODD 1, 3, 5, 7, 9, 11, 13, 15
+#else
+#define IOTA 0, 1, 2, 3
+#define LOW 0, 4, 1, 5
+#define HIGH 2, 6, 3, 7
+#define EVEN 0, 2, 4, 6
+#define ODD 1, 3, 5, 7
+#endif
+
+/* Masks are vectors of 0 and -1, as comparisons give them. */
+TEMPLATE vf select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
+TEMPLATE vf keep(vi mask, vf v) { return (vf)(mask & (vi)v); }
+TEMPLATE vi first_lanes(int n) { return (vi){IOTA} < n; }
+TEMPLATE vf absolute(vf x) { return (vf)((vi)x & 0x7fffffff); }
+
+/* Turns VL vectors into their transpose: after each of log2(VL) stages vectors i and i + VL/2 stand
+ * interleaved in 2i and 2i + 1. */
+TEMPLATE void transpose(vf v[VL])
+{
+    UNROLL for (int stage = 1; stage < VL; stage *= 2) {
+        vf w[VL];
+        UNROLL for (int i = 0; i < VL / 2; i++) {
+            w[2 * i] = __builtin_shufflevector(v[i], v[i + VL / 2], LOW);
+            w[2 * i + 1] = __builtin_shufflevector(v[i], v[i + VL / 2], HIGH);
+        }
+        UNROLL for (int i = 0; i < VL; i++) v[i] = w[i];
+    }
+}
+
+/* Element i of the result is the sum over vector i, added pairwise. */
+TEMPLATE vf sum_each(const vf vectors[VL])
+{
+    vf v[VL];
+    UNROLL for (int i = 0; i < VL; i++) v[i] = vectors[i];
+    UNROLL for (int left = VL / 2; left > 0; left /= 2)
+        UNROLL for (int i = 0; i < left; i++)
+            v[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], EVEN) +
+                   __builtin_shufflevector(v[2 * i], v[2 * i + 1], ODD);
+    return v[0];
+}
+
+static inline double sum_lanes(vf v)
+{
+    double sum[VL];
+    for (int i = 0; i < VL; i++) sum[i] = v[i];
+    for (int half = VL / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) sum[i] += sum[i + half];
+    return sum[0];
+}
+
+static inline float max_lanes(vf v)
+{
+    float max = v[0];
+    for (int i = 1; i < VL; i++) max = v[i] > max ? v[i] : max;
+    return max;
+}
+
+TEMPLATE vf square_root(vf x)
+{
+    float each[VL];
+    memcpy(each, &x, sizeof each);
+    for (int i = 0; i < VL; i++) each[i] = sqrtf(each[i]);
+    return load(each);
+}
+
+TEMPLATE vf power_of_two(vi n) { return (vf)((n + 127) << 23); }
+
+/* exp(x) within 2 ulp, subnormal results included; infinities and NaN as libm gives them.
+ * exp(x) = 2^n exp(r), |r| <= ln(2)/2, the polynomial of Cephes' expf. 2^n is applied in two halves, so
+ * that it neither overflows nor underflows before the result does. */
+TEMPLATE vf exp_vector(vf x)
+{
+    x = select(x > 89.0f, splat(89.0f), x);
+    x = select(x < -104.0f, splat(-104.0f), x);
+    const float to_integer = 12582912.0f; /* 1.5 * 2^23: adding it leaves the nearest integer in the low bits */
+    vf shifted = x * 1.44269504f + to_integer;
+    vi n = (vi)shifted - (vi)splat(to_integer);
+    vf whole = shifted - to_integer;
+    vf r = x - whole * 0.693359375f; /* ln(2) in two parts; the first product is exact */
+    r = r - whole * -2.12194440e-4f;
+    vf p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    vi half = n >> 1;
+    return p * power_of_two(half) * power_of_two(n - half);
+}
+
+/* 1/(1 + exp(-x)) without overflow: with z = exp(-|x|), 1/(1 + z) where x >= 0, z/(1 + z) elsewhere. */
+TEMPLATE vf sigmoid_vector(vf x)
+{
+    vf z = exp_vector(-absolute(x));
+    return select(x < 0.0f, z, splat(1.0f)) / (1.0f + z);
+}
+
+/* Near 0 the odd polynomial of Cephes' tanhf, elsewhere 1 - 2/(exp(2|x|) + 1) with the sign of x. */
+TEMPLATE vf tanh_vector(vf x)
+{
+    vf s = x * x;
+    vf p = s * -5.70498872745e-3f + 2.06390887954e-2f;
+    p = p * s - 5.37397155531e-2f;
+    p = p * s + 1.33314422036e-1f;
+    p = p * s - 3.33332819422e-1f;
+    vf near = p * s * x + x;
+    vf magnitude = absolute(x);
+    vf far = 1.0f - 2.0f / (exp_vector(2.0f * magnitude) + 1.0f);
+    vi sign = (vi)x & ~0x7fffffff;
+    return select(magnitude < 0.625f, near, (vf)((vi)far | sign));
+}
+
+#endif

@@ -1,0 +1,64 @@
+#!/bin/bash
+# Installs what the tests need, builds, and runs them:
+#
+#   ./test.sh               with gcc, the tests that need only light packages: a minute or two
+#   ./test.sh --oracles     also the tests that compare with PyTorch, which it installs
+#   ./test.sh --sanitizers  also all tests in an optimized build of gcc and of clang, and under the
+#                           address, undefined and thread sanitizers
+#
+# The last line counts the tests of all builds, as CTest does. Exit 0 if none failed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage="usage: ./test.sh [--oracles] [--sanitizers]"
+groups=(build data test)
+oracles=OFF
+sanitizers=no
+for argument; do
+    case $argument in
+        --oracles) oracles=ON; groups+=(oracles) ;;
+        --sanitizers) sanitizers=yes ;;
+        -h | --help) echo "$usage"; exit 0 ;;
+        *) echo "test.sh: unknown option '$argument'; $usage" >&2; exit 2 ;;
+    esac
+done
+
+passed=0 failed=0 skipped=0
+
+# check PRESET [CMAKE-OPTION...]: builds a preset and runs its tests; a build that fails counts as a failed test.
+check() {
+    local preset=$1 report=$PWD/build/$1/ctest.xml
+    local tests=0 failures=0 skips=0
+    shift
+    echo "== $preset"
+    if ! { cmake --preset "$preset" "$@" >/dev/null && cmake --build --preset "$preset"; }; then
+        echo "test.sh: the build '$preset' failed" >&2
+        failed=$((failed + 1))
+        return
+    fi
+    rm -f "$report"
+    ctest --preset "$preset" --parallel "$(nproc)" --no-tests=error --output-junit "$report" || true
+    if ! read -r tests failures skips < <(sed -n '
+            /<testsuite /,/>/ { H }
+            ${ x; s/.*tests="\([0-9]*\)".*failures="\([0-9]*\)".*skipped="\([0-9]*\)".*/\1 \2 \3/p }
+            ' "$report"); then
+        echo "test.sh: the tests of '$preset' left no report" >&2
+        failed=$((failed + 1))
+        return
+    fi
+    passed=$((passed + tests - failures - skips))
+    failed=$((failed + failures))
+    skipped=$((skipped + skips))
+}
+
+scripts/install-deps.sh "${groups[@]}"
+check dev -DCMAKE_C_COMPILER=gcc -DEVENKEEL_ORACLES=$oracles
+if [ $sanitizers = yes ]; then
+    check release -DCMAKE_C_COMPILER=gcc -DEVENKEEL_WERROR=ON -DEVENKEEL_ORACLES=OFF
+    check clang -DEVENKEEL_ORACLES=OFF
+    check asan -DCMAKE_C_COMPILER=gcc -DEVENKEEL_ORACLES=OFF
+    check tsan -DCMAKE_C_COMPILER=gcc -DEVENKEEL_ORACLES=OFF
+fi
+
+echo "$passed passed, $failed failed$([ $skipped -eq 0 ] || echo ", $skipped skipped")"
+[ $failed -eq 0 ]

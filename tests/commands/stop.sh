@@ -1,0 +1,60 @@
+# Ctrl-C: what is trained is saved, and the command that is then named ends with the bits of an unbroken run.
+# The log is a pipe, so that the signal comes in the midst of training without any waiting for time.
+source "$(dirname "$0")/testing.bash"
+set -m # so that commands in the background hear SIGINT
+small_net >small.net
+mkdir "with space"
+run=(train small.net --data synthetic:20 --epochs 3 --batch 64)
+exits 0 "${run[@]}" --out unbroken.safetensors
+
+stop_with() { # SIGNAL OPTIONS: a run that gets the signal after some steps
+    local signal=$1 line
+    shift
+    command="evenkeel ${run[*]} $* (SIG$signal)"
+    rm -f pipe
+    mkfifo pipe
+    "$evenkeel" "${run[@]}" --log pipe "$@" >out 2>err &
+    local pid=$!
+    exec 3<pipe
+    for _ in 1 2 3 4 5; do read -r line <&3; done
+    kill -s "$signal" $pid
+    cat <&3 >rest
+    exec 3<&-
+    wait $pid
+    local code=$?
+    [ "$code" = 1 ] || fail "exit code $code, not 1"
+    echo "$line" | grep -q '"step":5,' || fail "the fifth line of the log is not step 5: $line"
+    says err "evenkeel: stopped in epoch "
+}
+
+for signal in INT TERM HUP; do
+    rm -f ./*.checkpoint stopped.safetensors
+    stop_with $signal --out stopped.safetensors --checkpoint "with space/run's.checkpoint"
+    says err "the model so far is in stopped.safetensors"
+    exits 0 eval stopped.safetensors --data synthetic:20
+    cmp -s stopped.safetensors unbroken.safetensors && fail "the run was not stopped"
+done
+
+# The named command, run as it stands; its log goes to a file now.
+stop_with INT --out stopped.safetensors --checkpoint "with space/run's.checkpoint" --resume="with space/run's.checkpoint"
+resume=$(sed -n '/^Go on with:$/{n;p;}' err | sed 's/--log pipe/--log log.jsonl/')
+echo "$resume" | grep -qF -- "--resume 'with space/run'\\''s.checkpoint'" || fail "no command to resume: $resume"
+[ "$(echo "$resume" | grep -o -- '--resume' | wc -l)" = 1 ] || fail "--resume is named twice: $resume"
+command=$resume
+printf '{"event":"step","step":1,"loss":0}\n' >log.jsonl
+eval "$resume" >out 2>err || fail "the named command failed"
+says out "resumed from with space/run's.checkpoint after step"
+same stopped.safetensors unbroken.safetensors
+head -n 1 log.jsonl | grep -q '"step":1,' || fail "the log was not continued"
+[ "$(wc -l <log.jsonl)" -gt 1 ] || fail "the resumed run wrote no log"
+
+# Without a checkpoint the model is there, and the message says what it is good for.
+stop_with INT --out stopped.safetensors
+says err "Without --checkpoint the run cannot be resumed"
+exits 0 eval stopped.safetensors --data synthetic:20
+
+# A checkpoint of another run is refused.
+exits 1 "${run[@]}" --out stopped.safetensors --resume "with space/run's.checkpoint" --seed 2
+silent out
+
+finish

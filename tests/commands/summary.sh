@@ -1,0 +1,32 @@
+# Summaries of nets.
+source "$(dirname "$0")/testing.bash"
+
+small_net >small.net
+exits 0 summary small.net
+silent err
+sed '/^memory/d' out >stable && mv stable out
+prints <<'END'
+END
+
+exits 0 summary lenet-bn
+says out "its bias is redundant"
+exits 0 summary lenet
+grep -q redundant out && fail "lenet has no redundant bias"
+
+exits 0 summary small.net --json --batch 32
+says out '"parameters":'
+says out '"batch":32'
+
+exits 1 summary lenet-nb
+says err "evenkeel: "
+says err "lenet-bn"
+exits 1 summary nowhere/no.net
+says err "nowhere/no.net"
+printf 'input 4\nlinear 0\n' >bad.net
+exits 1 summary bad.net
+says err "bad.net:2:"
+
+# An answer that cannot be written is a failure.
+"$evenkeel" summary lenet-bn >/dev/full 2>err && fail "a full disk for the answer went unnoticed"
+says err "cannot write the answer: No space left on device"
+finish

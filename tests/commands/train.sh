@@ -1,0 +1,97 @@
+# Training, measuring, predicting, running and inspecting, from end to end.
+source "$(dirname "$0")/testing.bash"
+small_net >small.net
+train=(train small.net --data synthetic:20 --epochs 2 --batch 256)
+
+exits 0 "${train[@]}" --out a.safetensors --log a.jsonl --valid 0.25
+says out "small.net: 538 parameters, input 20"
+says out "epoch     loss  train acc  valid acc   test acc   images/s"
+says out "model: a.safetensors"
+[ "$(grep -c '^ *[12]  ' out)" = 2 ] || fail "there are not two rows of epochs"
+[ "$(grep -c '^{"event":"epoch","epoch":[12],"train_loss":[0-9.e-]*,"train_accuracy":[0-9.]*,"valid_loss":[0-9.e-]*,"valid_accuracy":[0-9.]*,"test_accuracy":[0-9.]*,"images_per_second":[0-9.e+]*,"seconds":[0-9.e-]*}$' a.jsonl)" = 2 ] ||
+    fail "the log lacks an epoch: $(grep epoch a.jsonl)"
+grep -q '^{"event":"step","step":1,"loss":[0-9.]*}$' a.jsonl || fail "the log lacks step 1: $(head -n 1 a.jsonl)"
+
+# What a run lacks is left out.
+exits 0 "${train[@]}" --out b.safetensors --log b.jsonl --json --quiet
+silent err
+says out '"epochs":[{"epoch":1,'
+says out '"stopped":false'
+grep -q valid_ b.jsonl && fail "there is no validation to log"
+
+# The same seed gives the same bits, for any number of threads; another seed others.
+exits 0 "${train[@]}" --out c.safetensors --threads 1
+exits 0 "${train[@]}" --out d.safetensors --threads 2
+same c.safetensors d.safetensors
+same b.safetensors c.safetensors
+exits 0 "${train[@]}" --out e.safetensors --seed 2
+cmp -s c.safetensors e.safetensors && fail "seeds 1 and 2 gave the same model"
+
+# Every option reaches the training.
+for more in "--optimizer adam" "--optimizer adamw --weight-decay 0.1" "--lr 0.05" "--momentum 0.9" \
+    "--momentum 0.9 --nesterov" "--weight-decay 0.1" "--weight-decay 0.1 --no-decay-norm" "--schedule cosine" \
+    "--schedule step --step-epochs 1" "--warmup 1" "--clip 0.01" "--no-shuffle" "--init xavier" "--init kaiming" \
+    "--batch 255" "--batch 255 --drop-last"; do
+    # shellcheck disable=SC2086
+    exits 0 "${train[@]}" --out option.safetensors $more
+    for other in c.safetensors option-*; do
+        [ -e "$other" ] && cmp -s option.safetensors "$other" && fail "$more trained as $other did"
+    done
+    mv option.safetensors "option-${more// /}"
+done
+
+# Training goes on from a model, and from a state dict.
+exits 0 train c.safetensors --data synthetic:20 --epochs 1 --out f.safetensors
+exits 0 train small.net --init c.safetensors --data synthetic:20 --epochs 1 --out g.safetensors
+same f.safetensors g.safetensors
+
+exits 0 eval c.safetensors --data synthetic:20
+says out "accuracy  0."
+cp out first
+exits 0 eval c.safetensors --data synthetic:20 --batch 7 --split test
+diff <(grep -v images/s first) <(grep -v images/s out) >&2 || fail "the batch size changed the result"
+exits 0 eval c.safetensors --data synthetic:20 --split train --json
+says out '"accuracy":0.'
+exits 0 eval small.net --data synthetic:20
+says err "its parameters are random"
+
+# Two items of 20 features; the same probabilities by any way.
+head -c 40 /dev/zero | npy x.npy '|u1' '2, 20'
+exits 0 predict c.safetensors x.npy --top 3
+[ "$(wc -l <out)" = 7 ] || fail "not a heading and two items of three lines"
+exits 0 predict c.safetensors x.npy --index 1 --top 1 --json
+says out '"items":[{"item":1,"top":[{"class":'
+exits 0 predict c.safetensors x.npy --top 99
+[ "$(wc -l <out)" = 21 ] || fail "there are not ten classes for each of two items"
+exits 1 predict c.safetensors x.npy --index 2
+says err "x.npy has 2 items, counted from 0: there is no item 2"
+
+exits 0 run c.safetensors --input x.npy --output y.npy
+says out "y.npy: 2x10, eval mode"
+[ "$(wc -c <y.npy)" = $((128 + 2 * 10 * 4)) ] || fail "y.npy does not hold 2x10 floats"
+exits 0 run c.safetensors --input x.npy --output y-train.npy --mode train --json
+says out '"shape":[2,10]'
+cmp -s y.npy y-train.npy && fail "training mode normalized by the running statistics"
+head -c 42 /dev/zero | npy wrong.npy '|u1' '2, 21'
+exits 1 run c.safetensors --input wrong.npy --output z.npy
+says err "wrong.npy has shape 2x21"
+[ -e z.npy ] && fail "a failed run left z.npy"
+exits 1 run c.safetensors --input x.npy --output nowhere/y.npy
+says err "cannot write nowhere/y.npy: No such file or directory"
+
+exits 0 inspect c.safetensors
+says out "bn1  batchnorm, output 16, "
+says out "  gamma         min "
+says out "  running_var   min "
+exits 0 inspect c.safetensors --layer fc2
+says out "... 144 more (--all)"
+exits 0 inspect c.safetensors --layer fc2 --all
+grep -q "more" out && fail "--all left values out"
+exits 0 inspect c.safetensors --json
+says out '"role":"running_mean"'
+exits 1 inspect c.safetensors --layer bn2
+says err "c.safetensors has no layer 'bn2'; did you mean 'bn1'?"
+exits 0 inspect lenet
+says out "lenet has no batch normalization"
+
+finish

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Models go to PyTorch and back:  model_exchange.py BUILD
+
+For each shipped net that the texts write as a class:
+ - trained here, its file loads there with strict=True, and gives the same outputs in both modes;
+ - a state dict made there, with any statistics and biases, gives the same outputs here;
+ - and trains on here with the losses that PyTorch has on the same batches.
+"""
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import torch
+
+from common import safetensors_io, torch_nets
+
+NETS = {
+    "lenet-bn": (torch_nets.LeNetBN, (1, 28, 28)),
+    "lenet": (torch_nets.LeNet, (1, 28, 28)),
+    "mlp-bn": (torch_nets.MLPBN, (784,)),
+    "mlp": (torch_nets.MLP, (784,)),
+    "simple-model": (torch_nets.SimpleModel, (784,)),
+    "resnet20": (torch_nets.ResNet20, (3, 32, 32)),
+}
+OUTPUTS = 1e-5  # of logits, relative above 1
+LOSSES = 1e-4   # relative
+SAMPLES, BATCH = 150, 40  # neither full lane blocks nor a full last batch
+LR = 0.05
+
+
+class Exchange:
+    def __init__(self, build, folder, net):
+        self.command = build / "evenkeel"
+        self.folder = folder
+        self.net = net
+        self.make, shape = NETS[net]
+        random = np.random.default_rng(7)
+        self.x = random.random((SAMPLES, *shape), dtype=np.float32)
+        self.y = random.integers(0, 10, SAMPLES)
+        np.save(folder / "x.npy", self.x)
+        np.save(folder / "y.npy", self.y)
+        self.good = True
+
+    def evenkeel(self, *arguments):
+        result = subprocess.run([self.command, *arguments], capture_output=True, text=True, cwd=self.folder)
+        if result.returncode:
+            sys.exit(f"evenkeel {' '.join(arguments)}:\n{result.stdout}{result.stderr}")
+
+    def report(self, what, got, wanted, scale, tolerance):
+        error = np.max(np.abs(np.asarray(got) - wanted) / scale)
+        print(f"{self.net:<13} {what:<40} {error:.1e}")
+        self.good &= bool(error <= tolerance)  # NaN is not
+
+    def compare_outputs(self, what, file, model):
+        for mode in "eval", "train":
+            self.evenkeel("run", file, "--input", "x.npy", "--output", "out.npy", "--mode", mode)
+            with torch.no_grad():
+                # A deep copy of the running statistics would change in training mode; a clone keeps the model.
+                state = {name: value.clone() for name, value in model.state_dict().items()}
+                wanted = model.train(mode == "train")(torch.from_numpy(self.x)).numpy()
+                model.load_state_dict(state)
+            got = np.load(self.folder / "out.npy")
+            self.report(f"{what}, {mode}", got, wanted, np.maximum(1, np.abs(wanted)), OUTPUTS)
+
+    def to_pytorch(self):
+        self.evenkeel("train", self.net, "--data", "x.npy,y.npy", "--epochs", "2", "--batch", str(BATCH), "--lr",
+                      str(LR), "--out", "here.safetensors")
+        arrays, self.metadata = safetensors_io.load(self.folder / "here.safetensors")
+        model = self.make()
+        model.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()}, strict=True)
+        self.compare_outputs("trained here, outputs", "here.safetensors", model)
+
+    def from_pytorch(self):
+        torch.manual_seed(11)
+        model = self.make()
+        with torch.no_grad():
+            for name, value in model.state_dict().items():
+                if name.endswith("running_mean"):
+                    value.normal_()
+                elif name.endswith("running_var"):
+                    value.uniform_(0.5, 2)
+        state = {name: value.numpy().copy() for name, value in model.state_dict().items()}
+        # With the metadata of a file of ours, so that `run` knows the net.
+        safetensors_io.save(self.folder / "whole.safetensors", state, self.metadata)
+        self.compare_outputs("made there, outputs", "whole.safetensors", model)
+
+        # Bare, as safetensors.torch.save_file leaves it.
+        safetensors_io.save(self.folder / "there.safetensors", state)
+        self.evenkeel("train", self.net, "--init", "there.safetensors", "--data", "x.npy,y.npy", "--epochs", "2",
+                      "--batch", str(BATCH), "--lr", str(LR), "--no-shuffle", "--out", "on.safetensors", "--log",
+                      "log.jsonl")
+        events = [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
+        got = [event["loss"] for event in events if event["event"] == "step"]
+        wanted = self.train(model)
+        assert len(got) == len(wanted), (len(got), len(wanted))
+        self.report("made there, trained on here, losses", got, wanted, np.abs(wanted), LOSSES)
+
+    def train(self, model):
+        optimizer = torch.optim.SGD(model.train().parameters(), lr=LR)
+        losses = []
+        for _ in range(2):
+            for first in range(0, SAMPLES, BATCH):
+                x, y = self.x[first:first + BATCH], self.y[first:first + BATCH]
+                loss = torch.nn.functional.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+        return losses
+
+
+def main(build):
+    good = True
+    for net in NETS:
+        with tempfile.TemporaryDirectory() as folder:
+            exchange = Exchange(build, pathlib.Path(folder), net)
+            exchange.to_pytorch()
+            exchange.from_pytorch()
+            good &= exchange.good
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    sys.exit(main(pathlib.Path(sys.argv[1]).resolve()))
