@@ -86,14 +86,25 @@ static const char *cell(char text[CLI_TEXT_SIZE], int64_t count)
     return count ? cli_count(text, count) : "";
 }
 
+/* As in a net text: the operator, a second layer that it reads, its options, and the first layer that it
+ * reads where that is not the one before it. */
+static void describe(const ek_net *net, int index, const ek_layer_info *layer, char *text, size_t size)
+{
+    int first = layer->inputs[0], second = layer->inputs[1];
+    bool branches = first >= 0 && first != index - 1;
+    snprintf(text, size, "%s%s%s%s%s%s%s", layer->op, second >= 0 ? " " : "",
+             second >= 0 ? ek_net_layer(net, second).label : "", layer->options[0] ? " " : "", layer->options,
+             branches ? " from=" : "", branches ? ek_net_layer(net, first).label : "");
+}
+
 static void print_layers(const ek_net *net)
 {
     cli_table table;
     cli_table_begin(&table, "label|layer|>output|>parameters||>multiply-adds");
     for (int i = 0; i < ek_net_layer_count(net); i++) {
         ek_layer_info layer = ek_net_layer(net, i);
-        char what[160], shape[CLI_TEXT_SIZE], parameters[CLI_TEXT_SIZE], work[CLI_TEXT_SIZE];
-        snprintf(what, sizeof what, "%s%s%s", layer.op, layer.options[0] ? " " : "", layer.options);
+        char what[256], shape[CLI_TEXT_SIZE], parameters[CLI_TEXT_SIZE], work[CLI_TEXT_SIZE];
+        describe(net, i, &layer, what, sizeof what);
         cli_table_row(&table, layer.label, what, cli_shape(shape, layer.output), cell(parameters, layer.parameters),
                       layer.redundant_bias ? "*" : "", cell(work, layer.multiply_adds));
     }

@@ -61,9 +61,8 @@ static const cli_option options[] = {
     {CLI_HEADING, "Learning rate over time:", NULL, 0, NULL, 0, 0, false, false},
     {CLI_CHOICE, "schedule", "constant|step|cosine", offsetof(settings, schedule),
      "cosine falls to 0 over the whole run.", 0, 0, false, false},
-    {CLI_INTEGER, "step-epochs", "N", offsetof(settings, step_epochs), "With step: multiply the rate every N epochs", 1,
-     1e9, false, false},
-    {CLI_NUMBER, "lr-decay", "F", offsetof(settings, decay), "by this factor.", 0, 0, true, false},
+    {CLI_INTEGER, "step-epochs", "N", offsetof(settings, step_epochs), "For step: epochs between two changes.", 1, 1e9, false, false},
+    {CLI_NUMBER, "lr-decay", "F", offsetof(settings, decay), "For step: what the rate is multiplied by.", 0, 0, true, false},
     {CLI_NUMBER, "warmup", "EPOCHS", offsetof(settings, warmup),
      "Rise from 0 over the first epochs; fractions are allowed.", 0, 0, false, false},
 
