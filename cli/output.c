@@ -19,7 +19,10 @@ int cli_fail(const char *format, ...)
     return CLI_FAILED;
 }
 
-int cli_fail_status(void) { return cli_fail("%s", ek_error()); }
+int cli_fail_status(void)
+{
+    return cli_fail("%s", ek_error());
+}
 
 /* --- numbers for people */
 
@@ -64,7 +67,8 @@ char *cli_shape(char text[CLI_TEXT_SIZE], ek_shape shape)
 {
     snprintf(text, CLI_TEXT_SIZE, "1"); /* rank 0: a single number */
     for (int i = 0, used = 0; i < shape.rank; i++)
-        used += snprintf(text + used, CLI_TEXT_SIZE - (size_t)used, i ? "x%lld" : "%lld", (long long)shape.dim[i]);
+        used += snprintf(text + used, CLI_TEXT_SIZE - (size_t)used, i ? "x%lld" : "%lld",
+                         (long long)shape.dim[i]);
     return text;
 }
 
