@@ -37,9 +37,8 @@ void cli_model_close(cli_model *model)
 void cli_warn_untrained(const cli_model *model, const char *name)
 {
     if (!model->trained)
-        cli_fail(
-            "note: %s is a net text, so its parameters are random; a trained model is a .safetensors file",
-            name);
+        cli_note("%s is a net text, so its parameters are random; a trained model is a .safetensors file",
+                 name);
 }
 
 int64_t cli_parameters(const ek_net *net)

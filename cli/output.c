@@ -8,15 +8,28 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void say(const char *before, const char *format, va_list args)
+{
+    fputs(before, stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+}
+
 int cli_fail(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    fprintf(stderr, "evenkeel: ");
-    vfprintf(stderr, format, args);
+    say("evenkeel: ", format, args);
     va_end(args);
-    fputc('\n', stderr);
     return CLI_FAILED;
+}
+
+void cli_note(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    say("evenkeel: note: ", format, args);
+    va_end(args);
 }
 
 int cli_fail_status(void)

@@ -9,6 +9,8 @@
 /* "evenkeel: sentence" on stderr; gives CLI_FAILED. */
 __attribute__((format(printf, 1, 2))) int cli_fail(const char *format, ...);
 int cli_fail_status(void); /* the library's last sentence */
+/* "evenkeel: note: ..." on stderr, where nothing failed. */
+__attribute__((format(printf, 1, 2))) void cli_note(const char *format, ...);
 
 /* Texts in the caller's buffer, which they return. */
 #define CLI_TEXT_SIZE 96
