@@ -14,7 +14,7 @@ oracles=OFF
 for argument; do
     case $argument in
         --oracles) oracles=ON; groups+=(oracles) ;;
-        -h | --help) sed -n 's/^# \{0,1\}//p' test.sh | sed 1d; exit 0 ;;
+        -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' test.sh; exit 0 ;;
         *) echo "test.sh: unknown option '$argument'; usage: ./test.sh [--oracles]" >&2; exit 2 ;;
     esac
 done
