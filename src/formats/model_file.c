@@ -1,0 +1,343 @@
+#include "formats/model_file.h"
+
+#include "core/memory.h"
+#include "core/text.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NET_KEY "evenkeel.net"
+#define CLASSES_KEY "evenkeel.classes"
+#define OWN_KEYS "evenkeel."
+
+/* --- writing */
+
+static int append(const char *bytes, size_t size, void *text)
+{
+    ek_text_add(text, "%.*s", (int)size, bytes);
+    return 0;
+}
+
+/* Adds JSON under a key, and lets go of it. NULL, or a hole in it, means that memory ran out. */
+static ek_status add_json(ek_st_writer *writer, const char *key, json_t *json)
+{
+    ek_text text = {0};
+    ek_status status = EK_OK;
+    if (!json || json_dump_callback(json, append, &text, JSON_COMPACT | JSON_REAL_PRECISION(15)) != 0) {
+        status = ek_fail(EK_E_MEMORY, "out of memory for the model's %s", key);
+        goto done;
+    }
+    EK_GO(ek_text_status(&text));
+    EK_GO(ek_st_add_metadata(writer, key, text.data));
+done:
+    json_decref(json);
+    ek_text_free(&text);
+    return status;
+}
+
+static ek_status add_classes(const ek_net *net, ek_st_writer *writer)
+{
+    json_t *names = json_array();
+    for (int i = 0; i < net->class_count; i++) {
+        if (json_array_append_new(names, json_string(net->class_name[i])) == 0) continue;
+        json_decref(names);
+        return ek_fail(EK_E_FORMAT, "the name of class %d cannot be saved: it is not UTF-8", i);
+    }
+    return add_json(writer, CLASSES_KEY, names);
+}
+
+/* The conventions by layer, for readers of other frameworks; the net text holds them for this one. */
+static ek_status add_conventions(const ek_net *net, ek_st_writer *writer)
+{
+    json_t *layers = json_object();
+    int failed = 0;
+    for (int i = 0; i < net->graph.count; i++) {
+        const ek_node *node = &net->graph.node[i];
+        if (node->op != ek_op_find("batchnorm")) continue;
+        ek_batch_norm_options o = ek_batchnorm_options(node);
+        json_t *layer = json_pack("{s:f, s:o, s:s}", "eps", o.eps, "momentum", o.cumulative ? json_null() : json_real(o.momentum),
+                                  "running_var", o.unbiased_running_var ? "unbiased" : "biased");
+        failed |= json_object_set_new(layers, node->label, layer);
+    }
+    if (failed || json_object_size(layers) == 0) {
+        json_decref(layers);
+        return failed ? ek_fail(EK_E_MEMORY, "out of memory for the model's conventions") : EK_OK;
+    }
+    return add_json(writer, "evenkeel.batch_norm",
+                    json_pack("{s:s, s:s, s:o}", "momentum", "running = (1-momentum)*running + momentum*batch; null: the average of all batches",
+                              "running_var", "unbiased: M2/(m-1); biased: M2/m; batches are normalized with M2/m", "layers", layers));
+}
+
+static ek_status add_tensors(const ek_net *net, ek_st_writer *writer)
+{
+    for (int i = 0; i < net->graph.count; i++) {
+        for (int k = 0; k < net->graph.node[i].param_count; k++) {
+            const ek_param *param = &net->graph.node[i].param[k];
+            bool counter = param->role == EK_ROLE_COUNTER;
+            const void *data = counter ? (const void *)&param->counter : param->data;
+            EK_TRY(ek_st_add(writer, param->name, counter ? EK_I64 : EK_F32, param->shape.rank, param->shape.dim, data));
+        }
+    }
+    return EK_OK;
+}
+
+ek_status ek_model_add(const ek_net *net, ek_st_writer *writer)
+{
+    EK_TRY(add_tensors(net, writer));
+    for (int i = 0; i < net->metadata_count; i++) EK_TRY(ek_st_add_metadata(writer, net->metadata[i].key, net->metadata[i].value));
+    EK_TRY(ek_st_add_metadata(writer, "format", "pt")); /* what PyTorch's loaders ask for */
+    EK_TRY(ek_st_add_metadata(writer, "evenkeel.version", ek_version()));
+    EK_TRY(ek_st_add_metadata(writer, NET_KEY, net->graph.text));
+    if (net->class_count > 0) EK_TRY(add_classes(net, writer));
+    return add_conventions(net, writer);
+}
+
+/* --- reading */
+
+/* A parameter of the net, and what the file has for it. */
+typedef struct slot {
+    ek_node *node;
+    ek_param *param;
+    const ek_st_tensor *tensor; /* NULL: not in the file */
+    float *value;               /* NULL for counters */
+    int64_t counter;
+} slot;
+
+typedef struct slots {
+    slot *slot; /* sorted by name */
+    size_t count;
+    float *memory;
+} slots;
+
+static int by_name(const void *a, const void *b) { return strcmp(((const slot *)a)->param->name, ((const slot *)b)->param->name); }
+static int name_of(const void *name, const void *at) { return strcmp(name, ((const slot *)at)->param->name); }
+static slot *find(const slots *s, const char *name) { return bsearch(name, s->slot, s->count, sizeof *s->slot, name_of); }
+
+static ek_status make_slots(ek_net *net, slots *out)
+{
+    size_t numbers = 0;
+    EK_TRY(EK_NEW(out->slot, (size_t)ek_net_tensor_count(net)));
+    for (int i = 0; i < net->graph.count; i++) {
+        ek_node *node = &net->graph.node[i];
+        for (int k = 0; k < node->param_count; k++) {
+            out->slot[out->count++] = (slot){.node = node, .param = &node->param[k]};
+            numbers += (size_t)node->param[k].count;
+        }
+    }
+    if (out->count > 0) qsort(out->slot, out->count, sizeof *out->slot, by_name);
+    EK_TRY(EK_NEW(out->memory, numbers));
+    float *at = out->memory;
+    for (size_t i = 0; i < out->count; i++) {
+        if (out->slot[i].param->role == EK_ROLE_COUNTER) continue;
+        out->slot[i].value = at;
+        at += out->slot[i].param->count;
+    }
+    return EK_OK;
+}
+
+/* "a, b, c, d, e and 3 more". Names come from a file: control characters become '?'. */
+static void add_names(ek_text *text, const char *const *names, int count)
+{
+    enum { SHOWN = 5 };
+    for (int i = 0; i < count && i < SHOWN; i++) {
+        size_t start = text->length;
+        ek_text_add(text, "%s%.80s", i ? ", " : "", names[i]);
+        for (size_t k = start; !text->failed && k < text->length; k++) {
+            if ((unsigned char)text->data[k] < ' ' || text->data[k] == 127) text->data[k] = '?';
+        }
+    }
+    if (count > SHOWN) ek_text_add(text, " and %d more", count - SHOWN);
+}
+
+static ek_status fail_names(const char *const *missing, int missing_count, const char *const *extra, int extra_count)
+{
+    ek_text text = {0};
+    if (missing_count) {
+        ek_text_add(&text, "the file lacks ");
+        add_names(&text, missing, missing_count);
+    }
+    if (extra_count) {
+        ek_text_add(&text, missing_count ? ", and has " : "the file has ");
+        add_names(&text, extra, extra_count);
+        ek_text_add(&text, ", which the net lacks");
+        const char *near = ek_nearest(extra[0], missing, missing_count);
+        if (near) ek_text_add(&text, "; is the first meant to be %s?", near);
+    }
+    ek_status status = text.failed ? ek_text_status(&text) : ek_fail(EK_E_FORMAT, "%s", text.data);
+    ek_text_free(&text);
+    return status;
+}
+
+/* Every tensor finds its parameter, and every parameter, save counters, its tensor. */
+static ek_status match(slots *s, const ek_safetensors *file, const char *ignored_prefix)
+{
+    const char **missing = NULL, **extra = NULL;
+    int missing_count = 0, extra_count = 0;
+    ek_status status = EK_OK;
+    EK_GO(EK_NEW(missing, s->count));
+    EK_GO(EK_NEW(extra, (size_t)file->count));
+    for (int i = 0; i < file->count; i++) {
+        const char *name = file->tensor[i].name;
+        slot *wanted = find(s, name);
+        if (wanted) wanted->tensor = &file->tensor[i];
+        else if (!ignored_prefix || strncmp(name, ignored_prefix, strlen(ignored_prefix))) extra[extra_count++] = name;
+    }
+    for (size_t i = 0; i < s->count; i++) {
+        const slot *wanted = &s->slot[i];
+        if (!wanted->tensor && wanted->param->role != EK_ROLE_COUNTER) missing[missing_count++] = wanted->param->name;
+    }
+    if (missing_count || extra_count) status = fail_names(missing, missing_count, extra, extra_count);
+done:
+    ek_free(missing);
+    ek_free(extra);
+    return status;
+}
+
+/* "[6,1,5,5]" */
+enum { DIMS_TEXT = 24 * EK_SAFETENSORS_MAX_RANK };
+static const char *dims_text(int rank, const int64_t *dim, char out[DIMS_TEXT])
+{
+    size_t used = (size_t)snprintf(out, DIMS_TEXT, "[");
+    for (int i = 0; i < rank; i++) used += (size_t)snprintf(out + used, DIMS_TEXT - used, i ? ",%lld" : "%lld", (long long)dim[i]);
+    snprintf(out + used, DIMS_TEXT - used, "]");
+    return out;
+}
+
+static ek_status check_dims(const ek_param *param, const ek_st_tensor *tensor)
+{
+    bool same = param->shape.rank == tensor->rank;
+    for (int i = 0; same && i < tensor->rank; i++) same = param->shape.dim[i] == tensor->dim[i];
+    char there[DIMS_TEXT], here[DIMS_TEXT];
+    return same ? EK_OK
+                : ek_fail(EK_E_SHAPE, "%s is %s in the file, the net needs %s", param->name, dims_text(tensor->rank, tensor->dim, there),
+                          dims_text(param->shape.rank, param->shape.dim, here));
+}
+
+static ek_status check_values(const slot *s)
+{
+    for (int64_t i = 0; i < s->param->count; i++) {
+        if (!isfinite(s->value[i])) return ek_fail(EK_E_NUMERIC, "%s holds a value that is not finite, number %lld", s->param->name, (long long)i);
+        if (s->param->role == EK_ROLE_RUNNING_VAR && s->value[i] < 0)
+            return ek_fail(EK_E_NUMERIC, "%s holds %g, and a variance is never negative", s->param->name, (double)s->value[i]);
+    }
+    return EK_OK;
+}
+
+static ek_status read_slot(slot *s)
+{
+    if (!s->tensor) return EK_OK; /* a counter of an old file: 0 */
+    EK_TRY(check_dims(s->param, s->tensor));
+    if (s->param->role != EK_ROLE_COUNTER) {
+        EK_TRY(ek_st_to_float(s->tensor, s->value));
+        return check_values(s);
+    }
+    EK_TRY(ek_st_to_int64(s->tensor, &s->counter));
+    return s->counter >= 0 ? EK_OK : ek_fail(EK_E_NUMERIC, "%s is %lld, and a count is never negative", s->param->name, (long long)s->counter);
+}
+
+/* A redundant bias b adds to what the BN behind it sees, and its running mean has b in it; this net computes
+ * without b. Moved, exactly up to one rounding: running_mean - b. Where no running mean is kept, the batch's
+ * own takes b away. */
+static ek_status move_bias(ek_net *net, const slots *s, const slot *bias)
+{
+    ek_node *norm = ek_graph_redundant_by(&net->graph, bias->node);
+    ek_param *param = ek_node_param(norm, EK_ROLE_RUNNING_MEAN);
+    const slot *mean = param ? find(s, param->name) : NULL;
+    for (int64_t i = 0; mean && i < param->count; i++) mean->value[i] = (float)((double)mean->value[i] - bias->value[i]);
+    memset(bias->value, 0, (size_t)bias->param->count * sizeof *bias->value);
+    return mean ? check_values(mean) : EK_OK;
+}
+
+ek_status ek_model_take(ek_net *net, const ek_safetensors *file, const char *ignored_prefix)
+{
+    slots s = {0};
+    ek_status status = EK_OK;
+    EK_GO(make_slots(net, &s));
+    EK_GO(match(&s, file, ignored_prefix));
+    for (size_t i = 0; i < s.count; i++) EK_GO(read_slot(&s.slot[i]));
+    for (size_t i = 0; i < s.count; i++) {
+        if (s.slot[i].param->redundant) EK_GO(move_bias(net, &s, &s.slot[i]));
+    }
+    for (size_t i = 0; i < s.count; i++) {
+        ek_param *param = s.slot[i].param;
+        if (param->role == EK_ROLE_COUNTER) param->counter = s.slot[i].counter;
+        else memcpy(param->data, s.slot[i].value, (size_t)param->count * sizeof *param->data);
+    }
+done:
+    ek_free(s.slot);
+    ek_free(s.memory);
+    return status;
+}
+
+/* --- a net from a file */
+
+/* A text may ask for gigabytes; a file of its parameters has at least a byte for each. */
+static ek_status check_size(const char *text, const char *origin, const ek_safetensors *file)
+{
+    ek_graph graph;
+    EK_TRY(ek_graph_parse(text, origin, &graph));
+    uint64_t numbers = 0;
+    for (int i = 0; i < graph.count; i++) {
+        for (int k = 0; k < graph.node[i].param_count; k++) numbers += (uint64_t)graph.node[i].param[k].count;
+    }
+    ek_graph_free(&graph);
+    if (numbers <= file->size) return EK_OK;
+    return ek_fail(EK_E_FORMAT, "%s has %llu parameters, more than the file's %zu bytes can hold", origin, (unsigned long long)numbers, file->size);
+}
+
+static ek_status take_classes(ek_net *net, const char *text)
+{
+    if (!text) return EK_OK;
+    json_t *json = json_loads(text, 0, NULL);
+    size_t count = json_array_size(json); /* 0 where it is no array */
+    const char **names = NULL;
+    ek_status status = EK_OK;
+    EK_GO(EK_NEW(names, count));
+    for (size_t i = 0; i < count; i++) names[i] = json_string_value(json_array_get(json, i));
+    bool fine = json_is_array(json);
+    for (size_t i = 0; i < count; i++) fine &= names[i] != NULL;
+    if (fine) status = ek_net_set_classes(net, names, (int)count);
+    else status = ek_fail(EK_E_FORMAT, "its " CLASSES_KEY " is not a JSON array of names");
+done:
+    ek_free(names);
+    json_decref(json);
+    return status;
+}
+
+/* What others wrote about the model stays with it. */
+static ek_status keep_metadata(ek_net *net, const ek_safetensors *file)
+{
+    EK_TRY(EK_NEW(net->metadata, (size_t)file->metadata_count));
+    for (int i = 0; i < file->metadata_count; i++) {
+        if (!strcmp(file->key[i], "format") || !strncmp(file->key[i], OWN_KEYS, strlen(OWN_KEYS))) continue;
+        struct ek_metadata *kept = &net->metadata[net->metadata_count++];
+        kept->key = ek_strdup(file->key[i]);
+        kept->value = ek_strdup(file->value[i]);
+        if (!kept->key || !kept->value) return EK_E_MEMORY;
+    }
+    return EK_OK;
+}
+
+ek_status ek_model_net(ek_context *context, const ek_safetensors *file, const char *path, ek_net **out)
+{
+    const char *text = ek_safetensors_metadata(file, NET_KEY);
+    if (!text)
+        return ek_fail(EK_E_FORMAT, "%s has no net text in it (it was written elsewhere): give the net and take the parameters with --init %s", path, path);
+    ek_net *net = NULL;
+    ek_status status = EK_OK;
+    char *origin = ek_strf("%s, net text", path);
+    if (!origin) return EK_E_MEMORY;
+    EK_GO(check_size(text, origin, file));
+    EK_GO(ek_net_create(context, text, origin, &net));
+    status = take_classes(net, ek_safetensors_metadata(file, CLASSES_KEY));
+    if (status == EK_OK) status = keep_metadata(net, file);
+    if (status == EK_E_FORMAT) ek_fail_in(status, "%s: ", path);
+done:
+    ek_free(origin);
+    if (status == EK_OK) *out = net;
+    else ek_net_destroy(net);
+    return status;
+}

@@ -1,0 +1,355 @@
+/* Model files: what is saved comes back; what does not fit is refused, with the net as it was. */
+#include "testing.h"
+
+#include "core/memory.h"
+#include "core/text.h"
+#include "formats/model_file.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static ek_context *context;
+static char path[] = "/tmp/evenkeel-model-XXXXXX";
+
+static const char text[] = "input 3x4x4\n"
+                           "c: conv 2 kernel=3\n"
+                           "n: batchnorm momentum=none\n"
+                           "   flatten\n"
+                           "f: linear 3\n"
+                           "m: batchnorm track=false\n"
+                           "g: linear 2\n";
+
+static int start(void **state)
+{
+    (void)state;
+    int file = mkstemp(path);
+    return file < 0 || close(file) != 0 || ek_context_create(NULL, &context) != EK_OK;
+}
+
+static int finish(void **state)
+{
+    (void)state;
+    ek_context_destroy(context);
+    return unlink(path);
+}
+
+static ek_net *make_net(void)
+{
+    ek_net *net;
+    assert_ok(ek_net_create(context, text, NULL, &net));
+    return net;
+}
+
+static ek_tensor tensor(const ek_net *net, const char *name)
+{
+    ek_tensor t = {0};
+    assert_ok(ek_net_find_tensor(net, name, &t));
+    return t;
+}
+
+/* All numbers of both, bit by bit. */
+static bool same_numbers(const ek_net *a, const ek_net *b)
+{
+    assert_int_equal(ek_net_tensor_count(a), ek_net_tensor_count(b));
+    bool same = true;
+    for (int i = 0; i < ek_net_tensor_count(a); i++) {
+        ek_tensor x = ek_net_tensor(a, i), y = ek_net_tensor(b, i);
+        assert_string_equal(x.name, y.name);
+        if (x.counter) same &= *x.counter == *y.counter;
+        else same &= !memcmp(x.data, y.data, (size_t)ek_shape_count(x.shape) * sizeof(float));
+    }
+    return same;
+}
+
+/* --- writing and reading */
+
+static void test_round_trip(void **state)
+{
+    (void)state;
+    ek_net *net = make_net(), *copy;
+    assert_ok(ek_net_init(net, EK_INIT_KAIMING, 5));
+    tensor(net, "n.running_mean").data[1] = -3.5f;
+    tensor(net, "n.running_var").data[0] = 1e-30f;
+    *tensor(net, "n.num_batches_tracked").counter = (int64_t)1 << 40;
+    const char *const classes[] = {"T-shirt/top", "\xc3\x84pfel \"rot\""};
+    assert_ok(ek_net_set_classes(net, classes, 2));
+    assert_ok(ek_net_save(net, path));
+
+    char named[64];
+    snprintf(named, sizeof named, "%s.safetensors", path);
+    assert_int_equal(rename(path, named), 0);
+    assert_ok(ek_net_open(context, named, &copy));
+    assert_int_equal(rename(named, path), 0);
+    assert_string_equal(ek_net_text(net), ek_net_text(copy));
+    assert_true(same_numbers(net, copy));
+    assert_string_equal(ek_net_class(copy, 0), classes[0]);
+    assert_string_equal(ek_net_class(copy, 1), classes[1]);
+    assert_null(ek_net_class(copy, 2));
+    ek_net_destroy(copy);
+    ek_net_destroy(net);
+}
+
+static void assert_stored(const ek_safetensors *file, const char *name, ek_dtype dtype, int rank, int64_t count)
+{
+    const ek_st_tensor *t = ek_safetensors_find(file, name);
+    if (!t) fail_msg("there is no tensor %s", name);
+    assert_int_equal(t->dtype, dtype);
+    assert_int_equal(t->rank, rank);
+    assert_int_equal(t->count, count);
+}
+
+static void test_what_is_in_the_file(void **state)
+{
+    (void)state;
+    ek_net *net = make_net();
+    assert_ok(ek_net_save(net, path));
+    ek_safetensors file;
+    assert_ok(ek_safetensors_read(path, &file));
+    assert_int_equal(file.count, 13);
+    assert_stored(&file, "c.weight", EK_F32, 4, 54);
+    assert_stored(&file, "n.running_var", EK_F32, 1, 2);
+    assert_stored(&file, "n.num_batches_tracked", EK_I64, 0, 1);
+    assert_stored(&file, "c.bias", EK_F32, 1, 2); /* redundant: zeros */
+    float bias[2] = {1, 1};
+    assert_ok(ek_st_to_float(ek_safetensors_find(&file, "c.bias"), bias));
+    assert_true(bias[0] == 0 && bias[1] == 0);
+
+    assert_string_equal(ek_safetensors_metadata(&file, "format"), "pt");
+    assert_string_equal(ek_safetensors_metadata(&file, "evenkeel.version"), ek_version());
+    assert_string_equal(ek_safetensors_metadata(&file, "evenkeel.net"), ek_net_text(net));
+    assert_null(ek_safetensors_metadata(&file, "evenkeel.classes"));
+    const char *conventions = ek_safetensors_metadata(&file, "evenkeel.batch_norm");
+    assert_non_null(strstr(conventions, "\"n\":{\"eps\":1e-5,\"momentum\":null,\"running_var\":\"unbiased\"}"));
+    assert_non_null(strstr(conventions, "\"m\":{\"eps\":1e-5,\"momentum\":0.1,\"running_var\":\"unbiased\"}"));
+    ek_safetensors_free(&file);
+    ek_net_destroy(net);
+}
+
+static void test_metadata_of_others_stays(void **state)
+{
+    (void)state;
+    ek_net *net = make_net(), *copy, *again;
+    ek_st_writer writer = {0};
+    assert_ok(ek_model_add(net, &writer));
+    assert_ok(ek_st_add_metadata(&writer, "author", "somebody"));
+    assert_ok(ek_st_add_metadata(&writer, "evenkeel.train.step", "7"));
+    assert_ok(ek_st_write(&writer, path));
+    ek_st_writer_free(&writer);
+
+    ek_safetensors file;
+    assert_ok(ek_safetensors_read(path, &file));
+    assert_ok(ek_model_net(context, &file, path, &copy));
+    ek_safetensors_free(&file);
+    assert_ok(ek_net_save(copy, path));
+    assert_ok(ek_safetensors_read(path, &file));
+    assert_string_equal(ek_safetensors_metadata(&file, "author"), "somebody");
+    assert_null(ek_safetensors_metadata(&file, "evenkeel.train.step"));
+    assert_ok(ek_model_net(context, &file, path, &again));
+    assert_int_equal(again->metadata_count, 1);
+    ek_safetensors_free(&file);
+    ek_net_destroy(again);
+    ek_net_destroy(copy);
+    ek_net_destroy(net);
+}
+
+/* --- state dicts from elsewhere */
+
+/* The net's tensors with one of them replaced, left out (dtype -1) or added. */
+typedef struct change {
+    const char *name;
+    int dtype, rank;
+    int64_t dim[5];
+    double value; /* of every element; NAN and INFINITY too */
+} change;
+
+static void write_changed(const ek_net *net, const change *changes, int count)
+{
+    static double numbers[256];
+    ek_st_writer writer = {0};
+    double *next = numbers;
+    for (int i = 0; i < ek_net_tensor_count(net); i++) {
+        ek_tensor t = ek_net_tensor(net, i);
+        bool changed = false;
+        for (int k = 0; k < count; k++) changed |= !strcmp(changes[k].name, t.name);
+        if (changed) continue;
+        const void *data = t.counter ? (const void *)t.counter : t.data;
+        assert_ok(ek_st_add(&writer, t.name, t.counter ? EK_I64 : EK_F32, t.shape.rank, t.shape.dim, data));
+    }
+    for (int k = 0; k < count; k++) {
+        const change *c = &changes[k];
+        if (c->dtype < 0) continue;
+        int64_t n = 1;
+        for (int i = 0; i < c->rank; i++) n *= c->dim[i];
+        assert_true(next + n <= numbers + 256);
+        for (int64_t i = 0; i < n; i++) {
+            if (c->dtype == EK_I64) memcpy(&next[i], &(int64_t){(int64_t)c->value}, sizeof *next);
+            else next[i] = c->value;
+        }
+        assert_ok(ek_st_add(&writer, c->name, (ek_dtype)c->dtype, c->rank, c->dim, next));
+        next += n;
+    }
+    assert_ok(ek_st_write(&writer, path));
+    ek_st_writer_free(&writer);
+}
+
+static void test_state_dict(void **state)
+{
+    (void)state;
+    ek_net *from = make_net(), *net = make_net();
+    assert_ok(ek_net_init(from, EK_INIT_XAVIER, 9));
+    tensor(from, "n.running_mean").data[0] = 0.75f;
+    *tensor(net, "n.num_batches_tracked").counter = 3;
+    /* An old state dict without the counter, a double among its tensors, biases before both BNs, and the
+     * optimizer's state. */
+    const change changes[] = {
+        {"n.num_batches_tracked", -1, 0, {0}, 0},
+        {"f.weight", EK_F64, 2, {3, 8}, 0.1},
+        {"c.bias", EK_F64, 1, {2}, 0.5},
+        {"f.bias", EK_F64, 1, {3}, 1e30},
+        {"optimizer.c.weight", EK_F64, 1, {4}, NAN},
+    };
+    write_changed(from, changes, 5);
+    assert_ok(ek_net_load_weights(net, path));
+    assert_int_equal(*tensor(net, "n.num_batches_tracked").counter, 0);
+    assert_true(tensor(net, "f.weight").data[7] == 0.1f);
+    assert_true(tensor(net, "n.running_mean").data[0] == 0.25f);
+    assert_true(tensor(net, "n.running_mean").data[1] == -0.5f);
+    assert_true(tensor(net, "c.bias").data[0] == 0 && tensor(net, "f.bias").data[0] == 0);
+    assert_memory_equal(tensor(net, "c.weight").data, tensor(from, "c.weight").data, 54 * sizeof(float));
+    ek_net_destroy(net);
+    ek_net_destroy(from);
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    static const struct {
+        change change[2];
+        ek_status status;
+        const char *sentence; /* after the path */
+    } cases[] = {
+        {{{"g.weight", -1, 0, {0}, 0}}, EK_E_FORMAT, ": the file lacks g.weight"},
+        {{{"g.weight", -1, 0, {0}, 0}, {"c.bias", -1, 0, {0}, 0}}, EK_E_FORMAT, ": the file lacks c.bias, g.weight"},
+        {{{"h.weight", EK_F64, 1, {1}, 0}, {"x\n", EK_F64, 1, {1}, 0}}, EK_E_FORMAT, ": the file has h.weight, x?, which the net lacks"},
+        {{{"g.weight", -1, 0, {0}, 0}, {"g.wieght", EK_F64, 2, {2, 3}, 0}}, EK_E_FORMAT,
+         ": the file lacks g.weight, and has g.wieght, which the net lacks; is the first meant to be g.weight?"},
+        {{{"c.weight", EK_F64, 4, {2, 3, 3, 2}, 0}}, EK_E_SHAPE, ": c.weight is [2,3,3,2] in the file, the net needs [2,3,3,3]"},
+        {{{"g.bias", EK_F64, 2, {1, 2}, 0}}, EK_E_SHAPE, ": g.bias is [1,2] in the file, the net needs [2]"},
+        {{{"n.num_batches_tracked", EK_I64, 1, {2}, 0}}, EK_E_SHAPE, ": n.num_batches_tracked is [2] in the file, the net needs []"},
+        {{{"n.num_batches_tracked", EK_I64, 0, {0}, -1}}, EK_E_NUMERIC, ": n.num_batches_tracked is -1, and a count is never negative"},
+        {{{"g.bias", EK_F64, 1, {2}, NAN}}, EK_E_NUMERIC, ": g.bias holds a value that is not finite, number 0"},
+        {{{"n.running_mean", EK_F64, 1, {2}, INFINITY}}, EK_E_NUMERIC, ": n.running_mean holds a value that is not finite"},
+        {{{"n.weight", EK_F64, 1, {2}, 1e300}}, EK_E_FORMAT, ": tensor 'n.weight': element 0 is 1e+300, too large"},
+        {{{"n.running_var", EK_F64, 1, {2}, -0.5}}, EK_E_NUMERIC, ": n.running_var holds -0.5, and a variance is never negative"},
+        {{{"n.running_mean", EK_F64, 1, {2}, -3e38}, {"c.bias", EK_F64, 1, {2}, 3e38}}, EK_E_NUMERIC,
+         ": n.running_mean holds a value that is not finite"},
+    };
+    ek_net *from = make_net(), *net = make_net(), *before = make_net();
+    assert_ok(ek_net_init(from, EK_INIT_DEFAULT, 8));
+    assert_false(same_numbers(from, net));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_changed(from, cases[i].change, cases[i].change[1].name ? 2 : 1);
+        if (ek_net_load_weights(net, path) != cases[i].status) fail_msg("case %zu: %s", i, ek_error());
+        assert_int_equal(strncmp(ek_error(), path, strlen(path)), 0);
+        if (strncmp(ek_error() + strlen(path), cases[i].sentence, strlen(cases[i].sentence)))
+            fail_msg("\"%s\" does not say \"%s\"", ek_error(), cases[i].sentence);
+        assert_true(same_numbers(net, before));
+    }
+    ek_net_destroy(before);
+    ek_net_destroy(net);
+    ek_net_destroy(from);
+}
+
+static void test_many_names(void **state)
+{
+    (void)state;
+    ek_net *net = make_net();
+    ek_st_writer writer = {0};
+    assert_ok(ek_st_write(&writer, path));
+    assert_fails(EK_E_FORMAT, ": the file lacks c.bias, c.weight, f.bias, f.weight, g.bias and 7 more", ek_net_load_weights(net, path));
+    ek_net_destroy(net);
+}
+
+/* Metadata that is absent or was tampered with. */
+static void test_bad_metadata(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *key, *value, *sentence;
+    } cases[] = {
+        {"author", "x", "/tmp/m has no net text in it (it was written elsewhere): give the net and take the parameters with --init /tmp/m"},
+        {"evenkeel.net", "input 3\nrelo", "/tmp/m, net text:2:1: there is no layer 'relo'; did you mean 'relu'?"},
+        {"evenkeel.net", "input 10000000\nlinear 200", "/tmp/m, net text has 2000000200 parameters, more than the file's"},
+        {"evenkeel.classes", "{\"a\":1}", "/tmp/m: its evenkeel.classes is not a JSON array of names"},
+        {"evenkeel.classes", "[\"a\",1]", "/tmp/m: its evenkeel.classes is not a JSON array of names"},
+        {"evenkeel.classes", "[\"a\"", "/tmp/m: its evenkeel.classes is not a JSON array of names"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ek_st_writer writer = {0};
+        ek_safetensors file;
+        ek_net *net = NULL;
+        if (!strcmp(cases[i].key, "evenkeel.classes")) assert_ok(ek_st_add_metadata(&writer, "evenkeel.net", "input 3\nrelu"));
+        assert_ok(ek_st_add_metadata(&writer, cases[i].key, cases[i].value));
+        assert_ok(ek_st_write(&writer, path));
+        ek_st_writer_free(&writer);
+        assert_ok(ek_safetensors_read(path, &file));
+        assert_fails(EK_E_FORMAT, cases[i].sentence, ek_model_net(context, &file, "/tmp/m", &net));
+        assert_int_equal(strncmp(ek_error(), "/tmp/m", 6), 0);
+        assert_null(net);
+        ek_safetensors_free(&file);
+    }
+}
+
+/* A class name that no JSON can hold is refused before anything is written. */
+static void test_class_name_not_utf8(void **state)
+{
+    (void)state;
+    ek_net *net = make_net();
+    assert_ok(ek_net_save(net, path));
+    const char *const names[] = {"fine", "\xff"};
+    assert_ok(ek_net_set_classes(net, names, 2));
+    assert_fails(EK_E_FORMAT, "the name of class 1 cannot be saved", ek_net_save(net, path));
+    assert_ok(ek_net_load_weights(net, path));
+    ek_net_destroy(net);
+}
+
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    ek_net *net = make_net();
+    assert_ok(ek_net_save(net, path));
+    ek_safetensors file;
+    assert_ok(ek_safetensors_read(path, &file));
+    for (uint64_t n = 1;; n++) {
+        size_t before = ek_memory_count().live_bytes;
+        ek_net *copy = NULL;
+        ek_memory_fail_after(n);
+        ek_status status = ek_model_net(context, &file, path, &copy);
+        if (status == EK_OK) status = ek_model_take(copy, &file, NULL);
+        ek_memory_fail_after(0);
+        ek_net_destroy(copy);
+        assert_int_equal(ek_memory_count().live_bytes, before);
+        if (status == EK_OK) break;
+        assert_int_equal(status, EK_E_MEMORY);
+    }
+    ek_safetensors_free(&file);
+    ek_net_destroy(net);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_what_is_in_the_file),
+        cmocka_unit_test(test_metadata_of_others_stays),
+        cmocka_unit_test(test_state_dict),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_many_names),
+        cmocka_unit_test(test_bad_metadata),
+        cmocka_unit_test(test_class_name_not_utf8),
+        cmocka_unit_test(test_out_of_memory),
+    };
+    return cmocka_run_group_tests(tests, start, finish);
+}
