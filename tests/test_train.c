@@ -219,7 +219,7 @@ static void a_net_without_one_number_a_class_is_refused(void **state)
     ek_net_destroy(net);
 }
 
-/* A NaN in the input makes the loss NaN; a logit near the largest float makes the gradient infinite. */
+/* A NaN in the input makes the loss NaN; large logits behind a BN of tiny values make a gradient infinite. */
 static void a_skipped_step_changes_no_tensor(void **state)
 {
     (void)state;
@@ -240,12 +240,14 @@ static void a_skipped_step_changes_no_tensor(void **state)
     assert_int_equal(trainer->optimizer->step, 1);
     data->floats[100] = held;
 
-    ek_tensor weight;
-    assert_ok(ek_net_find_tensor(net, "out.weight", &weight));
-    for (int64_t i = 0; i < ek_shape_count(weight.shape); i++) weight.data[i] = i % 2 ? 3e38f : -3e38f;
+    ek_tensor f, out;
+    assert_ok(ek_net_find_tensor(net, "f.weight", &f));
+    assert_ok(ek_net_find_tensor(net, "out.weight", &out));
+    for (int64_t i = 0; i < ek_shape_count(f.shape); i++) f.data[i] *= 1e-9f;
+    for (int64_t i = 0; i < ek_shape_count(out.shape); i++) out.data[i] = i < 10 ? 3e37f : -3e37f;
     copy_tensors(net, before);
     assert_ok(ek_trainer_step(trainer, 32, data->floats, data->label, &result));
-    assert_true(result.skipped);
+    assert_true(result.skipped && isfinite(result.loss));
     assert_same_bits(net, before);
     ek_trainer_destroy(trainer);
     ek_dataset_destroy(data);
@@ -416,16 +418,16 @@ static void wrong_options_and_data_are_refused_before_training(void **state)
 /* --- interrupted and resumed */
 
 /* A run stopped after `stop` steps and resumed by a new net gives the unbroken run's bits. */
-static void check_resume(ek_train_options options, const ek_dataset *data, int64_t stop)
+static void check_resume(ek_train_options options, const ek_dataset *data, const ek_dataset *test, int64_t stop)
 {
     record unbroken = {0}, broken = {.stop_at = stop}, resumed = {0};
     ek_net *whole = make_net(context), *net = make_net(context);
     options.user = &unbroken;
-    assert_ok(ek_train(whole, data, data, &options));
+    assert_ok(ek_train(whole, data, test, &options));
 
     options.checkpoint = checkpoint_path;
     options.user = &broken;
-    assert_fails(EK_E_INTERRUPTED, checkpoint_path, ek_train(net, data, data, &options));
+    assert_fails(EK_E_INTERRUPTED, checkpoint_path, ek_train(net, data, test, &options));
     assert_int_equal(broken.steps, stop);
     ek_net_destroy(net);
 
@@ -433,7 +435,7 @@ static void check_resume(ek_train_options options, const ek_dataset *data, int64
     assert_ok(ek_net_init(net, EK_INIT_XAVIER, 99));
     options.resume = checkpoint_path;
     options.user = &resumed;
-    assert_ok(ek_train(net, data, data, &options));
+    assert_ok(ek_train(net, data, test, &options));
     assert_int_equal(resumed.start.step, stop);
     assert_int_equal(resumed.steps, unbroken.steps - stop);
     assert_int_equal(resumed.epoch.skipped, unbroken.epoch.skipped);
@@ -449,7 +451,7 @@ static void a_resumed_run_ends_with_the_unbroken_runs_bits(void **state)
 {
     (void)state;
     record r = {0};
-    ek_dataset *data = make_data(83, 1); /* 63 train: 4 steps an epoch, the last of 15 */
+    ek_dataset *data = make_data(83, 1), *test = make_data(40, 2); /* 83: 62 train, 4 steps an epoch */
     data->floats[7 * FEATURES] = NAN;    /* skipped steps too */
     ek_train_options sgd = options_for(&r);
     sgd.valid_fraction = 0.25;
@@ -460,10 +462,11 @@ static void a_resumed_run_ends_with_the_unbroken_runs_bits(void **state)
     ek_train_options plain = sgd;
     plain.optimizer.momentum = 0;
     plain.shuffle = false;
-    for (int64_t stop = 1; stop <= 12; stop += stop == 4 ? 1 : 3) check_resume(sgd, data, stop); /* 1 4 5 8 11 */
-    check_resume(adam, data, 6);
-    check_resume(adam, data, 8);
-    check_resume(plain, data, 12);
+    for (int64_t stop = 1; stop <= 11; stop += stop == 4 ? 1 : 3) check_resume(sgd, data, test, stop); /* 1 4 5 8 11 */
+    check_resume(adam, data, test, 6);
+    check_resume(adam, data, test, 8);
+    check_resume(plain, data, test, 11);
+    ek_dataset_destroy(test);
     ek_dataset_destroy(data);
 }
 
