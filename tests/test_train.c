@@ -118,7 +118,7 @@ static void copy_tensors(const ek_net *from, ek_net *to)
 typedef struct record {
     int64_t stop_at; /* step, 0: never */
     int starts, steps, epochs, checkpoints;
-    double first_loss;
+    double loss[64];             /* by step */
     ek_event start, step, epoch; /* the last of each */
 } record;
 
@@ -131,7 +131,8 @@ static bool listen(void *user, const ek_event *event)
         r->start = *event;
         break;
     case EK_EVENT_STEP:
-        if (!r->steps++) r->first_loss = event->loss;
+        if (r->steps < 64) r->loss[r->steps] = event->loss;
+        r->steps++;
         r->step = *event;
         return event->step != r->stop_at;
     case EK_EVENT_EPOCH:
@@ -181,6 +182,57 @@ static void a_step_trains_and_allocates_nothing(void **state)
     ek_net_destroy(net);
 }
 
+/* From weights of zero every class has probability 1/3: loss log(3), a bias's gradient 1/3 - its share. */
+static void loss_and_gradient_are_the_means(void **state)
+{
+    (void)state;
+    enum { N = 100 }; /* several pieces of work */
+    ek_net *net;
+    ek_dataset *data = make_data(N, 1);
+    ek_optimizer_options options = ek_optimizer_options_default(EK_OPTIMIZER_SGD);
+    ek_trainer *trainer;
+    ek_step_result result;
+    ek_tensor weight, bias;
+    assert_ok(ek_net_create(context, "input 1x6x6\nflatten\nout: linear 3\n", NULL, &net));
+    assert_ok(ek_net_find_tensor(net, "out.weight", &weight));
+    assert_ok(ek_net_find_tensor(net, "out.bias", &bias));
+    memset(weight.data, 0, tensor_bytes(&weight));
+    memset(bias.data, 0, tensor_bytes(&bias));
+    assert_ok(ek_trainer_create(net, &options, 1, &trainer));
+    assert_ok(ek_trainer_step(trainer, N, data->floats, data->label, &result));
+    int share[CLASSES] = {0};
+    for (int i = 0; i < N; i++) share[data->label[i]]++;
+    assert_true(fabs(result.loss - log(CLASSES)) < 1e-6);
+    assert_int_equal(result.correct, share[0]); /* the first of equals is taken */
+    for (int c = 0; c < CLASSES; c++)
+        assert_true(fabs(bias.grad[c] - (1.0 / CLASSES - share[c] / (double)N)) < 1e-6);
+    for (int c = 0; c < CLASSES; c++) assert_true(bias.data[c] == -0.1f * bias.grad[c]);
+    ek_trainer_destroy(trainer);
+    ek_dataset_destroy(data);
+    ek_net_destroy(net);
+}
+
+static void each_step_has_its_own_dropout(void **state)
+{
+    (void)state;
+    ek_dataset *data = make_data(32, 1);
+    ek_optimizer_options options = ek_optimizer_options_default(EK_OPTIMIZER_SGD);
+    ek_step_result result[2][3];
+    options.lr = 0;
+    for (int run = 0; run < 2; run++) {
+        ek_net *net = make_net(context);
+        ek_trainer *trainer;
+        assert_ok(ek_trainer_create(net, &options, 1, &trainer));
+        for (int i = 0; i < 3; i++)
+            assert_ok(ek_trainer_step(trainer, 32, data->floats, data->label, &result[run][i]));
+        ek_trainer_destroy(trainer);
+        ek_net_destroy(net);
+    }
+    assert_true(result[0][0].loss != result[0][1].loss && result[0][1].loss != result[0][2].loss);
+    for (int i = 0; i < 3; i++) assert_true(result[0][i].loss == result[1][i].loss);
+    ek_dataset_destroy(data);
+}
+
 static void bad_labels_and_rates_are_refused(void **state)
 {
     (void)state;
@@ -191,9 +243,11 @@ static void bad_labels_and_rates_are_refused(void **state)
     ek_step_result result;
     assert_ok(ek_trainer_create(net, &options, 1, &trainer));
     data->label[5] = 3;
-    assert_fails(EK_E_ARGUMENT, "labels[5] is 3", ek_trainer_step(trainer, 8, data->floats, data->label, &result));
+    assert_fails(EK_E_ARGUMENT, "labels[5] is 3",
+                 ek_trainer_step(trainer, 8, data->floats, data->label, &result));
     data->label[2] = -1;
-    assert_fails(EK_E_ARGUMENT, "labels[2] is -1", ek_trainer_step(trainer, 8, data->floats, data->label, &result));
+    assert_fails(EK_E_ARGUMENT, "labels[2] is -1",
+                 ek_trainer_step(trainer, 8, data->floats, data->label, &result));
     assert_fails(EK_E_SHAPE, "at least one", ek_trainer_step(trainer, 0, data->floats, data->label, &result));
     assert_fails(EK_E_SHAPE, "fn", ek_trainer_step(trainer, 1, data->floats, data->label, &result));
     assert_fails(EK_E_ARGUMENT, "learning rate", ek_trainer_set_lr(trainer, NAN));
@@ -280,7 +334,7 @@ static void a_run_learns_and_tells(void **state)
     assert_int_equal(r.step.steps, r.steps);
     assert_int_equal(r.step.step, r.steps);
     assert_int_equal(r.epoch.epoch, 8);
-    assert_true(r.first_loss > 0.8);
+    assert_true(r.loss[0] > 0.8);
     assert_true(r.epoch.train_loss < 0.6 && r.epoch.train_accuracy > 0.75);
     assert_true(r.epoch.valid_accuracy > 0.75 && r.epoch.test_accuracy > 0.75);
     assert_true(r.epoch.images_per_second > 0 && r.epoch.seconds > 0);
@@ -331,7 +385,8 @@ static void the_last_batch_is_joined_kept_or_dropped(void **state)
     const struct {
         int64_t count, batch, steps;
         bool drop_last;
-    } cases[] = {{33, 16, 2, false}, {33, 16, 2, true}, {40, 16, 3, false}, {40, 16, 2, true}, {5, 16, 1, false}};
+    } cases[] = {
+        {33, 16, 2, false}, {33, 16, 2, true}, {40, 16, 3, false}, {40, 16, 2, true}, {5, 16, 1, false}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         record r = {0};
         ek_net *net = make_net(context);
@@ -345,6 +400,26 @@ static void the_last_batch_is_joined_kept_or_dropped(void **state)
         ek_dataset_destroy(data);
         ek_net_destroy(net);
     }
+}
+
+/* With a learning rate of 0, equal losses are equal batches. */
+static void the_order_is_new_in_each_epoch(void **state)
+{
+    (void)state;
+    ek_dataset *data = make_data(64, 1);
+    for (int shuffle = 0; shuffle < 2; shuffle++) {
+        record r = {0};
+        ek_net *net;
+        ek_train_options options = options_for(&r);
+        options.optimizer.lr = 0;
+        options.shuffle = shuffle;
+        assert_ok(ek_net_create(context, "input 1x6x6\nflatten\nlinear 3\n", NULL, &net));
+        assert_ok(ek_train(net, data, NULL, &options));
+        assert_int_equal(r.loss[0] != r.loss[4], shuffle);
+        assert_int_equal(r.loss[4] != r.loss[8], shuffle);
+        ek_net_destroy(net);
+    }
+    ek_dataset_destroy(data);
 }
 
 static void a_bad_sample_skips_its_steps_alone(void **state)
@@ -373,11 +448,11 @@ static void wrong_options_and_data_are_refused_before_training(void **state)
     ek_dataset *data = make_data(40, 1);
     const ek_train_options good = options_for(&r);
     ek_train_options o = good;
-#define REFUSED(change, status, words)                                                                               \
-    do {                                                                                                             \
-        o = good;                                                                                                    \
-        change;                                                                                                      \
-        assert_fails(status, words, ek_train(net, data, NULL, &o));                                                  \
+#define REFUSED(change, status, words)                              \
+    do {                                                            \
+        o = good;                                                   \
+        change;                                                     \
+        assert_fails(status, words, ek_train(net, data, NULL, &o)); \
     } while (0)
     REFUSED(o.epochs = 0, EK_E_ARGUMENT, "epochs");
     REFUSED(o.batch = 0, EK_E_ARGUMENT, "batch");
@@ -418,7 +493,8 @@ static void wrong_options_and_data_are_refused_before_training(void **state)
 /* --- interrupted and resumed */
 
 /* A run stopped after `stop` steps and resumed by a new net gives the unbroken run's bits. */
-static void check_resume(ek_train_options options, const ek_dataset *data, const ek_dataset *test, int64_t stop)
+static void check_resume(ek_train_options options, const ek_dataset *data, const ek_dataset *test,
+                         int64_t stop)
 {
     record unbroken = {0}, broken = {.stop_at = stop}, resumed = {0};
     ek_net *whole = make_net(context), *net = make_net(context);
@@ -452,7 +528,7 @@ static void a_resumed_run_ends_with_the_unbroken_runs_bits(void **state)
     (void)state;
     record r = {0};
     ek_dataset *data = make_data(83, 1), *test = make_data(40, 2); /* 83: 62 train, 4 steps an epoch */
-    data->floats[7 * FEATURES] = NAN;    /* skipped steps too */
+    data->floats[7 * FEATURES] = NAN;                              /* skipped steps too */
     ek_train_options sgd = options_for(&r);
     sgd.valid_fraction = 0.25;
     sgd.warmup_epochs = 1;
@@ -462,7 +538,8 @@ static void a_resumed_run_ends_with_the_unbroken_runs_bits(void **state)
     ek_train_options plain = sgd;
     plain.optimizer.momentum = 0;
     plain.shuffle = false;
-    for (int64_t stop = 1; stop <= 11; stop += stop == 4 ? 1 : 3) check_resume(sgd, data, test, stop); /* 1 4 5 8 11 */
+    for (int64_t stop = 1; stop <= 11; stop += stop == 4 ? 1 : 3)
+        check_resume(sgd, data, test, stop); /* 1 4 5 8 11 */
     check_resume(adam, data, test, 6);
     check_resume(adam, data, test, 8);
     check_resume(plain, data, test, 11);
@@ -543,11 +620,11 @@ static void another_runs_checkpoint_is_refused(void **state)
     ek_train_options good = options_for(&r), o;
     stop_in_second_epoch(good, data);
     good.resume = checkpoint_path;
-#define REFUSED(change, words)                                                                                       \
-    do {                                                                                                             \
-        o = good;                                                                                                    \
-        change;                                                                                                      \
-        assert_fails(EK_E_ARGUMENT, words, ek_train(net, data, NULL, &o));                                           \
+#define REFUSED(change, words)                                             \
+    do {                                                                   \
+        o = good;                                                          \
+        change;                                                            \
+        assert_fails(EK_E_ARGUMENT, words, ek_train(net, data, NULL, &o)); \
     } while (0)
     REFUSED(o.batch = 32, "its batch is 16, not 32");
     REFUSED(o.seed = 2, "its seed is 1, not 2");
@@ -588,8 +665,10 @@ static void change(const char *key, const char *value, float number)
     for (int i = 0; i < file.metadata_count; i++) {
         bool this = !strcmp(file.key[i], key);
         found |= this;
-        if (!this) assert_ok(ek_st_add_metadata(&writer, file.key[i], file.value[i]));
-        else if (value) assert_ok(ek_st_add_metadata(&writer, key, value));
+        if (!this)
+            assert_ok(ek_st_add_metadata(&writer, file.key[i], file.value[i]));
+        else if (value)
+            assert_ok(ek_st_add_metadata(&writer, key, value));
     }
     for (int i = 0; i < file.count; i++) {
         ek_st_tensor *tensor = &file.tensor[i];
@@ -680,12 +759,15 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_step_trains_and_allocates_nothing),
+        cmocka_unit_test(loss_and_gradient_are_the_means),
+        cmocka_unit_test(each_step_has_its_own_dropout),
         cmocka_unit_test(bad_labels_and_rates_are_refused),
         cmocka_unit_test(a_net_without_one_number_a_class_is_refused),
         cmocka_unit_test(a_skipped_step_changes_no_tensor),
         cmocka_unit_test(a_run_learns_and_tells),
         cmocka_unit_test(any_number_of_threads_gives_the_same_bits),
         cmocka_unit_test(the_last_batch_is_joined_kept_or_dropped),
+        cmocka_unit_test(the_order_is_new_in_each_epoch),
         cmocka_unit_test(a_bad_sample_skips_its_steps_alone),
         cmocka_unit_test(wrong_options_and_data_are_refused_before_training),
         cmocka_unit_test(a_resumed_run_ends_with_the_unbroken_runs_bits),
