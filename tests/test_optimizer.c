@@ -56,7 +56,8 @@ static void assert_weights(ek_net *net, const float *expected, const char *name)
         ek_tensor tensor = ek_net_tensor(net, k);
         for (int64_t j = 0; tensor.grad && j < ek_shape_count(tensor.shape); j++, i++) {
             if (!(fabsf(tensor.data[j] - expected[i]) <= 1e-6f))
-                fail_msg("%s: %s[%d] is %.9g, PyTorch has %.9g", name, tensor.name, (int)j, tensor.data[j], expected[i]);
+                fail_msg("%s: %s[%d] is %.9g, PyTorch has %.9g", name, tensor.name, (int)j, tensor.data[j],
+                         expected[i]);
         }
     }
     assert_int_equal(i, 16);
