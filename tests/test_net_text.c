@@ -499,7 +499,7 @@ static void test_documented(void **state)
     (void)state;
     unsigned char *page;
     size_t size;
-    assert_ok(ek_file_read(EK_TEST_DATA "/../../docs/net-text.md", 1 << 20, &page, &size));
+    assert_ok(ek_file_read(EK_DOCS "/net-text.md", 1 << 20, &page, &size));
     const char *table = strstr((const char *)page, "\n| layer |");
     assert_non_null(table);
     const ek_op *op;
