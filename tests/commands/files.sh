@@ -28,6 +28,7 @@ exits 0 eval m.safetensors --data synthetic:20
 # Training that fails leaves model and log as they were, and nothing beside them.
 cp m.safetensors before.safetensors
 echo "kept" >run.jsonl
+touch names names.after
 ls -A >names
 for data in synthetic:21 nowhere.csv; do
     exits 1 train small.net --data "$data" --out m.safetensors --log run.jsonl
