@@ -1,25 +1,21 @@
 #!/bin/bash
 # Installs what the tests need, builds, and runs them:
 #
-#   ./test.sh               with gcc, the tests that need only light packages: a minute or two
-#   ./test.sh --oracles     also the tests that compare with PyTorch, which it installs
-#   ./test.sh --sanitizers  also all tests in an optimized build of gcc and of clang, and under the
-#                           address, undefined and thread sanitizers
+#   ./test.sh             with gcc, the tests that need only light packages: a minute or two
+#   ./test.sh --oracles   all there is: also the tests that compare with PyTorch, which it installs; then
+#                         optimized builds of gcc and clang, and the address, undefined and thread sanitizers
 #
 # The last line counts the tests of all builds, as CTest does. Exit 0 if none failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-usage="usage: ./test.sh [--oracles] [--sanitizers]"
 groups=(build data test)
 oracles=OFF
-sanitizers=no
 for argument; do
     case $argument in
         --oracles) oracles=ON; groups+=(oracles) ;;
-        --sanitizers) sanitizers=yes ;;
-        -h | --help) echo "$usage"; exit 0 ;;
-        *) echo "test.sh: unknown option '$argument'; $usage" >&2; exit 2 ;;
+        -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' test.sh; exit 0 ;;
+        *) echo "test.sh: unknown option '$argument'; usage: ./test.sh [--oracles]" >&2; exit 2 ;;
     esac
 done
 
@@ -53,7 +49,7 @@ check() {
 
 scripts/install-deps.sh "${groups[@]}"
 check dev -DCMAKE_C_COMPILER=gcc -DEVENKEEL_ORACLES=$oracles
-if [ $sanitizers = yes ]; then
+if [ $oracles = ON ]; then
     check release -DCMAKE_C_COMPILER=gcc -DEVENKEEL_WERROR=ON -DEVENKEEL_ORACLES=OFF
     check clang -DEVENKEEL_ORACLES=OFF
     check asan -DCMAKE_C_COMPILER=gcc -DEVENKEEL_ORACLES=OFF

@@ -41,7 +41,7 @@ def pytorch_epoch(net, threads):
     images = np.frombuffer(gzip.open(DATA / "train-images-idx3-ubyte.gz").read(), np.uint8, offset=16)
     labels = np.frombuffer(gzip.open(DATA / "train-labels-idx1-ubyte.gz").read(), np.uint8, offset=8)
     order = torch.randperm(len(labels))
-    x = (torch.from_numpy(images.reshape(-1, 784).astype(np.float32)) / 255)[order]
+    x = (torch.from_numpy(images.reshape(-1, 1, 28, 28).astype(np.float32)) / 255)[order]
     y = torch.from_numpy(labels.astype(np.int64))[order]
     model = getattr(torch_nets, name)().train()
     optimizer = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer](model.parameters(), lr=lr)

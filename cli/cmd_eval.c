@@ -15,15 +15,15 @@ enum { SPLIT_TEST, SPLIT_TRAIN, SPLIT_ANY };
 static const ek_split splits[] = {EK_SPLIT_TEST, EK_SPLIT_TRAIN, EK_SPLIT_ANY};
 
 static const cli_option options[] = {
-    {CLI_OPERAND, "MODEL", NULL, offsetof(settings, model), "A model file (.safetensors).", 0, 0, false, false},
-    {CLI_HEADING, "Data:", NULL, 0, NULL, 0, 0, false, false},
-    {CLI_TEXT, "data", "DATA", offsetof(settings, data),
-     "Labelled data, as for train: a name, a folder, x.npy,y.npy or a CSV file.", 0, 0, false, true},
-    {CLI_CHOICE, "split", "test|train|any", offsetof(settings, split),
-     "Which part; any is the test part where there is one, else all.", 0, 0, false, false},
-    {CLI_INTEGER, "batch", "N", offsetof(settings, batch),
-     "Samples taken at a time. Changes speed and memory, never the result.", 1, 1e6, false, false},
-    CLI_COMMON(settings),
+    ROW_OPERAND("MODEL", model, "A model file (.safetensors)."),
+    ROW_HEADING("Data:"),
+    ROW_REQUIRED("data", "DATA", data,
+                 "Labelled data, as for train: a name, a folder, x.npy,y.npy or a CSV file."),
+    ROW_CHOICE("split", "test|train|any", split,
+               "Which part; any is the test part where there is one, else all."),
+    ROW_INTEGER("batch", "N", batch, 1, 1e6,
+                "Samples taken at a time. Changes speed and memory, never the result."),
+    ROWS_COMMON,
 };
 
 static int print(const settings *s, const ek_metrics *metrics)
@@ -42,7 +42,8 @@ static int print(const settings *s, const ek_metrics *metrics)
         return cli_json_answer(answer);
     }
     char all[CLI_TEXT_SIZE], right[CLI_TEXT_SIZE], speed[CLI_TEXT_SIZE];
-    printf("accuracy  %.4f  (%s of %s)\n", metrics->accuracy, cli_count(right, correct), cli_count(all, metrics->count));
+    printf("accuracy  %.4f  (%s of %s)\n", metrics->accuracy, cli_count(right, correct),
+           cli_count(all, metrics->count));
     printf("loss      %.4f\n", metrics->loss);
     printf("images/s  %s\n", isfinite(rate) ? cli_count(speed, llround(rate)) : "-");
     return CLI_DONE;
@@ -73,14 +74,14 @@ done:
 }
 
 const cli_command cli_eval = {
-    "eval",
-    "MODEL --data DATA [options]",
-    "measures a model's loss and accuracy",
-    "Measures a model on labelled data as it will be used: with the running statistics of its "
-    "batch normalization, dropout off.",
-    "  evenkeel eval lenet.safetensors --data fashion-mnist\n"
-    "  evenkeel eval lenet.safetensors --data fashion-mnist --split train\n"
-    "  evenkeel eval model.safetensors --data x.npy,y.npy --json\n",
-    options,
-    run,
+    .name = "eval",
+    .synopsis = "MODEL --data DATA [options]",
+    .brief = "measures a model's loss and accuracy",
+    .about = "Measures a model on labelled data as it will be used: with the running statistics of its "
+             "batch normalization, dropout off.",
+    .examples = "  evenkeel eval lenet.safetensors --data fashion-mnist\n"
+                "  evenkeel eval lenet.safetensors --data fashion-mnist --split train\n"
+                "  evenkeel eval model.safetensors --data x.npy,y.npy --json\n",
+    .options = options,
+    .run = run,
 };

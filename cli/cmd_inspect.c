@@ -13,13 +13,12 @@ typedef struct settings {
 } settings;
 
 static const cli_option options[] = {
-    {CLI_OPERAND, "MODEL", NULL, offsetof(settings, model), "A model file (.safetensors).", 0, 0, false, false},
-    {CLI_HEADING, "What to show:", NULL, 0, NULL, 0, 0, false, false},
-    {CLI_TEXT, "layer", "LABEL", offsetof(settings, layer),
-     "Only this layer; any layer with parameters, not just batch normalization.", 0, 0, false, false},
-    {CLI_FLAG, "all", NULL, offsetof(settings, all), "Every value, not just the first 16 of each tensor.", 0, 0, false,
-     false},
-    CLI_COMMON(settings),
+    ROW_OPERAND("MODEL", model, "A model file (.safetensors)."),
+    ROW_HEADING("What to show:"),
+    ROW_TEXT("layer", "LABEL", layer,
+             "Only this layer; any layer with parameters, not just batch normalization."),
+    ROW_FLAG("all", all, "Every value, not just the first 16 of each tensor."),
+    ROWS_COMMON,
 };
 
 static const char *role_name(ek_role role)
@@ -128,7 +127,8 @@ static void print_layer(const settings *s, const ek_net *net, int index, const e
            cli_shape(shape, layer->output));
     for (int t = 0; t < ek_net_tensor_count(net); t++) {
         ek_tensor tensor = ek_net_tensor(net, t);
-        if (tensor.layer == index && tensor.counter) printf(", %lld batches tracked", (long long)*tensor.counter);
+        if (tensor.layer == index && tensor.counter)
+            printf(", %lld batches tracked", (long long)*tensor.counter);
     }
     putchar('\n');
     for (int t = 0; t < ek_net_tensor_count(net); t++) {
@@ -190,15 +190,15 @@ static int run(int argc, char **argv)
 }
 
 const cli_command cli_inspect = {
-    "inspect",
-    "MODEL [options]",
-    "shows gamma, beta and running statistics, layer by layer",
-    "Shows what a model's batch normalization has learned, layer by layer: scale (gamma) and shift "
-    "(beta), and the running mean and variance that it normalizes by outside training; for each the "
-    "smallest, mean and largest value, then the values, channel by channel.",
-    "  evenkeel inspect lenet.safetensors\n"
-    "  evenkeel inspect lenet.safetensors --layer net.1 --all\n"
-    "  evenkeel inspect lenet.safetensors --json\n",
-    options,
-    run,
+    .name = "inspect",
+    .synopsis = "MODEL [options]",
+    .brief = "shows gamma, beta and running statistics, layer by layer",
+    .about = "Shows what a model's batch normalization has learned, layer by layer: scale (gamma) and shift "
+             "(beta), and the running mean and variance that it normalizes by outside training; for each the "
+             "smallest, mean and largest value, then the values, channel by channel.",
+    .examples = "  evenkeel inspect lenet.safetensors\n"
+                "  evenkeel inspect lenet.safetensors --layer net.1 --all\n"
+                "  evenkeel inspect lenet.safetensors --json\n",
+    .options = options,
+    .run = run,
 };

@@ -16,15 +16,12 @@ typedef struct settings {
 enum { ALL_ITEMS = -1 };
 
 static const cli_option options[] = {
-    {CLI_OPERAND, "MODEL", NULL, offsetof(settings, model), "A model file (.safetensors).", 0, 0, false, false},
-    {CLI_OPERAND, "FILE", NULL, offsetof(settings, file),
-     "What to classify: an IDX or NPY file, with one item or many, or a PNG image.", 0, 0, false, false},
-    {CLI_HEADING, "What to show:", NULL, 0, NULL, 0, 0, false, false},
-    {CLI_INTEGER, "top", "K", offsetof(settings, top), "How many classes an item, the likeliest first.", 1, 1e6, false,
-     false},
-    {CLI_INTEGER, "index", "I", offsetof(settings, index), "Only this item of the file, counted from 0.", 0, 0, false,
-     false},
-    CLI_COMMON(settings),
+    ROW_OPERAND("MODEL", model, "A model file (.safetensors)."),
+    ROW_OPERAND("FILE", file, "What to classify: an IDX or NPY file, with one item or many, or a PNG image."),
+    ROW_HEADING("What to show:"),
+    ROW_INTEGER("top", "K", top, 1, 1e6, "How many classes an item, the likeliest first."),
+    ROW_INTEGER("index", "I", index, 0, 0, "Only this item of the file, counted from 0."),
+    ROWS_COMMON,
 };
 
 typedef struct guess {
@@ -184,14 +181,15 @@ static int run(int argc, char **argv)
 }
 
 const cli_command cli_predict = {
-    "predict",
-    "MODEL FILE [options]",
-    "classifies images: the likeliest classes with probabilities",
-    "Classifies the items of a file and shows the likeliest classes of each, with the names that the "
-    "training data gave them.",
-    "  evenkeel predict lenet.safetensors boot.png\n"
-    "  evenkeel predict lenet.safetensors x.npy --top 1\n"
-    "  evenkeel predict lenet.safetensors t10k-images-idx3-ubyte --index 7 --json\n",
-    options,
-    run,
+    .name = "predict",
+    .synopsis = "MODEL FILE [options]",
+    .brief = "classifies images: the likeliest classes with probabilities",
+    .about =
+        "Classifies the items of a file and shows the likeliest classes of each, with the names that the "
+        "training data gave them.",
+    .examples = "  evenkeel predict lenet.safetensors boot.png\n"
+                "  evenkeel predict lenet.safetensors x.npy --top 1\n"
+                "  evenkeel predict lenet.safetensors t10k-images-idx3-ubyte --index 7 --json\n",
+    .options = options,
+    .run = run,
 };

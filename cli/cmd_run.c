@@ -14,17 +14,16 @@ typedef struct settings {
 enum { MODE_EVAL, MODE_TRAIN };
 
 static const cli_option options[] = {
-    {CLI_OPERAND, "MODEL", NULL, offsetof(settings, model), "A model file (.safetensors).", 0, 0, false, false},
-    {CLI_HEADING, "Data:", NULL, 0, NULL, 0, 0, false, false},
-    {CLI_TEXT, "input", "x.npy", offsetof(settings, input),
-     "The samples: [n, ...], each of the net's input shape. Bytes count as 0 to 1, other numbers as they are.",
-     0, 0, false, true},
-    {CLI_TEXT, "output", "y.npy", offsetof(settings, output), "Where the outputs go: float32 [n, ...].", 0, 0, false,
-     true},
-    {CLI_CHOICE, "mode", "eval|train", offsetof(settings, mode),
-     "eval normalizes by the running statistics. train normalizes by the statistics of these n samples and drops out, "
-     "as a training step would; nothing in the model changes.", 0, 0, false, false},
-    CLI_COMMON(settings),
+    ROW_OPERAND("MODEL", model, "A model file (.safetensors)."),
+    ROW_HEADING("Data:"),
+    ROW_REQUIRED("input", "x.npy", input,
+                 "The samples: [n, ...], each of the net's input shape. Bytes count as 0 to 1, other numbers "
+                 "as they are."),
+    ROW_REQUIRED("output", "y.npy", output, "Where the outputs go: float32 [n, ...]."),
+    ROW_CHOICE("mode", "eval|train", mode,
+               "eval normalizes by the running statistics. train normalizes by the statistics of these n "
+               "samples and drops out, as a training step would; nothing in the model changes."),
+    ROWS_COMMON,
 };
 
 /* The next dimension from *i on that is not 1; 1 when there is none. */
@@ -105,7 +104,8 @@ static int run(int argc, char **argv)
         goto done;
     }
     ek_mode mode = s.mode == MODE_TRAIN ? EK_MODE_TRAINING : EK_MODE_INFERENCE;
-    if (ek_net_forward(model.net, mode, shape.dim[0], x, y) != EK_OK || ek_array_write(s.output, result, y) != EK_OK) {
+    if (ek_net_forward(model.net, mode, shape.dim[0], x, y) != EK_OK ||
+        ek_array_write(s.output, result, y) != EK_OK) {
         cli_fail_status();
         goto done;
     }
@@ -118,13 +118,13 @@ done:
 }
 
 const cli_command cli_run = {
-    "run",
-    "MODEL --input x.npy --output y.npy [options]",
-    "runs a model on an array, for use in other programs",
-    "Runs a model on a NumPy array, all samples in one batch, and writes what its last layer gives "
-    "(for a classifier: logits, unless the net ends in softmax).",
-    "  evenkeel run lenet.safetensors --input x.npy --output logits.npy\n"
-    "  evenkeel run lenet.safetensors --input x.npy --output y.npy --mode train\n",
-    options,
-    run,
+    .name = "run",
+    .synopsis = "MODEL --input x.npy --output y.npy [options]",
+    .brief = "runs a model on an array, for use in other programs",
+    .about = "Runs a model on a NumPy array, all samples in one batch, and writes what its last layer gives "
+             "(for a classifier: logits, unless the net ends in softmax).",
+    .examples = "  evenkeel run lenet.safetensors --input x.npy --output logits.npy\n"
+                "  evenkeel run lenet.safetensors --input x.npy --output y.npy --mode train\n",
+    .options = options,
+    .run = run,
 };

@@ -12,12 +12,10 @@ typedef struct settings {
 } settings;
 
 static const cli_option options[] = {
-    {CLI_OPERAND, "NET", NULL, offsetof(settings, net), "A shipped net's name, a net text's path or a model file.", 0, 0,
-     false, false},
-    {CLI_HEADING, "What to reckon with:", NULL, 0, NULL, 0, 0, false, false},
-    {CLI_INTEGER, "batch", "N", offsetof(settings, batch), "Batch size that the memory is given for.", 1, 1e6, false,
-     false},
-    CLI_COMMON(settings),
+    ROW_OPERAND("NET", net, "A shipped net's name, a net text's path or a model file."),
+    ROW_HEADING("What to reckon with:"),
+    ROW_INTEGER("batch", "N", batch, 1, 1e6, "Batch size that the memory is given for."),
+    ROWS_COMMON,
 };
 
 typedef struct totals {
@@ -86,16 +84,28 @@ static const char *cell(char text[CLI_TEXT_SIZE], int64_t count)
     return count ? cli_count(text, count) : "";
 }
 
+/* As in a net text: the operator, a second layer that it reads, its options, and the first layer that it
+ * reads where that is not the one before it. */
+static void describe(const ek_net *net, int index, const ek_layer_info *layer, char *text, size_t size)
+{
+    int first = layer->inputs[0], second = layer->inputs[1];
+    bool branches = first >= 0 && first != index - 1;
+    snprintf(text, size, "%s%s%s%s%s%s%s", layer->op, second >= 0 ? " " : "",
+             second >= 0 ? ek_net_layer(net, second).label : "", layer->options[0] ? " " : "", layer->options,
+             branches ? " from=" : "", branches ? ek_net_layer(net, first).label : "");
+}
+
 static void print_layers(const ek_net *net)
 {
     cli_table table;
     cli_table_begin(&table, "label|layer|>output|>parameters||>multiply-adds");
     for (int i = 0; i < ek_net_layer_count(net); i++) {
         ek_layer_info layer = ek_net_layer(net, i);
-        char what[160], shape[CLI_TEXT_SIZE], parameters[CLI_TEXT_SIZE], work[CLI_TEXT_SIZE];
-        snprintf(what, sizeof what, "%s%s%s", layer.op, layer.options[0] ? " " : "", layer.options);
-        cli_table_row(&table, layer.label, what, cli_shape(shape, layer.output), cell(parameters, layer.parameters),
-                      layer.redundant_bias ? "*" : "", cell(work, layer.multiply_adds));
+        char what[256], shape[CLI_TEXT_SIZE], parameters[CLI_TEXT_SIZE], work[CLI_TEXT_SIZE];
+        describe(net, i, &layer, what, sizeof what);
+        cli_table_row(&table, layer.label, what, cli_shape(shape, layer.output),
+                      cell(parameters, layer.parameters), layer.redundant_bias ? "*" : "",
+                      cell(work, layer.multiply_adds));
     }
     cli_table_print(&table);
     cli_table_free(&table);
@@ -131,15 +141,15 @@ static int run(int argc, char **argv)
 }
 
 const cli_command cli_summary = {
-    "summary",
-    "NET|MODEL [options]",
-    "shows a net's layers, shapes, parameters and memory",
-    "Shows a net layer by layer: the shape that each gives for one sample, its trained parameters, "
-    "and the multiply-adds of a forward pass. Biases that a batch normalization makes redundant "
-    "are marked.",
-    "  evenkeel summary lenet-bn\n"
-    "  evenkeel summary my.net --batch 32\n"
-    "  evenkeel summary lenet.safetensors --json\n",
-    options,
-    run,
+    .name = "summary",
+    .synopsis = "NET|MODEL [options]",
+    .brief = "shows a net's layers, shapes, parameters and memory",
+    .about = "Shows a net layer by layer: the shape that each gives for one sample, its trained parameters, "
+             "and the multiply-adds of a forward pass. Biases that a batch normalization makes redundant "
+             "are marked.",
+    .examples = "  evenkeel summary lenet-bn\n"
+                "  evenkeel summary my.net --batch 32\n"
+                "  evenkeel summary lenet.safetensors --json\n",
+    .options = options,
+    .run = run,
 };

@@ -20,67 +20,55 @@ typedef struct settings {
 } settings;
 
 static const cli_option options[] = {
-    {CLI_OPERAND, "NET", NULL, offsetof(settings, net),
-     "A shipped net's name, a net text's path, or a model file to train on.", 0, 0, false, false},
-    {CLI_HEADING, "Data:", NULL, 0, NULL, 0, 0, false, false},
-    {CLI_TEXT, "data", "DATA", offsetof(settings, data),
-     "fashion-mnist, mnist, synthetic (or synthetic:3x32x32), a folder with IDX files or {train,test}_{x,y}.npy, "
-     "x.npy,y.npy, or a CSV file with the class in the last column.", 0, 0, false, true},
-    {CLI_NUMBER, "valid", "SHARE", offsetof(settings, valid),
-     "Hold out this share of the training data, chosen by the seed, and measure it after each epoch.", 0, 0.9, false,
-     false},
-    {CLI_FLAG, "no-shuffle", NULL, offsetof(settings, no_shuffle), "Take the samples in the order of the file.", 0, 0,
-     false, false},
-    {CLI_FLAG, "drop-last", NULL, offsetof(settings, drop_last),
-     "Leave out a last batch that is not full. Without it a last batch of one joins the batch before it.", 0, 0, false,
-     false},
+    ROW_OPERAND("NET", net, "A shipped net's name, a net text's path, or a model file to train on."),
+    ROW_HEADING("Data:"),
+    ROW_REQUIRED("data", "DATA", data,
+                 "fashion-mnist, mnist, synthetic (or synthetic:3x32x32), a folder with IDX files or "
+                 "{train,test}_{x,y}.npy, x.npy,y.npy, or a CSV file with the class in the last column."),
+    ROW_NUMBER(
+        "valid", "SHARE", valid, 0, 0.9,
+        "Hold out this share of the training data, chosen by the seed, and measure it after each epoch."),
+    ROW_FLAG("no-shuffle", no_shuffle, "Take the samples in the order of the file."),
+    ROW_FLAG(
+        "drop-last", drop_last,
+        "Leave out a last batch that is not full. Without it a last batch of one joins the batch before it."),
 
-    {CLI_HEADING, "Training:", NULL, 0, NULL, 0, 0, false, false},
-    {CLI_INTEGER, "epochs", "N", offsetof(settings, epochs), "Passes over the training data.", 1, 1e6, false, false},
-    {CLI_INTEGER, "batch", "N", offsetof(settings, batch), "Samples a step.", 1, 1e6, false, false},
-    {CLI_CHOICE, "optimizer", "sgd|adam|adamw", offsetof(settings, optimizer), "How the parameters are updated.", 0, 0,
-     false, false},
-    {CLI_NUMBER, "lr", "RATE", offsetof(settings, lr), "Learning rate (default 0.1 for sgd, 0.001 for adam and adamw).",
-     0, 0, true, false},
-    {CLI_NUMBER, "momentum", "M", offsetof(settings, momentum), "Momentum of sgd (default 0). 0.9 is usual.", 0, 1,
-     false, false},
-    {CLI_FLAG, "nesterov", NULL, offsetof(settings, nesterov), "Nesterov's momentum.", 0, 0, false, false},
-    {CLI_NUMBER, "weight-decay", "D", offsetof(settings, weight_decay), "Weight decay (default 0; 0.01 for adamw).", 0, 0,
-     false, false},
-    {CLI_FLAG, "no-decay-norm", NULL, offsetof(settings, no_decay_norm),
-     "Exempt gamma, beta and biases from weight decay.", 0, 0, false, false},
-    {CLI_NUMBER, "clip", "NORM", offsetof(settings, clip),
-     "Scale the gradients down where their norm over the whole net is above this.", 0, 0, true, false},
-    {CLI_INTEGER, "seed", "S", offsetof(settings, seed),
-     "Fixes the initial weights, the order of the data, dropout and --valid. The same seed gives the same bits.", 0, 0,
-     false, false},
-    {CLI_TEXT, "init", "WHAT", offsetof(settings, init),
-     "Initial weights: default (PyTorch's), xavier, kaiming, or a .safetensors FILE with a PyTorch state dict.", 0, 0,
-     false, false},
+    ROW_HEADING("Training:"),
+    ROW_INTEGER("epochs", "N", epochs, 1, 1e6, "Passes over the training data."),
+    ROW_INTEGER("batch", "N", batch, 1, 1e6, "Samples a step."),
+    ROW_CHOICE("optimizer", "sgd|adam|adamw", optimizer, "How the parameters are updated."),
+    ROW_POSITIVE("lr", "RATE", lr, "Learning rate (default 0.1 for sgd, 0.001 for adam and adamw)."),
+    ROW_NUMBER("momentum", "M", momentum, 0, 1, "Momentum of sgd (default 0). 0.9 is usual."),
+    ROW_FLAG("nesterov", nesterov, "Nesterov's momentum."),
+    ROW_NUMBER("weight-decay", "D", weight_decay, 0, 0, "Weight decay (default 0; 0.01 for adamw)."),
+    ROW_FLAG("no-decay-norm", no_decay_norm, "Exempt gamma, beta and biases from weight decay."),
+    ROW_POSITIVE("clip", "NORM", clip,
+                 "Scale the gradients down where their norm over the whole net is above this."),
+    ROW_INTEGER("seed", "S", seed, 0, 0,
+                "Fixes the initial weights, the order of the data, dropout and --valid. The same seed gives "
+                "the same bits."),
+    ROW_TEXT("init", "WHAT", init,
+             "Initial weights: default (PyTorch's), xavier, kaiming, or a .safetensors FILE with a PyTorch "
+             "state dict."),
 
-    {CLI_HEADING, "Learning rate over time:", NULL, 0, NULL, 0, 0, false, false},
-    {CLI_CHOICE, "schedule", "constant|step|cosine", offsetof(settings, schedule),
-     "cosine falls to 0 over the whole run.", 0, 0, false, false},
-    {CLI_INTEGER, "step-epochs", "N", offsetof(settings, step_epochs), "With step: multiply the rate every N epochs", 1,
-     1e9, false, false},
-    {CLI_NUMBER, "lr-decay", "F", offsetof(settings, decay), "by this factor.", 0, 0, true, false},
-    {CLI_NUMBER, "warmup", "EPOCHS", offsetof(settings, warmup),
-     "Rise from 0 over the first epochs; fractions are allowed.", 0, 0, false, false},
+    ROW_HEADING("Learning rate over time:"),
+    ROW_CHOICE("schedule", "constant|step|cosine", schedule, "cosine falls to 0 over the whole run."),
+    ROW_INTEGER("step-epochs", "N", step_epochs, 1, 1e6, "For step: epochs between two changes."),
+    ROW_POSITIVE("lr-decay", "F", decay, "For step: what the rate is multiplied by."),
+    ROW_NUMBER("warmup", "EPOCHS", warmup, 0, 0, "Rise from 0 over the first epochs; fractions are allowed."),
 
-    {CLI_HEADING, "Files:", NULL, 0, NULL, 0, 0, false, false},
-    {CLI_TEXT, "out", "MODEL", offsetof(settings, out),
-     "Where the trained model goes (.safetensors). Replaced only by a whole new model.", 0, 0, false, false},
-    {CLI_TEXT, "log", "FILE.jsonl", offsetof(settings, log), "Write each step and each epoch as one line of JSON.", 0, 0,
-     false, false},
-    {CLI_TEXT, "checkpoint", "FILE", offsetof(settings, checkpoint),
-     "Keep all that is needed to go on: rewritten after every epoch and when stopped by Ctrl-C.", 0, 0, false, false},
-    {CLI_INTEGER, "checkpoint-steps", "N", offsetof(settings, checkpoint_steps), "Also rewrite it every N steps.", 1, 0,
-     false, false},
-    {CLI_TEXT, "resume", "FILE", offsetof(settings, resume),
-     "Go on from a checkpoint, with the same other options; ends with the bits of an unbroken run. --log is "
-     "continued.", 0, 0, false, false},
-    {CLI_FLAG, "quiet", NULL, offsetof(settings, quiet), "No progress on stderr.", 0, 0, false, false},
-    CLI_COMMON(settings),
+    ROW_HEADING("Files:"),
+    ROW_TEXT("out", "MODEL", out,
+             "Where the trained model goes (.safetensors). Replaced only by a whole new model."),
+    ROW_TEXT("log", "FILE.jsonl", log, "Write each step and each epoch as one line of JSON."),
+    ROW_TEXT("checkpoint", "FILE", checkpoint,
+             "Keep all that is needed to go on: rewritten after every epoch and when stopped by Ctrl-C."),
+    ROW_INTEGER("checkpoint-steps", "N", checkpoint_steps, 1, 0, "Also rewrite it every N steps."),
+    ROW_TEXT("resume", "FILE", resume,
+             "Go on from a checkpoint, with the same other options; ends with the bits of an unbroken run. "
+             "--log is continued."),
+    ROW_FLAG("quiet", quiet, "No progress on stderr."),
+    ROWS_COMMON,
 };
 
 /* A run, as its listener sees it. */
@@ -89,9 +77,9 @@ typedef struct training {
     const cli_model *model;
     cli_progress progress;
     cli_log log;
-    json_t *epochs;     /* measures of each, for --json */
+    json_t *epochs; /* measures of each, for --json */
     ek_event start, last;
-    bool checkpointed;  /* a checkpoint of this run was written */
+    bool checkpointed; /* a checkpoint of this run was written */
 } training;
 
 /* --- options */
@@ -128,7 +116,8 @@ static bool check(const settings *s, int *code)
         wrong = "--checkpoint-steps needs --checkpoint FILE";
     } else if (s->out && s->checkpoint && strcmp(s->out, s->checkpoint) == 0) {
         wrong = "--out and --checkpoint must be two files";
-    } else if (s->log && ((s->out && strcmp(s->log, s->out) == 0) || (s->checkpoint && strcmp(s->log, s->checkpoint) == 0))) {
+    } else if (s->log && ((s->out && strcmp(s->log, s->out) == 0) ||
+                          (s->checkpoint && strcmp(s->log, s->checkpoint) == 0))) {
         wrong = "--log needs a file of its own";
     }
     if (wrong) cli_usage_error(&cli_train, "%s", wrong);
@@ -181,8 +170,8 @@ static void print_header(const training *run)
            (long long)s->batch, (long long)s->seed, threads, threads == 1 ? "" : "s",
            ek_context_isa(run->model->context));
     if (start->step > 0) printf("resumed from %s after step %s\n", s->resume, cli_count(a, start->step));
-    printf("\n%*s  %7s  %9s%s%s  %9s\n", 5, "epoch", "loss", "train acc", start->valid_count ? "  valid acc" : "",
-           start->test_count ? "   test acc" : "", "images/s");
+    printf("\n%*s  %7s  %9s%s%s  %9s\n", 5, "epoch", "loss", "train acc",
+           start->valid_count ? "  valid acc" : "", start->test_count ? "   test acc" : "", "images/s");
     fflush(stdout);
 }
 
@@ -192,7 +181,8 @@ static void print_epoch(const training *run, const ek_event *epoch)
     printf("%5lld  %7.4f  %9.4f", (long long)epoch->epoch, epoch->train_loss, epoch->train_accuracy);
     if (run->start.valid_count) printf("  %9.4f", epoch->valid_accuracy);
     if (run->start.test_count) printf("  %9.4f", epoch->test_accuracy);
-    printf("  %9s\n", cli_count(speed, isfinite(epoch->images_per_second) ? llround(epoch->images_per_second) : 0));
+    printf("  %9s\n",
+           cli_count(speed, isfinite(epoch->images_per_second) ? llround(epoch->images_per_second) : 0));
     fflush(stdout);
 }
 
@@ -232,7 +222,8 @@ static bool listen(void *user, const ek_event *event)
 static void print_quoted(const char *word)
 {
     bool plain = *word;
-    for (const char *c = word; *c; c++) plain = plain && (isalnum((unsigned char)*c) || strchr("-_./,:=+@%", *c));
+    for (const char *c = word; *c; c++)
+        plain = plain && (isalnum((unsigned char)*c) || strchr("-_./,:=+@%", *c));
     fputc(' ', stderr);
     if (plain) {
         fputs(word, stderr);
@@ -275,7 +266,9 @@ static void print_stopped(const training *run, int argc, char **argv)
     if (run->checkpointed) {
         print_resume(s, argc, argv);
     } else if (s->out) {
-        fprintf(stderr, "Without --checkpoint the run cannot be resumed, but evenkeel train %s ... trains on from there.\n",
+        fprintf(stderr,
+                "Without --checkpoint the run cannot be resumed, but evenkeel train %s ... trains on from "
+                "there.\n",
                 s->out);
     }
 }
@@ -316,7 +309,8 @@ static ek_status name_classes(const ek_dataset *data, ek_net *net)
 static void warn_skipped(const ek_event *last)
 {
     if (last->skipped)
-        cli_fail("%lld of %lld steps changed nothing, because their loss or gradient was not finite; a smaller --lr usually helps",
+        cli_note("%lld of %lld steps changed nothing, because their loss or gradient was not finite; a smaller "
+                 "--lr usually helps",
                  (long long)last->skipped, (long long)last->step);
 }
 
@@ -399,21 +393,22 @@ done:
 }
 
 const cli_command cli_train = {
-    "train",
-    "NET --data DATA --out MODEL [options]",
-    "trains a net and saves the model",
-    "Trains a net with cross-entropy and shows after each epoch the loss and accuracy on the training "
-    "data as it was seen, the accuracy on the test data where there is any, and the speed. "
-    "Ctrl-C stops after the present step, saves the model so far and says how to go on; the exit "
-    "code is then 1. A second Ctrl-C ends at once.",
-    "  evenkeel train lenet-bn --data fashion-mnist --out lenet.safetensors\n"
-    "  evenkeel train mlp-bn --data mnist --optimizer adam --batch 64 --valid 0.2 \\\n"
-    "      --out mlp.safetensors\n"
-    "  evenkeel train resnet20 --data synthetic:3x32x32 --schedule cosine \\\n"
-    "      --warmup 1 --momentum 0.9 --weight-decay 1e-4 --no-decay-norm \\\n"
-    "      --log run.jsonl --checkpoint run.checkpoint --out resnet.safetensors\n"
-    "  evenkeel train my.net --data x.npy,y.npy --init state.safetensors \\\n"
-    "      --out my.safetensors\n",
-    options,
-    run,
+    .name = "train",
+    .synopsis = "NET --data DATA --out MODEL [options]",
+    .brief = "trains a net and saves the model",
+    .about =
+        "Trains a net with cross-entropy and shows after each epoch the loss and accuracy on the training "
+        "data as it was seen, the accuracy on the test data where there is any, and the speed. "
+        "Ctrl-C stops after the present step, saves the model so far and says how to go on; the exit "
+        "code is then 1. A second Ctrl-C ends at once.",
+    .examples = "  evenkeel train lenet-bn --data fashion-mnist --out lenet.safetensors\n"
+                "  evenkeel train mlp-bn --data mnist --optimizer adam --batch 64 --valid 0.2 \\\n"
+                "      --out mlp.safetensors\n"
+                "  evenkeel train resnet20 --data synthetic:3x32x32 --schedule cosine \\\n"
+                "      --warmup 1 --momentum 0.9 --weight-decay 1e-4 --no-decay-norm \\\n"
+                "      --log run.jsonl --checkpoint run.checkpoint --out resnet.safetensors\n"
+                "  evenkeel train my.net --data x.npy,y.npy --init state.safetensors \\\n"
+                "      --out my.safetensors\n",
+    .options = options,
+    .run = run,
 };

@@ -20,7 +20,8 @@ bool cli_model_open(cli_model *model, const char *name, int64_t threads)
     *model = (cli_model){.trained = ends_with(name, ".safetensors")};
     ek_context_options options = ek_context_options_default();
     options.threads = (int)threads;
-    if (ek_context_create(&options, &model->context) == EK_OK && ek_net_open(model->context, name, &model->net) == EK_OK)
+    if (ek_context_create(&options, &model->context) == EK_OK &&
+        ek_net_open(model->context, name, &model->net) == EK_OK)
         return true;
     cli_fail_status();
     return false;
@@ -36,7 +37,8 @@ void cli_model_close(cli_model *model)
 void cli_warn_untrained(const cli_model *model, const char *name)
 {
     if (!model->trained)
-        cli_fail("note: %s is a net text, so its parameters are random; a trained model is a .safetensors file", name);
+        cli_note("%s is a net text, so its parameters are random; a trained model is a .safetensors file",
+                 name);
 }
 
 int64_t cli_parameters(const ek_net *net)
@@ -50,7 +52,8 @@ bool cli_can_write(const char *path)
 {
     struct stat info;
     if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
-        cli_fail("cannot write %s: it is %s", path, S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
+        cli_fail("cannot write %s: it is %s", path,
+                 S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
         return false;
     }
     char *real = realpath(path, NULL), *trial = NULL;

@@ -236,8 +236,8 @@ static bool store(const cli_command *command, const cli_option *option, const ch
         if (*text) return true;
         snprintf(expected, sizeof expected, "a name");
     }
-    cli_usage_error(command, "%s%s expects %s, not '%s'", option->kind == CLI_OPERAND ? "" : "--", option->name,
-                    expected, text);
+    cli_usage_error(command, "%s%s expects %s, not '%s'", option->kind == CLI_OPERAND ? "" : "--",
+                    option->name, expected, text);
     return false;
 }
 
@@ -247,7 +247,8 @@ static bool parse_option(const cli_command *command, int argc, char **argv, int 
     const char *argument = argv[*i];
     size_t length = strcspn(argument, "=");
     const char *attached = argument[length] ? argument + length + 1 : NULL;
-    const cli_option *option = length > 2 && argument[1] == '-' ? find(command, argument + 2, length - 2) : NULL;
+    const cli_option *option =
+        length > 2 && argument[1] == '-' ? find(command, argument + 2, length - 2) : NULL;
     if (!option) {
         unknown_option(command, argument, length);
         return false;
@@ -292,13 +293,14 @@ static bool parse_all(const cli_command *command, int argc, char **argv, void *s
         }
     }
     if (operand->kind != CLI_END) {
-        cli_usage_error(command, "%s is missing: evenkeel %s %s", operand->name, command->name, command->synopsis);
+        cli_usage_error(command, "%s is missing: evenkeel %s %s", operand->name, command->name,
+                        command->synopsis);
         return false;
     }
     for (const cli_option *option = command->options; option->kind != CLI_END; option++) {
         if (!option->required || *(const char *const *)value_of(option, settings)) continue;
-        cli_usage_error(command, "--%s %s is missing: evenkeel %s %s", option->name, option->value, command->name,
-                        command->synopsis);
+        cli_usage_error(command, "--%s %s is missing: evenkeel %s %s", option->name, option->value,
+                        command->name, command->synopsis);
         return false;
     }
     return true;

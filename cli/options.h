@@ -28,14 +28,33 @@ typedef struct cli_option {
     bool required;
 } cli_option;
 
+/* Rows of a table; `field` is a member of the command's `settings`. */
+/* clang-format off */
+#define ROW_AT(which, option, field, text) \
+    .kind = which, .name = option, .offset = offsetof(settings, field), .help = text
+#define ROW_HEADING(text) {.kind = CLI_HEADING, .name = text}
+#define ROW_OPERAND(label, field, text) {ROW_AT(CLI_OPERAND, label, field, text)}
+#define ROW_FLAG(option, field, text) {ROW_AT(CLI_FLAG, option, field, text)}
+#define ROW_TEXT(option, label, field, text) {ROW_AT(CLI_TEXT, option, field, text), .value = label}
+#define ROW_REQUIRED(option, label, field, text) \
+    {ROW_AT(CLI_TEXT, option, field, text), .value = label, .required = true}
+#define ROW_CHOICE(option, words, field, text) {ROW_AT(CLI_CHOICE, option, field, text), .value = words}
+#define ROW_INTEGER(option, label, field, low, high, text) \
+    {ROW_AT(CLI_INTEGER, option, field, text), .value = label, .least = low, .most = high}
+#define ROW_NUMBER(option, label, field, low, high, text) \
+    {ROW_AT(CLI_NUMBER, option, field, text), .value = label, .least = low, .most = high}
+#define ROW_POSITIVE(option, label, field, text) \
+    {ROW_AT(CLI_NUMBER, option, field, text), .value = label, .above = true}
+
 /* Ends every command's table. */
-#define CLI_COMMON(settings)                                                                        \
-    {CLI_HEADING, "General:", NULL, 0, NULL, 0, 0, false, false},                                   \
-        {CLI_INTEGER, "threads", "N", offsetof(settings, threads),                                  \
-         "Worker threads; without it one for each core. The result is the same to the last bit "    \
-         "for any number.", 1, 256, false, false},                                                  \
-        {CLI_FLAG, "json", NULL, offsetof(settings, json), "Answer with one JSON object.", 0, 0, false, false}, \
-        {CLI_END, NULL, NULL, 0, NULL, 0, 0, false, false}
+#define ROWS_COMMON \
+    ROW_HEADING("General:"), \
+    ROW_INTEGER("threads", "N", threads, 1, 256, \
+                "Worker threads; without it one for each core. The result is the same to the last bit " \
+                "for any number."), \
+    ROW_FLAG("json", json, "Answer with one JSON object."), \
+    {.kind = CLI_END}
+/* clang-format on */
 
 typedef struct cli_command {
     const char *name;
@@ -54,7 +73,8 @@ enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 bool cli_parse(const cli_command *command, int argc, char **argv, void *settings, int *exit_code);
 
 /* "evenkeel: sentence" and where help is, on stderr. Gives CLI_USAGE. */
-__attribute__((format(printf, 2, 3))) int cli_usage_error(const cli_command *command, const char *format, ...);
+__attribute__((format(printf, 2, 3))) int cli_usage_error(const cli_command *command, const char *format,
+                                                          ...);
 
 /* The name nearest to `wrong`, or NULL when none is near enough to be meant. */
 const char *cli_nearest(const char *wrong, const char *const *names, int count);

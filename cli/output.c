@@ -8,18 +8,34 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void say(const char *before, const char *format, va_list args)
+{
+    fputs(before, stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+}
+
 int cli_fail(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    fprintf(stderr, "evenkeel: ");
-    vfprintf(stderr, format, args);
+    say("evenkeel: ", format, args);
     va_end(args);
-    fputc('\n', stderr);
     return CLI_FAILED;
 }
 
-int cli_fail_status(void) { return cli_fail("%s", ek_error()); }
+void cli_note(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    say("evenkeel: note: ", format, args);
+    va_end(args);
+}
+
+int cli_fail_status(void)
+{
+    return cli_fail("%s", ek_error());
+}
 
 /* --- numbers for people */
 
@@ -64,7 +80,8 @@ char *cli_shape(char text[CLI_TEXT_SIZE], ek_shape shape)
 {
     snprintf(text, CLI_TEXT_SIZE, "1"); /* rank 0: a single number */
     for (int i = 0, used = 0; i < shape.rank; i++)
-        used += snprintf(text + used, CLI_TEXT_SIZE - (size_t)used, i ? "x%lld" : "%lld", (long long)shape.dim[i]);
+        used += snprintf(text + used, CLI_TEXT_SIZE - (size_t)used, i ? "x%lld" : "%lld",
+                         (long long)shape.dim[i]);
     return text;
 }
 

@@ -9,13 +9,15 @@
 /* "evenkeel: sentence" on stderr; gives CLI_FAILED. */
 __attribute__((format(printf, 1, 2))) int cli_fail(const char *format, ...);
 int cli_fail_status(void); /* the library's last sentence */
+/* "evenkeel: note: ..." on stderr, where nothing failed. */
+__attribute__((format(printf, 1, 2))) void cli_note(const char *format, ...);
 
 /* Texts in the caller's buffer, which they return. */
 #define CLI_TEXT_SIZE 96
-char *cli_count(char text[CLI_TEXT_SIZE], int64_t count);      /* "44,426" */
-char *cli_bytes(char text[CLI_TEXT_SIZE], double bytes);       /* "1.2 MiB" */
-char *cli_duration(char text[CLI_TEXT_SIZE], double seconds);  /* "0:07", "1:02:03" */
-char *cli_shape(char text[CLI_TEXT_SIZE], ek_shape shape);     /* "1x28x28" */
+char *cli_count(char text[CLI_TEXT_SIZE], int64_t count);     /* "44,426" */
+char *cli_bytes(char text[CLI_TEXT_SIZE], double bytes);      /* "1.2 MiB" */
+char *cli_duration(char text[CLI_TEXT_SIZE], double seconds); /* "0:07", "1:02:03" */
+char *cli_shape(char text[CLI_TEXT_SIZE], ek_shape shape);    /* "1x28x28" */
 
 /* How many numbers a value of this shape has. */
 int64_t cli_numbers(ek_shape shape);

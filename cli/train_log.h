@@ -10,10 +10,10 @@
 typedef struct cli_log {
     const char *path; /* NULL: no log is kept */
     FILE *file;
-    bool append;      /* after what the file holds, for a resumed run */
-    bool created;     /* the file was not there before */
+    bool append;  /* after what the file holds, for a resumed run */
+    bool created; /* the file was not there before */
     bool begun;
-    bool failed;      /* a line could not be written; none was tried after it */
+    bool failed; /* a line could not be written; none was tried after it */
 } cli_log;
 
 /* Opens without changing what the file holds. False: it cannot be written, which was said. */

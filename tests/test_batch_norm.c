@@ -826,6 +826,33 @@ static void running_out_of_memory_changes_nothing(void **state)
     }
 }
 
+/* A plan's workspace is made for its largest batch and serves every smaller one. */
+static void a_smaller_batch_needs_no_more_workspace(void **state)
+{
+    (void)state;
+    static const ek_norm_view views[] = {{128, 3, 9, true}, {128, 2, 100, true}, {100, 1, 1, false},
+                                         {40, 1, 3, true},  {300, 5, 1, false},  {300, 2, 5, false}};
+    enum { GUARD = 64 };
+    ek_context *context;
+    assert_ok(ek_context_create(NULL, &context));
+    for (size_t i = 0; i < sizeof views / sizeof *views; i++) {
+        ek_norm_view view = views[i];
+        int64_t size = (int64_t)ek_norm_workspace(view), all = ek_blocks(view.n) * EK_LANES * view.c * view.s;
+        double *workspace = doubles(size + GUARD);
+        float *x = floats(2 * all), saved_floats[20];
+        ek_batch_norm_saved saved = {saved_floats, saved_floats + 5, saved_floats + 10, saved_floats + 15};
+        for (; view.n > 0; view.n--) {
+            for (int64_t j = size; j < size + GUARD; j++) workspace[j] = 7;
+            ek_norm_statistics(context, view, 1e-5, x, workspace, &saved);
+            ek_norm_backward(context, view, true, x, x, NULL, &saved, workspace, x + all, NULL, NULL);
+            for (int64_t j = size; j < size + GUARD; j++) assert_true(workspace[j] == 7);
+        }
+        ek_free(x);
+        ek_free(workspace);
+    }
+    ek_context_destroy(context);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -845,6 +872,7 @@ int main(void)
         cmocka_unit_test(inference_gradient_does_not_look_at_x),
         cmocka_unit_test(what_does_not_fit_is_said),
         cmocka_unit_test(running_out_of_memory_changes_nothing),
+        cmocka_unit_test(a_smaller_batch_needs_no_more_workspace),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

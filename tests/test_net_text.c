@@ -1,6 +1,7 @@
 /* Net texts: what is read, what is refused and where, what is written; parameters and their beginning. */
 #include "testing.h"
 
+#include "core/file.h"
 #include "core/memory.h"
 #include "core/random.h"
 #include "graph/graph.h"
@@ -492,6 +493,32 @@ static void test_out_of_memory(void **state)
     }
 }
 
+/* docs/net-text.md knows every layer and every option. */
+static void test_documented(void **state)
+{
+    (void)state;
+    unsigned char *page;
+    size_t size;
+    assert_ok(ek_file_read(EK_DOCS "/net-text.md", 1 << 20, &page, &size));
+    const char *table = strstr((const char *)page, "\n| layer |");
+    assert_non_null(table);
+    const ek_op *op;
+    for (int i = 0; (op = ek_op_at(i)); i++) {
+        char word[80];
+        snprintf(word, sizeof word, "`%s`", op->name);
+        const char *row = strstr(table, word);
+        if (!row) fail_msg("the page lacks %s", word);
+        size_t length = strcspn(row, "\n");
+        for (int k = 0; op->attrs[k].name; k++) {
+            const ek_attr_spec *spec = &op->attrs[k];
+            snprintf(word, sizeof word, spec->positional ? "%s (*first*)" : "`%s`", spec->name);
+            const char *found = strstr(row, word);
+            if (!found || found > row + length) fail_msg("the page's row on %s lacks %s", op->name, word);
+        }
+    }
+    ek_free(page);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -505,6 +532,7 @@ int main(void)
         cmocka_unit_test(test_redundant_biases),
         cmocka_unit_test(test_init),
         cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_documented),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -171,7 +171,9 @@ static void write_data(const course *c, const char *directory)
         y[i] = (float)label;
     }
     snprintf(path, sizeof path, "%s/x.npy", directory);
-    assert_ok(ek_array_write(path, (ek_shape){2, {count, size}}, x));
+    ek_shape item = ek_dataset_shape(c->data), shape = {item.rank + 1, {count}};
+    memcpy(shape.dim + 1, item.dim, sizeof *item.dim * (size_t)item.rank);
+    assert_ok(ek_array_write(path, shape, x));
     snprintf(path, sizeof path, "%s/y.npy", directory);
     assert_ok(ek_array_write(path, (ek_shape){1, {count}}, y));
     free(y);

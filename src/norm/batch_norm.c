@@ -41,7 +41,7 @@ static norm_cut cut_view(ek_norm_view view)
     /* With one channel all values stand in one run. */
     if (!view.lanes && view.c == 1) view = (ek_norm_view){1, 1, view.n * view.s, false};
 
-    norm_cut cut = {.columns = !view.lanes && view.s <= SHORT_RUN};
+    norm_cut cut = {.columns = !view.lanes && view.c > 1 && view.s <= SHORT_RUN};
     cut.rows = view.lanes ? ek_blocks(view.n) : view.n;
     cut.full_rows = view.lanes ? view.n / EK_LANES : view.n;
     cut.live = (int)(view.lanes ? view.n % EK_LANES : 0);
@@ -123,6 +123,8 @@ typedef struct norm_pass {
 size_t ek_norm_workspace(ek_norm_view view)
 {
     norm_cut cut = cut_view(view);
+    /* A smaller batch may end in a row with dead lanes, which is a piece more. */
+    if (view.lanes) cut.row_pieces = pieces_of(cut.rows, cut.piece_rows) + 1;
     /* A part is at most three doubles, a channel's coefficients are four floats. */
     return 3 * (size_t)parts_all(&cut) + 2 * (size_t)cut.channels;
 }

@@ -18,7 +18,8 @@ void ek_moments_merge(ek_moments *a, const ek_moments *b);
 /* Pairwise in a fixed order over parts[0], parts[stride], ...; parts are overwritten. */
 ek_moments ek_moments_merge_all(ek_moments *parts, int64_t count, int64_t stride);
 
-/* Doubles of workspace that the passes below need for this view; part sums by piece and channel. */
+/* Doubles of workspace that the passes below need for this view, and for the same with fewer samples; part
+ * sums by piece and channel. */
 size_t ek_norm_workspace(ek_norm_view view);
 
 /* The batch's statistics into saved. */

@@ -4,7 +4,7 @@ source "$(dirname "$0")/testing.bash"
 set -m # so that commands in the background hear SIGINT
 small_net >small.net
 mkdir "with space"
-run=(train small.net --data synthetic:20 --epochs 3 --batch 64)
+run=(train small.net --data synthetic:20 --epochs 3 --batch 4)
 exits 0 "${run[@]}" --out unbroken.safetensors
 
 stop_with() { # SIGNAL OPTIONS: a run that gets the signal after some steps

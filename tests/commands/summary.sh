@@ -6,7 +6,23 @@ exits 0 summary small.net
 silent err
 sed '/^memory/d' out >stable && mv stable out
 prints <<'END'
+label  layer      output  parameters     multiply-adds
+       input 20       20
+fc1    linear 16      16         320  *            320
+bn1    batchnorm      16          32
+       relu           16
+fc2    linear 10      10         170               160
+
+parameters     522, and 32 running statistics
+multiply-adds  480 a sample, forward
+* its bias is redundant: the batch normalization that follows subtracts it again, so it is
+  neither computed nor trained, and stands as zeros in the model file
 END
+
+# Branches are shown as a net text names them.
+exits 0 summary resnet20
+says out "add layer1.0 "
+says out "conv 32 kernel=1 stride=2 bias=false from=layer1.2 "
 
 exits 0 summary lenet-bn
 says out "its bias is redundant"

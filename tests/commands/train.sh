@@ -4,7 +4,7 @@ small_net >small.net
 train=(train small.net --data synthetic:20 --epochs 2 --batch 256)
 
 exits 0 "${train[@]}" --out a.safetensors --log a.jsonl --valid 0.25
-says out "small.net: 538 parameters, input 20"
+says out "small.net: 522 parameters, input 20"
 says out "epoch     loss  train acc  valid acc   test acc   images/s"
 says out "model: a.safetensors"
 [ "$(grep -c '^ *[12]  ' out)" = 2 ] || fail "there are not two rows of epochs"

@@ -20,9 +20,9 @@ from common import safetensors_io, torch_nets
 NETS = {
     "lenet-bn": (torch_nets.LeNetBN, (1, 28, 28)),
     "lenet": (torch_nets.LeNet, (1, 28, 28)),
-    "mlp-bn": (torch_nets.MLPBN, (784,)),
-    "mlp": (torch_nets.MLP, (784,)),
-    "simple-model": (torch_nets.SimpleModel, (784,)),
+    "mlp-bn": (torch_nets.MLPBN, (1, 28, 28)),
+    "mlp": (torch_nets.MLP, (1, 28, 28)),
+    "simple-model": (torch_nets.SimpleModel, (1, 28, 28)),
     "resnet20": (torch_nets.ResNet20, (3, 32, 32)),
 }
 OUTPUTS = 1e-5  # of logits, relative above 1
@@ -58,7 +58,7 @@ class Exchange:
         for mode in "eval", "train":
             self.evenkeel("run", file, "--input", "x.npy", "--output", "out.npy", "--mode", mode)
             with torch.no_grad():
-                # A deep copy of the running statistics would change in training mode; a clone keeps the model.
+                # Training mode moves the running statistics; they are put back.
                 state = {name: value.clone() for name, value in model.state_dict().items()}
                 wanted = model.train(mode == "train")(torch.from_numpy(self.x)).numpy()
                 model.load_state_dict(state)

@@ -39,7 +39,8 @@ class MLPBN(nn.Module):
     def __init__(self):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(784, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 128), nn.BatchNorm1d(128), nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(784, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 128), nn.BatchNorm1d(128), nn.ReLU(),
             nn.Linear(128, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10))
 
     def forward(self, x):
@@ -52,8 +53,8 @@ class MLP(nn.Module):
     def __init__(self):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(),
-            nn.Linear(64, 10))
+            nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(),
+            nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
 
     def forward(self, x):
         return self.layers(x)
@@ -69,7 +70,7 @@ class SimpleModel(nn.Module):
         self.fc2 = nn.Linear(256, 10)
 
     def forward(self, x):
-        return self.fc2(functional.relu(self.bn1(self.fc1(x.reshape(-1, 784)))))
+        return self.fc2(functional.relu(self.bn1(self.fc1(x.flatten(1)))))
 
 
 class BasicBlock(nn.Module):
