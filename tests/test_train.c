@@ -458,7 +458,7 @@ static void wrong_options_and_data_are_refused_before_training(void **state)
     REFUSED(o.batch = 0, EK_E_ARGUMENT, "batch");
     REFUSED(o.valid_fraction = 1, EK_E_ARGUMENT, "validation");
     REFUSED(o.valid_fraction = NAN, EK_E_ARGUMENT, "validation");
-    REFUSED(o.valid_fraction = 1e-9, EK_E_ARGUMENT, "validate");
+    REFUSED(o.valid_fraction = 1e-9, EK_E_ARGUMENT, "holding out 1e-09 of 40");
     REFUSED(o.optimizer.lr = INFINITY, EK_E_ARGUMENT, "learning rate");
     REFUSED(o.warmup_epochs = NAN, EK_E_ARGUMENT, "warm-up");
     REFUSED(o.checkpoint_steps = -1, EK_E_ARGUMENT, "checkpoint_steps");
