@@ -18,8 +18,8 @@ ek_status ek_split_indices(int64_t count, double valid_fraction, uint64_t seed, 
         return ek_fail(EK_E_ARGUMENT, "the share held out for validation must be at least 0 and less than 1, not %g", valid_fraction);
     int64_t held = (int64_t)floor((double)count * valid_fraction + 0.5);
     if (valid_fraction > 0 && (held == 0 || held >= count))
-        return ek_fail(EK_E_ARGUMENT, "holding out %g of %lld samples for validation leaves nothing to %s", valid_fraction, (long long)count,
-                       held == 0 ? "measure" : "train on");
+        return ek_fail(EK_E_ARGUMENT, "holding out %g of %lld samples leaves nothing to %s", valid_fraction, (long long)count,
+                       held == 0 ? "validate on" : "train on");
     ek_status status = EK_OK;
     int64_t *drawn = NULL, *t = NULL, *v = NULL;
     bool *is_valid = NULL;
