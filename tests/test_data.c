@@ -316,8 +316,8 @@ static void data_and_net_must_meet(void **state)
     assert_ok(check("input 1x28x28\nflatten\nlinear 10\n", "synthetic"));
     assert_ok(check("input 784\nlinear 10\n", "synthetic"));
     assert_ok(check("input 1x28x28\nflatten\nlinear 10\n", "synthetic:784"));
-    assert_fails(EK_E_SHAPE, "the data's items are 1x28x28, the net's input is 3x32x32", check("input 3x32x32\nflatten\nlinear 10\n", "synthetic"));
-    assert_fails(EK_E_SHAPE, "the data's items are 20, the net's input is 784", check("input 784\nlinear 10\n", "synthetic:20"));
+    assert_fails(EK_E_SHAPE, "items are 1x28x28, the net's input is 3x32x32", check("input 3x32x32\nflatten\nlinear 10\n", "synthetic"));
+    assert_fails(EK_E_SHAPE, "items are 20, the net's input is 784", check("input 784\nlinear 10\n", "synthetic:20"));
     assert_fails(EK_E_SHAPE, "the data has 10 classes, the net has 5 outputs", check("input 784\nlinear 5\n", "synthetic"));
     assert_fails(EK_E_SHAPE, "the net's output is 1x28x28", check("input 1x28x28\nrelu\n", "synthetic"));
 }
