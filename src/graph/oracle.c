@@ -115,8 +115,9 @@ void ek_oracle_forward(ek_oracle *o, ek_net *net)
         ek_ref ref = ref_of(o, net, i);
         node->op->reference_forward(&ref, node, x, o->value[i]);
     }
-    int last = graph->count - 1;
+    int last = graph->count - 1, logits = ek_graph_logits(graph);
     from_plain(graph->node[last].out, n, o->value[last], net->plan->value[last]);
+    if (logits != last) from_plain(graph->node[logits].out, n, o->value[logits], net->plan->value[logits]);
 }
 
 void ek_oracle_backward(ek_oracle *o, ek_net *net)
