@@ -132,6 +132,7 @@ void ek_oracle_backward(ek_oracle *o, ek_net *net)
             if (o->param_grad[i][p]) memset(o->param_grad[i][p], 0, (size_t)node->param[p].count * sizeof(double));
         }
     }
+    if (!net->plan->grad[last]) return; /* nothing in the net is trained */
     to_plain(graph->node[last].out, n, net->plan->grad[last], o->grad[last]);
     for (int i = last; i > 0; i--) {
         ek_node *node = &graph->node[i];
