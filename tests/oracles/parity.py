@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """One hundred training steps here and in PyTorch, from the same weights and the same batches.
 
-    parity.py BUILD           compares live runs, and PyTorch with the committed goldens
-    parity.py BUILD --write   makes the goldens, tests/data/parity_NET.json
+    parity.py BUILD                 compares live runs, and PyTorch with the committed goldens
+    parity.py BUILD --write         makes the goldens, tests/data/parity_NET.json
+    parity.py BUILD --data DATA     compares on other data, such as fashion-mnist, in full batches
 
 The goldens are PyTorch's numbers in float64, so that they do not hang on a machine's BLAS; live runs are compared
-with PyTorch in float32 too, on the synthetic set and, where it is installed, on Fashion-MNIST.
+with PyTorch in float32 too. On full data the course of mlp-bn with Adam is chaotic (tests/test_parity.c says why):
+the distance between PyTorch's own float32 and float64 stands beside, and nothing is judged.
 """
+import argparse
 import json
 import pathlib
 import subprocess
@@ -23,9 +26,9 @@ NETS = {"lenet-bn": torch_nets.LeNetBN, "mlp-bn": torch_nets.MLPBN}
 TOLERANCE = 1e-4
 
 
-def evenkeel(build, net, data, folder):
+def evenkeel(build, net, folder, *data):
     """Evenkeel's course: its losses and running statistics; initial weights and data are left in the folder."""
-    command = [build / "tests" / "test_parity", net, data, folder]
+    command = [build / "tests" / "test_parity", net, folder, *data]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         sys.exit(f"{' '.join(map(str, command))}:\n{result.stdout}{result.stderr}")
@@ -46,7 +49,7 @@ def pytorch(course, folder, dtype):
     y = torch.from_numpy(np.load(folder / "y.npy")).long()
     losses = []
     for step in range(len(course["loss"])):
-        index = torch.arange(step * course["batch"], (step + 1) * course["batch"]) % len(x)
+        index = step * course["distinct"] + torch.arange(course["batch"]) % course["distinct"]
         loss = torch.nn.functional.cross_entropy(model(x[index]), y[index])
         optimizer.zero_grad()
         loss.backward()
@@ -70,7 +73,7 @@ def distance(a, b):
 def report(what, a, b):
     """Prints how far apart two courses are; False beyond the tolerance. Written so that NaN is beyond."""
     loss, running = distance(a, b)
-    print(f"{what:<52} loss {loss:.1e}  running statistics {running:.1e}")
+    print(f"{what:<60} loss {loss:.1e}  running statistics {running:.1e}")
     return loss <= TOLERANCE and running <= TOLERANCE
 
 
@@ -78,35 +81,48 @@ def rounded(numbers):
     return [float(f"{number:.9g}") for number in numbers]
 
 
-def main(build, write):
+def courses(build, net, *data):
+    """Evenkeel's, PyTorch's in double and in float."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        course = evenkeel(build, net, folder, *data)
+        return course, pytorch(course, folder, torch.float64), pytorch(course, folder, torch.float32)
+
+
+def check(build, net, write):
+    """False where any two are apart."""
+    course, double, single = courses(build, net)
+    good = report(f"{net}: Evenkeel and PyTorch", course, single)
+    good &= report(f"{net}: Evenkeel and PyTorch in double", course, double)
+    path = GOLDENS / f"parity_{net}.json"
+    if write:
+        golden = {"made by": f"tests/oracles/parity.py with PyTorch {torch.__version__}",
+                  "init_hash": course["init_hash"], "loss": rounded(double["loss"]),
+                  "running": {name: rounded(values) for name, values in double["running"].items()}}
+        path.write_text(json.dumps(golden) + "\n")
+    return good & report(f"{net}: golden and PyTorch in double", json.loads(path.read_text()), double)
+
+
+def show(build, net, data):
+    course, double, single = courses(build, net, data)
+    report(f"{net} on {data}: Evenkeel and PyTorch", course, single)
+    report(f"{net} on {data}: Evenkeel and PyTorch in double", course, double)
+    report(f"{net} on {data}: PyTorch and PyTorch in double", single, double)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("build", type=pathlib.Path)
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--data")
+    chosen = parser.parse_args()
     torch.use_deterministic_algorithms(True)
-    good = True
-    sets = ["synthetic"]
-    if pathlib.Path("/usr/share/datasets/fashion-mnist").is_dir() and not write:
-        sets.append("fashion-mnist")
-    for net in NETS:
-        for data in sets:
-            with tempfile.TemporaryDirectory() as folder:
-                folder = pathlib.Path(folder)
-                course = evenkeel(build, net, data, folder)
-                double = pytorch(course, folder, torch.float64)
-                single = pytorch(course, folder, torch.float32)
-            good &= report(f"{net} on {data}, Evenkeel and PyTorch", course, single)
-            good &= report(f"{net} on {data}, Evenkeel and PyTorch in double", course, double)
-            if data != "synthetic":
-                continue
-            path = GOLDENS / f"parity_{net}.json"
-            if write:
-                golden = {"made by": f"tests/oracles/parity.py with PyTorch {torch.__version__}",
-                          "init_hash": course["init_hash"], "loss": rounded(double["loss"]),
-                          "running": {name: rounded(values) for name, values in double["running"].items()}}
-                path.write_text(json.dumps(golden) + "\n")
-            else:
-                good &= report(f"{net}, golden and PyTorch in double", json.loads(path.read_text()), double)
-    return 0 if good else 1
+    if chosen.data:
+        for net in NETS:
+            show(chosen.build, net, chosen.data)
+        return 0
+    return 0 if all([check(chosen.build, net, chosen.write) for net in NETS]) else 1
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    sys.exit(main(pathlib.Path(sys.argv[1]), "--write" in sys.argv[2:]))
+    sys.exit(main())
