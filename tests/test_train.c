@@ -271,6 +271,26 @@ static void a_net_without_one_number_a_class_is_refused(void **state)
     assert_ok(ek_net_create(context, "input 1x6x6\nconv 3 kernel=3\n", NULL, &net));
     assert_fails(EK_E_SHAPE, "3x4x4", ek_trainer_create(net, &options, 1, &trainer));
     ek_net_destroy(net);
+    assert_ok(ek_net_create(context, "input 6\nlinear 3\nsoftmax\n", NULL, &net));
+    assert_fails(EK_E_ARGUMENT, "leave that line out", ek_trainer_create(net, &options, 1, &trainer));
+    ek_net_destroy(net);
+}
+
+/* A softmax at the end changes what a net gives, not how it is measured. */
+static void a_softmax_at_the_end_changes_no_measure(void **state)
+{
+    (void)state;
+    ek_dataset *data = make_data(40, 1);
+    ek_metrics metrics[2];
+    for (int i = 0; i < 2; i++) {
+        ek_net *net;
+        assert_ok(ek_net_create(context, i ? "input 36\nlinear 5\nsoftmax" : "input 36\nlinear 5", NULL, &net));
+        assert_ok(ek_evaluate(net, data, 16, &metrics[i]));
+        ek_net_destroy(net);
+    }
+    assert_true(metrics[0].loss == metrics[1].loss);
+    assert_true(metrics[0].accuracy == metrics[1].accuracy);
+    ek_dataset_destroy(data);
 }
 
 /* A NaN in the input makes the loss NaN; large logits behind a BN of tiny values make a gradient infinite. */
@@ -458,7 +478,7 @@ static void wrong_options_and_data_are_refused_before_training(void **state)
     REFUSED(o.batch = 0, EK_E_ARGUMENT, "batch");
     REFUSED(o.valid_fraction = 1, EK_E_ARGUMENT, "validation");
     REFUSED(o.valid_fraction = NAN, EK_E_ARGUMENT, "validation");
-    REFUSED(o.valid_fraction = 1e-9, EK_E_ARGUMENT, "validation");
+    REFUSED(o.valid_fraction = 1e-9, EK_E_ARGUMENT, "holding out 1e-09 of 40");
     REFUSED(o.optimizer.lr = INFINITY, EK_E_ARGUMENT, "learning rate");
     REFUSED(o.warmup_epochs = NAN, EK_E_ARGUMENT, "warm-up");
     REFUSED(o.checkpoint_steps = -1, EK_E_ARGUMENT, "checkpoint_steps");
@@ -763,6 +783,7 @@ int main(void)
         cmocka_unit_test(each_step_has_its_own_dropout),
         cmocka_unit_test(bad_labels_and_rates_are_refused),
         cmocka_unit_test(a_net_without_one_number_a_class_is_refused),
+        cmocka_unit_test(a_softmax_at_the_end_changes_no_measure),
         cmocka_unit_test(a_skipped_step_changes_no_tensor),
         cmocka_unit_test(a_run_learns_and_tells),
         cmocka_unit_test(any_number_of_threads_gives_the_same_bits),

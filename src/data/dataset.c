@@ -49,7 +49,7 @@ ek_status ek_dataset_check(const ek_dataset *d, const ek_net *net)
     ek_shape input = ek_net_input_shape(net), output = ek_net_output_shape(net);
     bool flat = input.rank == 1 || d->shape.rank == 1;
     if (!ek_shape_equal(d->shape, input) && !(flat && d->item == ek_shape_count(input)))
-        return ek_fail(EK_E_SHAPE, "the data's items are %s, the net's input is %s", ek_shape_text(d->shape, have), ek_shape_text(input, want));
+        return ek_fail(EK_E_SHAPE, "items are %s, the net's input is %s", ek_shape_text(d->shape, have), ek_shape_text(input, want));
     if (!d->label) return EK_OK;
     if (output.rank != 1)
         return ek_fail(EK_E_SHAPE, "the net's output is %s, not one score for each of the data's %d classes: flatten it and end with a linear layer",

@@ -1,5 +1,6 @@
 /* From a data set's specification to its source. */
 #include "core/memory.h"
+#include "core/text.h"
 #include "data/sources.h"
 
 #include <string.h>
@@ -72,6 +73,7 @@ ek_status ek_dataset_open(const char *spec, ek_split split, ek_dataset **out)
     if (ek_named_set_known(spec)) return ek_named_set_open(spec, split, out);
     if (!strncmp(spec, "synthetic", 9) && (!spec[9] || spec[9] == ':')) return ek_synthetic_open(spec, split, out);
 
+    static const char *const names[] = {"fashion-mnist", "mnist", "synthetic"};
     struct stat info;
     bool there = stat(spec, &info) == 0;
     if (there && S_ISDIR(info.st_mode)) return ek_folder_open(spec, split, out);
@@ -85,5 +87,7 @@ ek_status ek_dataset_open(const char *spec, ek_split split, ek_dataset **out)
     }
     if (there)
         return ek_fail(EK_E_FORMAT, "%s is not a data set: give images and labels as two files, x.npy,y.npy, or a folder, or a .csv file", spec);
+    const char *nearest = ek_nearest(spec, names, sizeof names / sizeof names[0]);
+    if (nearest) return ek_fail(EK_E_NOT_FOUND, "there is no data '%s'; did you mean %s?", spec, nearest);
     return ek_fail(EK_E_NOT_FOUND, "there is no data '%s': it can be fashion-mnist, mnist, synthetic, a folder, x.npy,y.npy or a .csv file", spec);
 }

@@ -28,8 +28,8 @@ static const uint64_t SEED = 20150211; /* the day of arXiv:1502.03167 */
 /* What a sequence of random numbers is for. */
 enum { PATTERNS, TRAIN_ITEMS, TEST_ITEMS };
 
-static const double COMMON = 1.0, OWN = 0.4;      /* amplitudes of the patterns' waves */
-static const double HIGHEST = 3.5;                /* cycles of a wave across the image */
+static const double COMMON = 1.0, OWN = 0.4;        /* amplitudes of the patterns' waves */
+static const double HIGHEST = 3.5;                  /* cycles of a wave across the image */
 static const double LEVEL = 28.0, NOISE = 36.0;   /* of bytes */
 static const double CENTRE = 4.2, ARM = 4.0;      /* distances, in deviations of the noise */
 

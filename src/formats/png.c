@@ -7,7 +7,7 @@
 
 #include <png.h>
 
-enum { MAX_SIDE = 8192, CHANNELS = 4 };
+enum { MAX_SIDE = 4096, CHANNELS = 4 };
 
 static const size_t MAX_FILE = (size_t)1 << 28;
 

@@ -67,6 +67,12 @@ ek_node *ek_graph_redundant_by(ek_graph *graph, const ek_node *node)
     return NULL;
 }
 
+int ek_graph_logits(const ek_graph *graph)
+{
+    const ek_node *last = &graph->node[graph->count - 1];
+    return last->op == ek_op_find("softmax") ? last->input[0] : last->id;
+}
+
 ek_status ek_graph_build(ek_graph *graph, const char *origin)
 {
     int64_t parameters = 0;

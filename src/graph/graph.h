@@ -40,6 +40,9 @@ void ek_graph_init(ek_graph *graph, ek_init init, uint64_t seed);
 /* The batchnorm that makes node's bias redundant; NULL: none. */
 ek_node *ek_graph_redundant_by(ek_graph *graph, const ek_node *node);
 
+/* The node whose values are the logits: the last, or the one before a softmax at the end. */
+int ek_graph_logits(const ek_graph *graph);
+
 /* Index of a shipped net by name, -1 if none. Nets: nets/NAME.net, built in. */
 int ek_shipped_net_find(const char *name);
 

@@ -190,6 +190,7 @@ ek_status ek_net_prepare(ek_net *net, int64_t samples, bool training)
 
 float *ek_net_input(ek_net *net) { return net->plan->value[0]; }
 const float *ek_net_output(ek_net *net) { return net->plan->value[net->graph.count - 1]; }
+const float *ek_net_logits(ek_net *net) { return net->plan->value[ek_graph_logits(&net->graph)]; }
 float *ek_net_output_grad(ek_net *net) { return net->plan->grad[net->graph.count - 1]; }
 
 ek_pixels ek_net_pixels(const ek_net *net)

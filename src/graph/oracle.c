@@ -115,8 +115,9 @@ void ek_oracle_forward(ek_oracle *o, ek_net *net)
         ek_ref ref = ref_of(o, net, i);
         node->op->reference_forward(&ref, node, x, o->value[i]);
     }
-    int last = graph->count - 1;
+    int last = graph->count - 1, logits = ek_graph_logits(graph);
     from_plain(graph->node[last].out, n, o->value[last], net->plan->value[last]);
+    if (logits != last) from_plain(graph->node[logits].out, n, o->value[logits], net->plan->value[logits]);
 }
 
 void ek_oracle_backward(ek_oracle *o, ek_net *net)
@@ -131,6 +132,7 @@ void ek_oracle_backward(ek_oracle *o, ek_net *net)
             if (o->param_grad[i][p]) memset(o->param_grad[i][p], 0, (size_t)node->param[p].count * sizeof(double));
         }
     }
+    if (!net->plan->grad[last]) return; /* nothing in the net is trained */
     to_plain(graph->node[last].out, n, net->plan->grad[last], o->grad[last]);
     for (int i = last; i > 0; i--) {
         ek_node *node = &graph->node[i];

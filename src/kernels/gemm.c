@@ -7,9 +7,13 @@
  * packing is a small part of the work. */
 enum { TILE_ROWS = 96, TILE_COLUMNS = 64 };
 
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* For the deepest block that any product of depth k or less has: equal blocks make gemm_depth fall where k
+ * passes a multiple of GEMM_DEPTH, and one scratch serves products of several depths. */
 size_t ek_gemm_scratch(int64_t k, int64_t rows, int64_t columns)
 {
-    return (size_t)gemm_depth(k) *
+    return (size_t)least(k, GEMM_DEPTH) *
            (size_t)(gemm_round_up(rows, GEMM_PANEL_ROWS) + gemm_round_up(columns, GEMM_PANEL_COLUMNS));
 }
 
@@ -29,8 +33,6 @@ typedef struct gemm_job {
     size_t scratch_each;
     int64_t rows, columns, tiles_across;
 } gemm_job;
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static void run_tile(void *argument, int64_t piece, int thread)
 {

@@ -146,7 +146,7 @@ typedef struct ek_gemm {
 size_t ek_conv_scratch(const ek_conv *g);        /* floats, the most that any of the three passes needs */
 size_t ek_conv_packed_forward(const ek_conv *g); /* floats */
 size_t ek_conv_packed_backward(const ek_conv *g);
-size_t ek_gemm_scratch(int64_t k, int64_t rows, int64_t columns);
+size_t ek_gemm_scratch(int64_t k, int64_t rows, int64_t columns); /* enough for smaller k too */
 
 /* C = op(A) op(B), cut into tiles by m and n alone and run on the pool. `scratch` holds, for each thread,
  * ek_gemm_thread_scratch(k) floats. */

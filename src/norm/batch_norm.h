@@ -36,7 +36,8 @@ void ek_norm_backward(ek_context *context, ek_norm_view view, bool batch_statist
 EK_MUST_CHECK ek_status ek_batch_norm_check_options(const ek_batch_norm_options *options);
 
 /* --- The oracle, in double, slow and obvious, on plain [n, c, s]. Results as in evenkeel.h; any pointer
- * to an output may be NULL. mean and var are outputs of forward and inputs of the others. */
+ * to an output may be NULL. mean and var are outputs of the statistics and inputs of the others. Gradients
+ * are added to what their arrays hold: a value may have several readers. */
 void ek_batch_norm_reference_statistics(ek_ncs shape, const double *x, double *mean, double *var);
 void ek_batch_norm_reference_forward(ek_ncs shape, double eps, const double *x, const double *mean, const double *var, const double *gamma, const double *beta, double *y);
 void ek_batch_norm_reference_backward(ek_ncs shape, double eps, bool batch_statistics, const double *x, const double *dy, const double *mean, const double *var, const double *gamma, double *dx, double *dgamma, double *dbeta);

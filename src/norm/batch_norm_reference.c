@@ -56,9 +56,9 @@ void ek_batch_norm_reference_backward(ek_ncs shape, double eps, bool batch_stati
                 double xhat = (x[i] - mean[c]) * inv_std;
                 /* What moving x[i] does through the mean and through the variance. */
                 double through = batch_statistics ? sum_g / m + xhat * sum_gxhat / m : 0;
-                dx[i] = (gamma ? gamma[c] : 1) * inv_std * (dy[i] - through);
+                dx[i] += (gamma ? gamma[c] : 1) * inv_std * (dy[i] - through);
             }
-        if (dgamma) dgamma[c] = sum_gxhat;
-        if (dbeta) dbeta[c] = sum_g;
+        if (dgamma) dgamma[c] += sum_gxhat;
+        if (dbeta) dbeta[c] += sum_g;
     }
 }

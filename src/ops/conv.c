@@ -124,17 +124,10 @@ static void forward_piece(void *argument, int64_t block, int thread)
                              ek_scratch(w->pass, thread));
 }
 
-/* The bias, unless there is none or a BN cancels it. */
-static ek_param *live_bias(ek_node *node)
-{
-    ek_param *bias = ek_node_param(node, EK_ROLE_BIAS);
-    return bias && !bias->redundant ? bias : NULL;
-}
-
 static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
 {
     work w = make_work(pass, node);
-    ek_param *bias = live_bias(node);
+    ek_param *bias = ek_node_live_bias(node);
     w.x = x[0];
     w.y = y;
     w.bias = bias ? bias->data : NULL;
@@ -174,7 +167,7 @@ static void backward(const ek_pass *pass, ek_node *node, const float *const x[],
 {
     (void)y;
     work w = make_work(pass, node);
-    ek_param *bias = live_bias(node);
+    ek_param *bias = ek_node_live_bias(node);
     w.x = x[0];
     w.dy = dy;
     w.dx = dx[0];

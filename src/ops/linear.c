@@ -36,18 +36,12 @@ static size_t scratch(const ek_node *node, int64_t samples)
     return ek_gemm_thread_scratch(longest > samples ? longest : samples);
 }
 
-static ek_param *live_bias(ek_node *node)
-{
-    ek_param *bias = ek_node_param(node, EK_ROLE_BIAS);
-    return bias && !bias->redundant ? bias : NULL;
-}
-
 static void multiply(const ek_pass *pass, const ek_gemm *g) { ek_gemm_run(pass->context->kernels, pass->context->pool, g, pass->scratch); }
 
 static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
 {
     int64_t in = node->in[0].dim[0], out = node->out.dim[0];
-    ek_param *bias = live_bias(node);
+    ek_param *bias = ek_node_live_bias(node);
     multiply(pass, &(ek_gemm){.m = pass->n, .n = out, .k = in, .a = x[0], .a_row = in, .a_col = 1, .b = node->param[0].data,
                               .b_row = 1, .b_col = in, .bias = bias ? bias->data : NULL, .c = y, .ldc = out});
 }
@@ -61,7 +55,7 @@ static void backward(const ek_pass *pass, ek_node *node, const float *const x[],
     if (dx[0])
         multiply(pass, &(ek_gemm){.m = pass->n, .n = in, .k = out, .a = dy, .a_row = out, .a_col = 1, .b = node->param[0].data,
                                   .b_row = in, .b_col = 1, .c = dx[0], .ldc = in});
-    ek_param *bias = live_bias(node);
+    ek_param *bias = ek_node_live_bias(node);
     if (!bias) return;
     memcpy(bias->grad, dy, (size_t)out * sizeof *dy);
     for (int64_t n = 1; n < pass->n; n++) pass->context->kernels->add(out, bias->grad, dy + n * out, bias->grad);

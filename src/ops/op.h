@@ -151,6 +151,8 @@ static inline bool ek_attr_bool(const ek_node *node, int index) { return node->a
 ek_param *ek_node_add_param(ek_node *node, ek_role role, const char *suffix, ek_shape shape);
 /* The node's parameter of a role; NULL when it has none. */
 ek_param *ek_node_param(ek_node *node, ek_role role);
+/* Its bias, unless it has none or a BN cancels it. */
+ek_param *ek_node_live_bias(ek_node *node);
 
 /* For passes over nodes: batchnorm's conventions, and whether it cancels a constant added to its input. */
 ek_batch_norm_options ek_batchnorm_options(const ek_node *node);

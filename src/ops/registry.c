@@ -44,3 +44,9 @@ ek_param *ek_node_param(ek_node *node, ek_role role)
     }
     return NULL;
 }
+
+ek_param *ek_node_live_bias(ek_node *node)
+{
+    ek_param *bias = ek_node_param(node, EK_ROLE_BIAS);
+    return bias && !bias->redundant ? bias : NULL;
+}

@@ -60,7 +60,7 @@ double ek_loss_sum(ek_loss *loss, ek_net *net, int64_t n, const int32_t *labels,
         .loss = loss,
         .n = n,
         .classes = ek_shape_count(ek_net_output_shape(net)),
-        .logits = ek_net_output(net),
+        .logits = ek_net_logits(net),
         .dlogits = gradient ? ek_net_output_grad(net) : NULL,
         .labels = labels,
     };

@@ -207,15 +207,14 @@ bool ek_optimizer_update(ek_net *net, ek_optimizer_state *state, double lr)
         .first = state->step == 1,
     };
     u.adam = (ek_adam_step){
-        .lr = (float)lr,
-        .beta1 = (float)o->beta1,
-        .beta2 = (float)o->beta2,
-        .eps = (float)o->eps,
-        .weight_decay = (float)o->weight_decay,
-        .grad_scale = (float)scale,
-        /* Of the betas that the kernel has, which are rounded: 1 - 0.999 would be off by 1e-5. */
-        .correction1 = (float)(1 - pow((float)o->beta1, t)),
-        .correction2_sqrt = (float)sqrt(1 - pow((float)o->beta2, t)),
+        .lr = lr,
+        .beta1 = o->beta1,
+        .beta2 = o->beta2,
+        .eps = o->eps,
+        .weight_decay = o->weight_decay,
+        .grad_scale = scale,
+        .correction1 = 1 - pow(o->beta1, t),
+        .correction2_sqrt = sqrt(1 - pow(o->beta2, t)),
         .decoupled = o->kind == EK_OPTIMIZER_ADAMW,
     };
     ek_pool_run(net->context->pool, state->chunks, update_chunk, &u);

@@ -41,9 +41,6 @@ static ek_status check_options(const ek_train_options *o)
     if (o->epochs < 1 || o->epochs > MAX_EPOCHS)
         return ek_fail(EK_E_ARGUMENT, "epochs must be 1 to %d, not %lld", MAX_EPOCHS, (long long)o->epochs);
     if (o->batch < 1) return ek_fail(EK_E_ARGUMENT, "batch must be 1 or more, not %lld", (long long)o->batch);
-    if (!(o->valid_fraction >= 0 && o->valid_fraction < 1))
-        return ek_fail(EK_E_ARGUMENT, "the share held out for validation must be from 0 to below 1, not %g",
-                       o->valid_fraction);
     EK_TRY(ek_optimizer_check(&o->optimizer));
     EK_TRY(ek_schedule_check(o));
     if (o->checkpoint_steps < 0)
@@ -82,9 +79,6 @@ static ek_status prepare(training *t)
     EK_TRY(ek_split_indices(t->data->count, o->valid_fraction, o->seed, &t->train_index, &t->run.train_count,
                             &t->valid_index, &t->valid_count));
     t->run.data_count = t->data->count;
-    if (o->valid_fraction > 0 && (t->valid_count < 1 || t->run.train_count < 1))
-        return ek_fail(EK_E_ARGUMENT, "%lld samples cannot be split for training and validation by %g",
-                       (long long)t->data->count, o->valid_fraction);
     t->run.steps_per_epoch = ek_batch_count(t->run.train_count, o->batch, o->drop_last);
     if (t->run.steps_per_epoch < 1)
         return ek_fail(EK_E_ARGUMENT,

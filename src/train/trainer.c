@@ -16,6 +16,8 @@ ek_status ek_trainer_create(ek_net *net, const ek_optimizer_options *options, ui
             "training needs a net whose output is one number a class, this one's is %s; end it with "
             "flatten and linear",
             ek_shape_text(output, text));
+    if (ek_graph_logits(&net->graph) != net->graph.count - 1)
+        return ek_fail(EK_E_ARGUMENT, "training takes the cross-entropy of logits, and this net ends in softmax: leave that line out");
     ek_trainer *trainer;
     EK_TRY(EK_NEW(trainer, 1));
     ek_status status = EK_OK;

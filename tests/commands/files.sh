@@ -6,7 +6,6 @@ train=(train small.net --data synthetic:20 --epochs 1)
 # Known before training: no header is printed, nothing is left.
 mkdir folder
 touch file
-: >before
 for option in --out --checkpoint --log; do
     for path in nowhere/x folder file/x; do
         kept=(--out kept.safetensors)
@@ -28,7 +27,8 @@ exits 0 eval m.safetensors --data synthetic:20
 # Training that fails leaves model and log as they were, and nothing beside them.
 cp m.safetensors before.safetensors
 echo "kept" >run.jsonl
-ls -A >names
+names() { ls -A | grep -v '^names'; }
+names >names
 for data in synthetic:21 nowhere.csv; do
     exits 1 train small.net --data "$data" --out m.safetensors --log run.jsonl
     silent out
@@ -36,7 +36,7 @@ for data in synthetic:21 nowhere.csv; do
     [ "$(cat run.jsonl)" = kept ] || fail "the log of an earlier run is gone"
     exits 1 train small.net --data "$data" --out n.safetensors --log n.jsonl
 done
-ls -A >names.after
+names >names.after
 same names names.after
 
 # So does a disk that is full when the model is saved: here, no file may grow beyond 1 KiB.
@@ -48,7 +48,7 @@ command="train with a full disk"
 ) && fail "a model that could not be saved went unnoticed"
 says err "evenkeel: cannot write"
 same m.safetensors before.safetensors
-ls -A >names.after
+names >names.after
 same names names.after
 
 # A reader that goes away does not take the training with it.

@@ -27,6 +27,10 @@ same b.safetensors c.safetensors
 exits 0 "${train[@]}" --out e.safetensors --seed 2
 cmp -s c.safetensors e.safetensors && fail "seeds 1 and 2 gave the same model"
 
+exits 0 "${train[@]}" --out order1.safetensors --init c.safetensors
+exits 0 "${train[@]}" --out order2.safetensors --init c.safetensors --seed 2
+cmp -s order1.safetensors order2.safetensors && fail "seeds 1 and 2 took the data in the same order"
+
 # Every option reaches the training.
 for more in "--optimizer adam" "--optimizer adamw --weight-decay 0.1" "--lr 0.05" "--momentum 0.9" \
     "--momentum 0.9 --nesterov" "--weight-decay 0.1" "--weight-decay 0.1 --no-decay-norm" "--schedule cosine" \
@@ -63,8 +67,17 @@ exits 0 predict c.safetensors x.npy --index 1 --top 1 --json
 says out '"items":[{"item":1,"top":[{"class":'
 exits 0 predict c.safetensors x.npy --top 99
 [ "$(wc -l <out)" = 21 ] || fail "there are not ten classes for each of two items"
+awk 'NR > 1 { sum += $(NF - 1) } END { exit !(sum > 1.99 && sum < 2.01) }' out || fail "probabilities do not sum to 1"
 exits 1 predict c.safetensors x.npy --index 2
 says err "x.npy has 2 items, counted from 0: there is no item 2"
+
+# Where the net ends in softmax, its outputs are the probabilities.
+{ small_net; echo softmax; } >softmax.net
+exits 0 run softmax.net --input x.npy --output p.npy
+exits 0 predict softmax.net x.npy --index 0 --top 10
+awk 'NR > 1 { print $NF, $(NF - 1) }' out | sort -n | cut -d ' ' -f 2 >predicted
+od -A n -t f4 -w4 -v -j 128 -N 40 p.npy | awk '{ printf "%.4f\n", $1 }' >outputs
+same predicted outputs
 
 exits 0 run c.safetensors --input x.npy --output y.npy
 says out "y.npy: 2x10, eval mode"

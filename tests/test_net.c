@@ -1,0 +1,167 @@
+/* Whole nets, by lanes against the oracle: branches and joins, batches of every size up to the plan's, and plans
+ * that are made anew between steps. */
+#include "testing.h"
+
+#include "core/memory.h"
+#include "core/random.h"
+#include "graph/net.h"
+#include "kernels/kernels.h"
+
+#include <math.h>
+
+enum { CLASSES = 3, LARGEST = 35 };
+
+/* A run of steps; the plan grows and its batches shrink. */
+static const int batches[] = {17, 3, LARGEST, 16, 2, 33};
+
+static const char *const nets[] = {
+    /* BNs that read what others read too, in maps and in rows */
+    "input 2x6x5\nc: conv 5 kernel=3 padding=1\nb: batchnorm\nrelu\nconv 5 kernel=3 padding=1\nbatchnorm\nadd c\nsilu\n"
+    "globalavgpool\nflatten\nl: linear 7\nbatchnorm\nadd l\ntanh\nlinear 3\n",
+    /* one value read three times, and twice by one layer */
+    "input 3x5x4\na: conv 4 kernel=2\nb: sigmoid\nc: tanh from=a\nd: silu from=a\nadd b\nadd c\ne: leakyrelu\nadd e\n"
+    "maxpool 2 stride=1\nflatten\nlinear 3\n",
+    /* what is not trained reads what is not, and joins what is */
+    "i: input 2x4x4\nbatchnorm scale=false shift=false\ns: add i\nc: conv 2 kernel=1\nadd s\nflatten\nlinear 3\n",
+    /* strides that leave borders unread, groups, frozen and untracked BN, dropout in both layouts */
+    "input 4x9x8\nconv 6 kernel=2x3 stride=3x2 groups=2\nbatchnorm frozen=true\ndropout 0.2\navgpool 2 stride=2\nflatten\n"
+    "dropout 0.3\nlinear 9 bias=false\nbatchnorm track=false\nlinear 3\n",
+    /* nothing is trained */
+    "input 3\ntanh\n",
+    "input 3\n",
+};
+enum { NETS = sizeof nets / sizeof *nets };
+
+static ek_context *context_of(const char *isa, int threads)
+{
+    ek_context *context;
+    ek_context_options options = {.threads = threads, .isa = isa};
+    assert_ok(ek_context_create(&options, &context));
+    return context;
+}
+
+/* Gammas, betas and running statistics that differ from what they begin with. */
+static void unsettle(ek_net *net)
+{
+    ek_random random = ek_random_start(3, EK_STREAM_TEST, 0);
+    for (int i = 0; i < ek_net_tensor_count(net); i++) {
+        ek_tensor t = ek_net_tensor(net, i);
+        if (t.role == EK_ROLE_WEIGHT || t.role == EK_ROLE_BIAS || t.counter) continue;
+        for (int64_t k = 0; k < ek_shape_count(t.shape); k++) t.data[k] += (float)(0.5 * ek_random_uniform(&random));
+    }
+}
+
+static void check_close(const char *net, const char *what, const float *want, const float *got, int64_t count)
+{
+    double largest = 0;
+    for (int64_t i = 0; i < count; i++) largest = fmax(largest, fabs((double)want[i]));
+    for (int64_t i = 0; i < count; i++) {
+        if (!(fabs((double)want[i] - got[i]) <= 2e-4 * largest + 1e-5))
+            fail_msg("%s%s[%d] is %.9g, the oracle gives %.9g", net, what, (int)i, (double)got[i], (double)want[i]);
+    }
+}
+
+static void check_tensors(const char *text, const ek_net *oracle, const ek_net *lanes)
+{
+    for (int i = 0; i < ek_net_tensor_count(oracle); i++) {
+        ek_tensor want = ek_net_tensor(oracle, i), got = ek_net_tensor(lanes, i);
+        if (want.counter) {
+            assert_int_equal(*want.counter, *got.counter);
+            continue;
+        }
+        int64_t count = ek_shape_count(want.shape);
+        check_close(text, want.name, want.data, got.data, count);
+        if (want.grad) check_close(text, want.name, want.grad, got.grad, count);
+    }
+}
+
+typedef struct side {
+    ek_net *net;
+    ek_trainer *trainer;
+    float y[LARGEST * CLASSES];
+} side;
+
+static void begin(side *s, ek_context *context, const char *text)
+{
+    ek_optimizer_options options = ek_optimizer_options_default(EK_OPTIMIZER_SGD);
+    options.lr = 0.05;
+    assert_ok(ek_net_create(context, text, NULL, &s->net));
+    unsettle(s->net);
+    assert_ok(ek_trainer_create(s->net, &options, 5, &s->trainer));
+}
+
+static void end(side *s)
+{
+    ek_trainer_destroy(s->trainer);
+    ek_net_destroy(s->net);
+}
+
+static void check_net(const char *text, ek_context *reference, ek_context *context)
+{
+    side oracle, lanes;
+    begin(&oracle, reference, text);
+    begin(&lanes, context, text);
+    int64_t item = ek_shape_count(ek_net_input_shape(lanes.net));
+    float *x = ek_calloc((size_t)(LARGEST * item), sizeof *x);
+    assert_non_null(x);
+    ek_random random = ek_random_start(9, EK_STREAM_TEST, 0);
+    int32_t labels[LARGEST];
+    for (size_t b = 0; b < sizeof batches / sizeof *batches; b++) {
+        int n = batches[b];
+        for (int64_t i = 0; i < n * item; i++) x[i] = (float)ek_random_normal(&random);
+        for (int i = 0; i < n; i++) labels[i] = (int32_t)ek_random_below(&random, CLASSES);
+        ek_step_result want, got;
+        assert_ok(ek_trainer_step(oracle.trainer, n, x, labels, &want));
+        assert_ok(ek_trainer_step(lanes.trainer, n, x, labels, &got));
+        assert_false(want.skipped || got.skipped);
+        assert_float_equal(want.loss, got.loss, 1e-4);
+        check_tensors(text, oracle.net, lanes.net);
+        ek_mode mode = b % 2 ? EK_MODE_TRAINING : EK_MODE_INFERENCE;
+        assert_ok(ek_net_forward(oracle.net, mode, n, x, oracle.y));
+        assert_ok(ek_net_forward(lanes.net, mode, n, x, lanes.y));
+        check_close(text, "output", oracle.y, lanes.y, (int64_t)n * CLASSES);
+    }
+    ek_free(x);
+    end(&oracle);
+    end(&lanes);
+}
+
+static void training_by_lanes_follows_the_oracle(void **state)
+{
+    (void)state;
+    ek_context *reference = context_of("reference", 1), *context = context_of(NULL, 2);
+    for (int i = 0; i < NETS; i++) check_net(nets[i], reference, context);
+    ek_context_destroy(context);
+    ek_context_destroy(reference);
+}
+
+/* Products of one linear layer sum over its inputs, its outputs and the samples, by turns. Their scratch memory is
+ * shared, and what a smaller sum packs at a time may be more: 300 at once, but 400 as 200 and 200. */
+static void one_scratch_serves_sums_of_every_length(void **state)
+{
+    (void)state;
+    for (int64_t k = 1; k < 1000; k++) {
+        if (ek_gemm_thread_scratch(k) < ek_gemm_thread_scratch(k - 1)) fail_msg("a sum of %d needs more scratch than one of %d", (int)k - 1, (int)k);
+    }
+    enum { N = 96, IN = 400 };
+    ek_context *context = context_of(NULL, 1);
+    side s;
+    begin(&s, context, "input 400\nlinear 400\nrelu\nlinear 300\n");
+    float *x = ek_calloc(N * IN, sizeof *x);
+    assert_non_null(x);
+    int32_t labels[N] = {0};
+    ek_step_result result;
+    assert_ok(ek_trainer_step(s.trainer, N, x, labels, &result)); /* what it writes outside, the sanitizer sees */
+    ek_free(x);
+    end(&s);
+    ek_context_destroy(context);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(training_by_lanes_follows_the_oracle),
+        cmocka_unit_test(one_scratch_serves_sums_of_every_length),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
