@@ -743,7 +743,7 @@ static void cross_entropy_and_softmax_match(void **state)
                     check(k, "loss", i, loss[i], log(sum) + max - row[label[i]], 1e-6 * (1 + loss[i]));
                     for (int64_t j = 0; j < wide; j++) {
                         double want = exp(row[j] - max) / sum;
-                        check(k, "softmax", i * wide + j, p[i * wide + j], want, 1e-6 * want + 1e-6 * size * want + 1e-45);
+                        check(k, "softmax", i * wide + j, p[i * wide + j], want, 1e-6 * want + 1e-6 * size * want + 3e-45);
                         check(k, "dlogits", i * wide + j, dx[i * wide + j], 0.25 * (want - (j == label[i])), 1e-6);
                     }
                 }
@@ -805,6 +805,7 @@ static void check_adam(const ek_kernels *k, int64_t count, bool decoupled, doubl
             v_ref[i] = s.beta2 * v_ref[i] + (1 - s.beta2) * g * g;
             w_ref[i] -= s.lr / s.correction1 * m_ref[i] / (sqrt(v_ref[i]) / s.correction2_sqrt + s.eps);
             check(k, "adam", i, w[i], w_ref[i], 5e-7);
+            check(k, "exp_avg_sq", i, v[i], v_ref[i], 1e-6 * v_ref[i]);
         }
     }
 }
