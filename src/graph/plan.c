@@ -11,10 +11,14 @@ typedef struct walk {
     size_t floats;
 } walk;
 
+/* Far beyond any memory: where counting stops, so that no number of layers makes it wrap around. */
+#define MOST_FLOATS ((size_t)1 << 50)
+
 static float *take(walk *w, size_t floats)
 {
     float *place = w->at ? w->at + w->floats : NULL;
     w->floats += align(floats);
+    if (w->floats > MOST_FLOATS) w->floats = MOST_FLOATS;
     return place;
 }
 
