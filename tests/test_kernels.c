@@ -544,12 +544,13 @@ static void slab_passes_match_the_formulas(void **state)
             double got[2];
             k->slab_backward_sums(s->rows, s->length, s->stride, x, g, mean, &got[0], &got[1]);
             for (int i = 0; i < 2; i++) check(k, "slab sum", i, got[i], sums.sum[i], 3e-7 * sums.magnitude[i]);
-            k->slab_apply(s->rows, s->length, s->stride, x, mean, a, b, y);
+            k->slab_apply(s->rows, s->length, s->stride, s->live, x, mean, a, b, y);
             k->slab_backward_apply(s->rows, s->length, s->stride, s->live, x, g, mean, a, b, c, dx);
             for (int64_t i = 0; i < count; i++) {
-                bool inside = i % s->stride < s->length;
-                double centred = (double)x[i] - mean, d = slab_alive(s, i % s->stride) ? a * (double)g[i] + b * centred + c : 0;
-                check(k, "slab y", i, y[i], inside ? centred * a + b : untouched[i], inside ? 1e-6 : 0);
+                bool inside = i % s->stride < s->length, alive = slab_alive(s, i % s->stride);
+                double centred = (double)x[i] - mean;
+                double v = alive ? centred * a + b : 0, d = alive ? a * (double)g[i] + b * centred + c : 0;
+                check(k, "slab y", i, y[i], inside ? v : untouched[i], inside ? 1e-6 : 0);
                 check(k, "slab dx", i, dx[i], inside ? d : untouched[i], inside ? 1e-6 : 0);
             }
         }

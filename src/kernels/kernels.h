@@ -97,8 +97,9 @@ typedef struct ek_kernels {
      * the slab is made of lane rows and only the first `live` lanes of each EK_LANES count (length is then
      * a multiple of EK_LANES). */
     void (*slab_moments)(int64_t rows, int64_t length, int64_t stride, int live, const float *x, ek_moments *out);
-    /* y = (x - mean)*a + b */
-    void (*slab_apply)(int64_t rows, int64_t length, int64_t stride, const float *x, float mean, float a, float b, float *y);
+    /* y = (x - mean)*a + b in live lanes, 0 in dead ones: theirs would grow from layer to layer, where the live
+     * ones' deviation is small. */
+    void (*slab_apply)(int64_t rows, int64_t length, int64_t stride, int live, const float *x, float mean, float a, float b, float *y);
     /* *sum_g = sum(g), *sum_gx = sum(g*(x - mean)), in double; dead lanes have g = 0. */
     void (*slab_backward_sums)(int64_t rows, int64_t length, int64_t stride, const float *x, const float *g, float mean, double *sum_g, double *sum_gx);
     /* dx = a*g + b*(x - mean) + c in live lanes, 0 in dead ones. */

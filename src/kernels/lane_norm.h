@@ -72,12 +72,13 @@ static void slab_moments(int64_t rows, int64_t length, int64_t stride, int live,
     *out = all;
 }
 
-static void slab_apply(int64_t rows, int64_t length, int64_t stride, const float *x, float mean, float a, float b, float *y)
+static void slab_apply(int64_t rows, int64_t length, int64_t stride, int live, const float *x, float mean, float a, float b, float *y)
 {
     for (int64_t r = 0; r < rows; r++, x += stride, y += stride)
         for (int64_t i = 0; i < length; i += VL) {
             int n = at_most_vl(length - i);
-            store_n(y + i, (load_n(x + i, n) - mean) * a + b, n);
+            vf v = (load_n(x + i, n) - mean) * a + b;
+            store_n(y + i, keep(first_lanes(live - (int)(i % EK_LANES)), v), n);
         }
 }
 

@@ -233,8 +233,8 @@ static void apply_piece(void *argument, int64_t index, int thread)
         return;
     }
     for (; ch < p.channel_end; ch++, at += pass->cut.length)
-        pass->kernels->slab_apply(p.rows, p.length, p.stride, pass->x + at, k.mean[ch], k.a[ch], k.b[ch],
-                                  pass->out + at);
+        pass->kernels->slab_apply(p.rows, p.length, p.stride, p.live, pass->x + at, k.mean[ch], k.a[ch],
+                                  k.b[ch], pass->out + at);
 }
 
 /* The mean is taken off first, in floats close to it, where the difference is exact; what the float mean
