@@ -27,9 +27,6 @@ NETS = {  # class, input, learning rate
 }
 OUTPUTS = 1e-5  # of logits, relative above 1
 LOSSES = 1e-4   # relative
-# Twenty layers of BN and ReLU make rounding grow some tenfold a step: after four steps PyTorch's float32 is 3e-4 from
-# its own float64. So resnet20 is compared for as long as that tells right from wrong.
-STEPS = {"resnet20": 2}
 SAMPLES, BATCH = 150, 40  # neither full lane blocks nor a full last batch
 
 
@@ -98,7 +95,6 @@ class Exchange:
         got = [event["loss"] for event in events if event["event"] == "step"]
         wanted = self.train(model)
         assert len(got) == len(wanted), (len(got), len(wanted))
-        got, wanted = (losses[:STEPS.get(self.net)] for losses in (got, wanted))
         self.report("made there, trained on here, losses", got, wanted, np.abs(wanted), LOSSES)
 
     def train(self, model):
