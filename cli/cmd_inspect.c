@@ -59,6 +59,15 @@ static bool is_wanted(const settings *s, const ek_layer_info *layer)
     return s->layer ? strcmp(layer->label, s->layer) == 0 : strcmp(layer->op, "batchnorm") == 0;
 }
 
+/* The first tensor of a layer, looked for from the tensor `from` of this layer or one before on: a search
+ * from the beginning for each would take hours for a net of thousands. */
+static int first_tensor(const ek_net *net, int layer, int from)
+{
+    int owner;
+    while ((owner = ek_net_tensor(net, from).layer) >= 0 && owner < layer) from++;
+    return from;
+}
+
 /* --- JSON */
 
 static json_t *tensor_json(const ek_tensor *tensor)
@@ -82,14 +91,15 @@ static json_t *tensor_json(const ek_tensor *tensor)
 static int print_json(const settings *s, const ek_net *net)
 {
     json_t *answer = json_object(), *layers = json_array();
+    int first = 0;
     for (int i = 0; i < ek_net_layer_count(net); i++) {
         ek_layer_info layer = ek_net_layer(net, i);
         if (!is_wanted(s, &layer)) continue;
         json_t *object = json_object(), *tensors = json_array();
-        for (int t = 0; t < ek_net_tensor_count(net); t++) {
-            ek_tensor tensor = ek_net_tensor(net, t);
-            if (tensor.layer == i) json_array_append_new(tensors, tensor_json(&tensor));
-        }
+        ek_tensor tensor;
+        first = first_tensor(net, i, first);
+        for (int t = first; (tensor = ek_net_tensor(net, t)).layer == i; t++)
+            json_array_append_new(tensors, tensor_json(&tensor));
         json_object_set_new(object, "label", json_string(layer.label));
         json_object_set_new(object, "op", json_string(layer.op));
         json_object_set_new(object, "options", json_string(layer.options));
@@ -120,32 +130,33 @@ static void print_tensor(const ek_tensor *tensor, bool all)
     print_values(tensor, r.count, all);
 }
 
-static void print_layer(const settings *s, const ek_net *net, int index, const ek_layer_info *layer)
+/* `tensors`: the index of its first. */
+static void print_layer(const settings *s, const ek_net *net, int index, const ek_layer_info *layer, int tensors)
 {
     char shape[CLI_TEXT_SIZE];
+    ek_tensor tensor;
     printf("%s  %s%s%s, output %s", layer->label, layer->op, layer->options[0] ? " " : "", layer->options,
            cli_shape(shape, layer->output));
-    for (int t = 0; t < ek_net_tensor_count(net); t++) {
-        ek_tensor tensor = ek_net_tensor(net, t);
-        if (tensor.layer == index && tensor.counter)
-            printf(", %lld batches tracked", (long long)*tensor.counter);
+    for (int t = tensors; (tensor = ek_net_tensor(net, t)).layer == index; t++) {
+        if (tensor.counter) printf(", %lld batches tracked", (long long)*tensor.counter);
     }
     putchar('\n');
-    for (int t = 0; t < ek_net_tensor_count(net); t++) {
-        ek_tensor tensor = ek_net_tensor(net, t);
-        if (tensor.layer == index && tensor.data) print_tensor(&tensor, s->all);
+    for (int t = tensors; (tensor = ek_net_tensor(net, t)).layer == index; t++) {
+        if (tensor.data) print_tensor(&tensor, s->all);
     }
 }
 
 static void print(const settings *s, const ek_net *net)
 {
     bool first = true;
+    int tensors = 0;
     for (int i = 0; i < ek_net_layer_count(net); i++) {
         ek_layer_info layer = ek_net_layer(net, i);
         if (!is_wanted(s, &layer)) continue;
         if (!first) putchar('\n');
         first = false;
-        print_layer(s, net, i, &layer);
+        tensors = first_tensor(net, i, tensors);
+        print_layer(s, net, i, &layer, tensors);
     }
     if (first) printf("%s has no batch normalization\n", s->model);
 }

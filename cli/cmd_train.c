@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 typedef struct settings {
     const char *net, *data, *out, *init, *log, *checkpoint, *resume;
@@ -98,6 +99,15 @@ static settings default_settings(void)
     };
 }
 
+/* Two names of one file, or one name that no file has yet. */
+static bool same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    if (!a || !b) return false;
+    if (strcmp(a, b) == 0) return true;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 /* What single options cannot say: which of them go together. */
 static bool check(const settings *s, int *code)
 {
@@ -114,10 +124,10 @@ static bool check(const settings *s, int *code)
         wrong = "--step-epochs and --lr-decay belong to --schedule step";
     } else if (s->checkpoint_steps && !s->checkpoint) {
         wrong = "--checkpoint-steps needs --checkpoint FILE";
-    } else if (s->out && s->checkpoint && strcmp(s->out, s->checkpoint) == 0) {
+    } else if (same_file(s->out, s->checkpoint)) {
         wrong = "--out and --checkpoint must be two files";
-    } else if (s->log && ((s->out && strcmp(s->log, s->out) == 0) ||
-                          (s->checkpoint && strcmp(s->log, s->checkpoint) == 0))) {
+    } else if (same_file(s->log, s->out) || same_file(s->log, s->checkpoint) ||
+               same_file(s->log, s->resume) || same_file(s->log, s->net) || same_file(s->log, s->init)) {
         wrong = "--log needs a file of its own";
     }
     if (wrong) cli_usage_error(&cli_train, "%s", wrong);

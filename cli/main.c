@@ -3,6 +3,7 @@
 #include "output.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 
 static const cli_command *const commands[] = {
@@ -78,6 +79,8 @@ static int run(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    /* A file that outgrows the limit for files is then an error, and leaves no part of itself behind. */
+    signal(SIGXFSZ, SIG_IGN);
     int code = run(argc, argv);
     /* An answer that did not arrive is a failure. */
     if ((fflush(stdout) != 0 || ferror(stdout)) && code == CLI_DONE)

@@ -265,10 +265,12 @@ EK_API EK_MUST_CHECK ek_status ek_net_init(ek_net *net, ek_init init, uint64_t s
 EK_API EK_MUST_CHECK ek_status ek_net_load_weights(ek_net *net, const char *path);
 
 /* Writes the model: parameters under their PyTorch names, the net text and the BN conventions in
- * __metadata__. Written beside the path, synced, then renamed: the file is whole or as before. */
+ * __metadata__. Written beside the path, synced, then renamed: the file is whole or as before.
+ * EK_E_NUMERIC  a parameter is not finite: the file would not open again */
 EK_API EK_MUST_CHECK ek_status ek_net_save(const ek_net *net, const char *path);
 
-/* Class names, for predict; kept in the model file. names may be NULL (count 0: none). */
+/* Class names, for predict; kept in the model file. UTF-8 without control characters (else EK_E_FORMAT).
+ * names may be NULL (count 0: none). */
 EK_API EK_MUST_CHECK ek_status ek_net_set_classes(ek_net *net, const char *const *names, int count);
 EK_API const char *ek_net_class(const ek_net *net, int index); /* NULL where unnamed */
 

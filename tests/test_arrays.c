@@ -173,6 +173,23 @@ static void gzip_bombs_stay_small(void **state)
     free(data);
 }
 
+/* A few kilobytes of packed line feeds, each of which would want a place in the list of lines. */
+static void packed_lines_are_limited(void **state)
+{
+    (void)state;
+    enum { LINES = 1 << 24, ROOM = 1 << 16 };
+    char *lines = malloc(LINES);
+    unsigned char *packed = malloc(ROOM);
+    assert_non_null(lines);
+    assert_non_null(packed);
+    memset(lines, '\n', LINES);
+    put(packed, gzip(lines, LINES, packed, ROOM));
+    ek_table table;
+    assert_fails(EK_E_FORMAT, "it has more than 16777216 lines", ek_csv_read(path, &table));
+    free(packed);
+    free(lines);
+}
+
 /* --- NPY */
 
 /* Version 1.0 with this dict, unpadded, and these data. */
@@ -613,6 +630,7 @@ int main(void)
         cmocka_unit_test(idx_is_refused),
         cmocka_unit_test(gzip_is_unpacked_and_checked),
         cmocka_unit_test(gzip_bombs_stay_small),
+        cmocka_unit_test(packed_lines_are_limited),
         cmocka_unit_test(npy_is_read_in_every_type),
         cmocka_unit_test(npy_fortran_order_becomes_c_order),
         cmocka_unit_test(npy_is_refused),

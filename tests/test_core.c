@@ -36,6 +36,9 @@ static void memory_refuses_overflow_and_fails_on_demand(void **state)
     assert_null(ek_calloc(SIZE_MAX / 2, 3));
     assert_non_null(strstr(ek_error(), "more than memory can hold"));
     assert_null(ek_calloc(SIZE_MAX / 4, 1));
+    /* More than the machine has, and less than its address space: refused, not promised. */
+    assert_null(ek_calloc((size_t)sysconf(_SC_PHYS_PAGES) + 1, (size_t)sysconf(_SC_PAGESIZE)));
+    assert_non_null(strstr(ek_error(), "more than memory can hold"));
     ek_memory_fail_after(2);
     void *first = ek_calloc(1, 1), *second = ek_calloc(1, 1), *third = ek_calloc(1, 1);
     ek_memory_fail_after(0);
@@ -191,6 +194,16 @@ static void files_are_replaced_whole_or_not(void **state)
     size_t size;
     assert_fails(EK_E_FORMAT, "at most 2", ek_file_read(path, 2, &data, &size));
     assert_fails(EK_E_IO, "folder", ek_file_read(folder, 10, &data, &size));
+    unsigned char begin[4];
+    assert_ok(ek_file_begin(path, sizeof begin, begin, &size));
+    assert_int_equal(size, 3);
+    assert_memory_equal(begin, "two", 3);
+    assert_fails(EK_E_NOT_FOUND, "cannot open", ek_file_begin("/no/such/file", 1, begin, &size));
+    unlink(path);
+    /* A pipe that nobody writes into is refused, not waited for. */
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_fails(EK_E_IO, "not a regular file", ek_file_read(path, 10, &data, &size));
+    assert_fails(EK_E_IO, "not a regular file", ek_file_begin(path, sizeof begin, begin, &size));
     unlink(path);
     unlink(link);
     assert_int_equal(rmdir(folder), 0); /* nothing was left beside */

@@ -238,7 +238,8 @@ static void test_refusals(void **state)
         {{{"c.weight", EK_F64, 4, {2, 3, 3, 2}, 0}}, EK_E_SHAPE, ": c.weight is [2,3,3,2] in the file, the net needs [2,3,3,3]"},
         {{{"g.bias", EK_F64, 2, {1, 2}, 0}}, EK_E_SHAPE, ": g.bias is [1,2] in the file, the net needs [2]"},
         {{{"n.num_batches_tracked", EK_I64, 1, {2}, 0}}, EK_E_SHAPE, ": n.num_batches_tracked is [2] in the file, the net needs []"},
-        {{{"n.num_batches_tracked", EK_I64, 0, {0}, -1}}, EK_E_NUMERIC, ": n.num_batches_tracked is -1, and a count is never negative"},
+        {{{"n.num_batches_tracked", EK_I64, 0, {0}, -1}}, EK_E_NUMERIC, ": n.num_batches_tracked is -1, which no count of batches can be"},
+        {{{"n.num_batches_tracked", EK_I64, 0, {0}, 9.2e18}}, EK_E_NUMERIC, ": n.num_batches_tracked is 92"},
         {{{"g.bias", EK_F64, 1, {2}, NAN}}, EK_E_NUMERIC, ": g.bias holds a value that is not finite, number 0"},
         {{{"n.running_mean", EK_F64, 1, {2}, INFINITY}}, EK_E_NUMERIC, ": n.running_mean holds a value that is not finite"},
         {{{"n.weight", EK_F64, 1, {2}, 1e300}}, EK_E_FORMAT, ": tensor 'n.weight': element 0 is 1e+300, too large"},
@@ -281,9 +282,10 @@ static void test_bad_metadata(void **state)
     } cases[] = {
         {"author", "x", "/tmp/m has no net text in it (it was written elsewhere): give the net and take the parameters with --init /tmp/m"},
         {"evenkeel.net", "input 3\nrelo", "/tmp/m, net text:2:1: there is no layer 'relo'; did you mean 'relu'?"},
-        {"evenkeel.net", "input 10000000\nlinear 200", "/tmp/m, net text has 2000000200 parameters, more than the file's"},
+        {"evenkeel.net", "input 10000000\nlinear 100", "/tmp/m, net text has 1000000100 parameters, more than the file's"},
         {"evenkeel.classes", "{\"a\":1}", "/tmp/m: its evenkeel.classes is not a JSON array of names"},
         {"evenkeel.classes", "[\"a\",1]", "/tmp/m: its evenkeel.classes is not a JSON array of names"},
+        {"evenkeel.classes", "[\"a\",\"\\u001b[31m\"]", "/tmp/m: the name of class 1 is not UTF-8 text without control characters"},
         {"evenkeel.classes", "[\"a\"", "/tmp/m: its evenkeel.classes is not a JSON array of names"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -302,16 +304,36 @@ static void test_bad_metadata(void **state)
     }
 }
 
-/* A class name that no JSON can hold is refused before anything is written. */
-static void test_class_name_not_utf8(void **state)
+/* A class name that no file can hold is refused when it is given, not after the training. */
+static void test_class_names_are_plain(void **state)
 {
     (void)state;
     ek_net *net = make_net();
+    const char *const bad[] = {"\xff", "caf\xe9", "\xc0\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82", "a\nb",
+                               "\x1b[31mred", "\x7f", "\xc2\x9b"};
+    const char *const good[] = {"", "caf\xc3\xa9", "\xe2\x82\xac \xf0\x9f\x99\x82"};
+    assert_ok(ek_net_set_classes(net, good, 3));
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        const char *const names[] = {"fine", bad[i]};
+        assert_fails(EK_E_FORMAT, "the name of class 1 is not UTF-8", ek_net_set_classes(net, names, 2));
+        assert_string_equal(ek_net_class(net, 1), good[1]);
+    }
+    ek_net_destroy(net);
+}
+
+/* A model that would be refused when read does not replace one that is sound. */
+static void test_what_is_not_finite_is_not_saved(void **state)
+{
+    (void)state;
+    ek_net *net = make_net(), *before = make_net();
     assert_ok(ek_net_save(net, path));
-    const char *const names[] = {"fine", "\xff"};
-    assert_ok(ek_net_set_classes(net, names, 2));
-    assert_fails(EK_E_FORMAT, "the name of class 1 cannot be saved", ek_net_save(net, path));
+    ek_tensor tensor;
+    assert_ok(ek_net_find_tensor(net, "g.bias", &tensor));
+    tensor.data[1] = INFINITY;
+    assert_fails(EK_E_NUMERIC, "g.bias holds a value that is not finite", ek_net_save(net, path));
     assert_ok(ek_net_load_weights(net, path));
+    assert_true(same_numbers(net, before));
+    ek_net_destroy(before);
     ek_net_destroy(net);
 }
 
@@ -348,7 +370,8 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_many_names),
         cmocka_unit_test(test_bad_metadata),
-        cmocka_unit_test(test_class_name_not_utf8),
+        cmocka_unit_test(test_class_names_are_plain),
+        cmocka_unit_test(test_what_is_not_finite_is_not_saved),
         cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, start, finish);

@@ -80,7 +80,7 @@ static const refusal refusals[] = {
     {"a: input 3\nlinear 4\nadd a", "x.net:3:1: add needs two equal shapes, here 4 and 3"},
     {"input 3\nbatchnorm frozen=true track=false", "x.net:2:1: frozen=true uses the running statistics"},
     {"input 16777216x16x16", "x.net:1:1: the output of input would be 16777216x16x16; a dimension is at most 16777216"},
-    {"input 16777216\nlinear 1024", "x.net:2:1: linear1.weight takes the net's parameters beyond 2147483648"},
+    {"input 16777216\nlinear 1024", "x.net:2:1: linear1.weight takes the net's parameters beyond 1073741824"},
     {"input 16777216x8x8\nconv 1048576 kernel=4096 padding=4096", "x.net:2:1: the output of conv would be 1048576x4105x4105"},
     {"input 16777216x8x8\nconv 1048576 kernel=4096 padding=2044", "x.net:2:1: conv1.weight takes the net's parameters beyond"},
 

@@ -749,6 +749,28 @@ static void a_damaged_checkpoint_is_refused(void **state)
     ek_dataset_destroy(data);
 }
 
+/* Gradients whose squares are infinite leave Adam in a state that reading would refuse. */
+static void a_checkpoint_that_is_not_finite_is_not_written(void **state)
+{
+    (void)state;
+    record r = {0};
+    ek_net *net;
+    ek_dataset *data = make_data(64, 1);
+    ek_train_options options = options_for(&r);
+    assert_ok(ek_net_create(context, "input 36\nl: linear 3\n", NULL, &net));
+    options.optimizer = ek_optimizer_options_default(EK_OPTIMIZER_ADAM);
+    options.checkpoint = checkpoint_path;
+    assert_ok(ek_train(net, data, NULL, &options));
+    for (int i = 0; i < 64 * FEATURES; i++) data->floats[i] *= 1e25f;
+    assert_fails(EK_E_NUMERIC, "optimizer.exp_avg_sq.l.weight holds a value that is not finite",
+                 ek_train(net, data, NULL, &options));
+    ek_net *kept = NULL;
+    assert_ok(ek_net_open(context, checkpoint_path, &kept));
+    ek_net_destroy(kept);
+    ek_net_destroy(net);
+    ek_dataset_destroy(data);
+}
+
 /* The n-th allocation fails, for n = 1, 2, ... until there are no more: each time an error, and no leak. */
 static void running_out_of_memory_is_an_error(void **state)
 {
@@ -796,6 +818,7 @@ int main(void)
         cmocka_unit_test(a_checkpoint_opens_as_a_model),
         cmocka_unit_test(another_runs_checkpoint_is_refused),
         cmocka_unit_test(a_damaged_checkpoint_is_refused),
+        cmocka_unit_test(a_checkpoint_that_is_not_finite_is_not_written),
         cmocka_unit_test(running_out_of_memory_is_an_error),
     };
     return cmocka_run_group_tests(tests, begin, end);

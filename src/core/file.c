@@ -11,21 +11,40 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Without blocking: a named pipe would make open wait for somebody to write into it. */
+static ek_status open_regular(const char *path, FILE **file, struct stat *info)
+{
+    int descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (descriptor < 0) return ek_fail_errno("cannot open %s", path);
+    ek_status status = EK_OK;
+    if (fstat(descriptor, info) != 0)
+        status = ek_fail_errno("cannot read %s", path);
+    else if (!S_ISREG(info->st_mode))
+        status = ek_fail(EK_E_IO, "cannot read %s: it is %s", path, S_ISDIR(info->st_mode) ? "a folder" : "not a regular file");
+    else if (!(*file = fdopen(descriptor, "rb")))
+        status = ek_fail_errno("cannot open %s", path);
+    if (status != EK_OK) close(descriptor);
+    return status;
+}
+
+ek_status ek_file_begin(const char *path, size_t size, unsigned char *bytes, size_t *got)
+{
+    FILE *file;
+    struct stat info;
+    EK_TRY(open_regular(path, &file, &info));
+    *got = fread(bytes, 1, size, file);
+    ek_status status = ferror(file) ? ek_fail_errno("cannot read %s", path) : EK_OK;
+    fclose(file);
+    return status;
+}
+
 ek_status ek_file_read(const char *path, size_t limit, unsigned char **data, size_t *size)
 {
-    FILE *file = fopen(path, "rb");
-    if (!file) return ek_fail_errno("cannot open %s", path);
+    FILE *file;
+    struct stat info;
+    EK_TRY(open_regular(path, &file, &info));
     unsigned char *bytes = NULL;
     ek_status status = EK_OK;
-    struct stat info;
-    if (fstat(fileno(file), &info) != 0) {
-        status = ek_fail_errno("cannot read %s", path);
-        goto done;
-    }
-    if (!S_ISREG(info.st_mode)) {
-        status = ek_fail(EK_E_IO, "cannot read %s: it is %s", path, S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
-        goto done;
-    }
     if ((uintmax_t)info.st_size > limit) {
         status = ek_fail(EK_E_FORMAT, "%s has %lld bytes; at most %zu are read", path, (long long)info.st_size, limit);
         goto done;

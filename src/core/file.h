@@ -10,6 +10,9 @@
  * The caller frees *data with ek_free. */
 ek_status ek_file_read(const char *path, size_t limit, unsigned char **data, size_t *size);
 
+/* The first bytes of a regular file, *got of them: fewer than `size` where it is shorter. */
+ek_status ek_file_begin(const char *path, size_t size, unsigned char *bytes, size_t *got);
+
 /* Replacing: writes go to a new file beside `path`; finish syncs and renames it, so that `path` holds
  * either what it held or all of the new content; cancel removes it. A link at `path` is followed. */
 typedef struct ek_replacement {

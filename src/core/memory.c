@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* In front of every block, one alignment unit long so that the block stays aligned. */
 typedef struct header {
@@ -12,16 +13,25 @@ typedef struct header {
     char pad[EK_ALIGN - sizeof(size_t)];
 } header;
 
-/* 512 GiB: past it a size is a mistake or an attack, whatever the system would promise. */
-#define MOST ((size_t)1 << 39)
-
 static atomic_uint_fast64_t allocations, fail_at;
 static atomic_size_t live_bytes, peak_bytes;
+
+/* Whether the block and all that there is fit the machine. The system promises more than it has, and ends
+ * the process that takes the promise at its word. */
+static bool fits(size_t bytes)
+{
+    enum { SMALL = 1 << 20 }; /* not worth asking */
+    if (bytes <= SMALL) return true;
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    size_t live = atomic_load(&live_bytes), all = SIZE_MAX / 2;
+    if (pages > 0 && page > 0) all = (size_t)pages * (size_t)page;
+    return live < all && bytes <= all - live;
+}
 
 void *ek_calloc(size_t count, size_t size)
 {
     size_t bytes;
-    if (ek_multiply_overflows(count, size, &bytes) || bytes > MOST) {
+    if (ek_multiply_overflows(count, size, &bytes) || !fits(bytes)) {
         ek_fail(EK_E_MEMORY, "%zu items of %zu bytes are more than memory can hold", count, size);
         return NULL;
     }

@@ -109,3 +109,26 @@ int64_t ek_shape_count(ek_shape shape)
     for (int i = 0; i < shape.rank; i++) count *= shape.dim[i];
     return count;
 }
+
+/* One character of UTF-8 (RFC 3629); *at moves past it. False where it is none, or a control character. */
+static bool next_character(const unsigned char **at)
+{
+    static const uint32_t least[] = {0x20, 0xa0, 0x800, 0x10000}; /* C1 controls end at 0x9f */
+    uint32_t code = *(*at)++;
+    int more = code < 0x80 ? 0 : code < 0xc0 ? -1 : code < 0xe0 ? 1 : code < 0xf0 ? 2 : code < 0xf8 ? 3 : -1;
+    if (more < 0) return false;
+    if (more > 0) code &= 0x3fu >> more;
+    for (int i = 0; i < more; i++, (*at)++) {
+        if ((**at & 0xc0) != 0x80) return false;
+        code = code << 6 | (**at & 0x3f);
+    }
+    return code >= least[more] && code != 127 && code <= 0x10ffff && (code < 0xd800 || code > 0xdfff);
+}
+
+bool ek_is_plain_text(const char *text)
+{
+    for (const unsigned char *at = (const unsigned char *)text; *at;) {
+        if (!next_character(&at)) return false;
+    }
+    return true;
+}

@@ -20,6 +20,9 @@ int ek_edit_distance(const char *a, const char *b);
 /* The name nearest to `wrong`, or NULL when none is near enough to be meant. */
 const char *ek_nearest(const char *wrong, const char *const *names, int count);
 
+/* Whether the text is UTF-8 without control characters: fit for terminals, JSON and model files. */
+bool ek_is_plain_text(const char *text);
+
 /* "1x28x28"; "number" for rank 0. Returns `buffer`, which must hold EK_SHAPE_TEXT. */
 #define EK_SHAPE_TEXT 96
 const char *ek_shape_text(ek_shape shape, char buffer[EK_SHAPE_TEXT]);

@@ -1,10 +1,10 @@
 #include "data/dataset.h"
 
+#include "core/file.h"
 #include "core/memory.h"
 #include "core/text.h"
 #include "data/sources.h"
 
-#include <stdio.h>
 #include <string.h>
 
 enum { MAX_LABEL = 65535 };
@@ -170,21 +170,21 @@ static int64_t items_in(const ek_array *x, ek_shape shape)
     return -1;
 }
 
-static bool is_png(const char *path)
+static ek_status is_png(const char *path, bool *png)
 {
-    static const char magic[] = "\x89PNG";
-    char start[4] = "";
-    FILE *file = fopen(path, "rb");
-    if (!file) return false;
-    bool same = fread(start, 1, 4, file) == 4 && !memcmp(start, magic, 4);
-    fclose(file);
-    return same;
+    unsigned char start[4];
+    size_t got;
+    EK_TRY(ek_file_begin(path, sizeof start, start, &got));
+    *png = got == sizeof start && !memcmp(start, "\x89PNG", sizeof start);
+    return EK_OK;
 }
 
 ek_status ek_dataset_open_items(const char *path, ek_shape shape, ek_dataset **out)
 {
     ek_array x;
-    if (is_png(path)) EK_TRY(ek_png_read(path, shape.rank == 3 ? (int)shape.dim[0] : 1, &x));
+    bool png;
+    EK_TRY(is_png(path, &png));
+    if (png) EK_TRY(ek_png_read(path, shape.rank == 3 ? (int)shape.dim[0] : 1, &x));
     else EK_TRY(ek_array_load(path, &x));
     ek_status status = EK_OK;
     ek_dataset *d = NULL;

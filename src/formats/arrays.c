@@ -1,9 +1,9 @@
 #include "formats/arrays.h"
 
+#include "core/file.h"
 #include "core/memory.h"
 #include "formats/array_decode.h"
 
-#include <stdio.h>
 #include <string.h>
 
 void ek_array_clear(ek_array *array)
@@ -51,13 +51,12 @@ ek_status ek_array_to_float(const ek_array *array, float *out, const char *path)
 
 ek_status ek_array_load(const char *path, ek_array *out)
 {
-    FILE *file = fopen(path, "rb");
-    if (!file) return ek_fail_errno("cannot open %s", path);
-    int first = getc(file);
-    fclose(file);
+    unsigned char first;
+    size_t got;
+    EK_TRY(ek_file_begin(path, 1, &first, &got));
     /* An IDX file begins with a zero, a packed one with gzip's mark; what cannot be read says why there. */
+    if (!got || first == 0x00 || first == 0x1f) return ek_idx_read(path, out);
     if (first == 0x93) return ek_npy_read(path, out);
-    if (first == 0x00 || first == 0x1f || first == EOF) return ek_idx_read(path, out);
     return ek_fail(EK_E_FORMAT, "%s is neither an IDX nor an NPY file", path);
 }
 

@@ -9,7 +9,7 @@
 #include <string.h>
 
 static const size_t MAX_TEXT = (size_t)1 << 30;
-enum { MAX_NAMES = 1000, SHOWN = 40 };
+enum { MAX_LINES = 1 << 24, MAX_NAMES = 1000, SHOWN = 40 };
 
 typedef struct text_line {
     char *text;     /* ended by a zero */
@@ -71,6 +71,8 @@ static ek_status split_lines(reader *r, size_t size)
 {
     size_t feeds = 0;
     for (size_t i = 0; i < size; i++) feeds += r->text[i] == '\n';
+    /* A packed text of nothing but short lines would else be many times its length in memory. */
+    if (feeds >= MAX_LINES) return ek_fail(EK_E_FORMAT, "it has more than %d lines; no more are read", MAX_LINES);
     EK_TRY(EK_NEW(r->lines, feeds + 1));
     char *next = r->text;
     if (!strncmp(next, "\xef\xbb\xbf", 3)) next += 3; /* the mark that spreadsheets begin UTF-8 with */

@@ -44,7 +44,7 @@ static ek_status add_classes(const ek_net *net, ek_st_writer *writer)
     for (int i = 0; i < net->class_count; i++) {
         if (json_array_append_new(names, json_string(net->class_name[i])) == 0) continue;
         json_decref(names);
-        return ek_fail(EK_E_FORMAT, "the name of class %d cannot be saved: it is not UTF-8", i);
+        return ek_fail(EK_E_MEMORY, "out of memory for the names of the model's classes");
     }
     return add_json(writer, CLASSES_KEY, names);
 }
@@ -78,6 +78,8 @@ static ek_status add_tensors(const ek_net *net, ek_st_writer *writer)
             const ek_param *param = &net->graph.node[i].param[k];
             bool counter = param->role == EK_ROLE_COUNTER;
             const void *data = counter ? (const void *)&param->counter : param->data;
+            if (!counter && !net->context->kernels->all_finite(param->count, param->data))
+                return ek_fail(EK_E_NUMERIC, "%s holds a value that is not finite, and such a model is not saved; a smaller learning rate usually helps", param->name);
             EK_TRY(ek_st_add(writer, param->name, counter ? EK_I64 : EK_F32, param->shape.rank, param->shape.dim, data));
         }
     }
@@ -226,6 +228,9 @@ static ek_status check_values(const slot *s)
     return EK_OK;
 }
 
+/* Far beyond any training, and far below where counting on would overflow. */
+static const int64_t MAX_BATCHES = (int64_t)1 << 53;
+
 static ek_status read_slot(slot *s)
 {
     if (!s->tensor) return EK_OK; /* a counter of an old file: 0 */
@@ -235,7 +240,8 @@ static ek_status read_slot(slot *s)
         return check_values(s);
     }
     EK_TRY(ek_st_to_int64(s->tensor, &s->counter));
-    return s->counter >= 0 ? EK_OK : ek_fail(EK_E_NUMERIC, "%s is %lld, and a count is never negative", s->param->name, (long long)s->counter);
+    if (s->counter >= 0 && s->counter <= MAX_BATCHES) return EK_OK;
+    return ek_fail(EK_E_NUMERIC, "%s is %lld, which no count of batches can be", s->param->name, (long long)s->counter);
 }
 
 /* A redundant bias b adds to what the BN behind it sees, and its running mean has b in it; this net computes

@@ -14,7 +14,7 @@ enum {
     LENGTH = 8,               /* bytes of the header's length */
     MAX_HEADER = 100 * 1000 * 1000,
     MAX_TENSORS = 65536,
-    MAX_METADATA = 65536,
+    MAX_METADATA = 4096,
     NAME = 80,                /* letters of a name in a message */
 };
 

@@ -74,6 +74,10 @@ ek_status ek_net_init(ek_net *net, ek_init init, uint64_t seed)
 ek_status ek_net_set_classes(ek_net *net, const char *const *names, int count)
 {
     if (count < 0) return ek_fail(EK_E_ARGUMENT, "there cannot be %d classes", count);
+    for (int i = 0; names && i < count; i++) {
+        if (names[i] && !ek_is_plain_text(names[i]))
+            return ek_fail(EK_E_FORMAT, "the name of class %d is not UTF-8 text without control characters", i);
+    }
     char **copy;
     EK_TRY(EK_NEW(copy, (size_t)count));
     for (int i = 0; i < count; i++) {

@@ -160,8 +160,16 @@ static ek_status for_each_state(const ek_trainer *trainer, state_visitor visitor
 
 /* --- Writing */
 
+/* What reading would refuse does not take the place of a checkpoint that is sound. */
 static ek_status write_state(void *writer, const char *name, ek_shape shape, float *data)
 {
+    for (int64_t i = 0; i < ek_shape_count(shape); i++) {
+        if (!isfinite(data[i]))
+            return ek_fail(EK_E_NUMERIC,
+                           "tensor %s holds a value that is not finite, and such a checkpoint is not "
+                           "written; a smaller learning rate or clipping usually helps",
+                           name);
+    }
     return ek_st_add(writer, name, EK_F32, shape.rank, shape.dim, data);
 }
 

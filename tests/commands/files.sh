@@ -42,7 +42,6 @@ same names names.after
 # So does a disk that is full when the model is saved: here, no file may grow beyond 1 KiB.
 command="train with a full disk"
 (
-    trap '' XFSZ
     ulimit -f 1
     exec "$evenkeel" "${train[@]}" --out m.safetensors >out 2>err
 ) && fail "a model that could not be saved went unnoticed"
@@ -50,6 +49,34 @@ says err "evenkeel: cannot write"
 same m.safetensors before.safetensors
 names >names.after
 same names names.after
+
+# A log does not write over the model that it is named after, whatever the path to it.
+exits 2 "${train[@]}" --out m.safetensors --log ./m.safetensors
+says err "--log needs a file of its own"
+exits 2 train m.safetensors --data synthetic:20 --epochs 1 --out n.safetensors --log ./m.safetensors
+same m.safetensors before.safetensors
+
+# A rate that leaves parameters without a number fails, and leaves the model.
+exits 1 "${train[@]}" --optimizer adamw --lr 1e30 --weight-decay 1e38 --out m.safetensors
+says err "holds a value that is not finite"
+same m.safetensors before.safetensors
+
+# Names that no model file can hold are found before the training.
+printf '%s\n' 1,2,caf$'\xe9' 2,3,tea 3,4,tea >latin.csv
+printf 'input 2\nlinear 2\n' >two.net
+exits 1 train two.net --data latin.csv --epochs 1 --out n.safetensors
+silent out
+says err "the name of class 0 is not UTF-8"
+
+# A pipe that nobody writes into is refused, not waited for.
+mkfifo pipe pipe.safetensors
+for path in pipe pipe.safetensors; do
+    exits 1 summary "$path"
+    says err "it is not a regular file"
+done
+exits 1 predict m.safetensors pipe
+says err "it is not a regular file"
+rm pipe pipe.safetensors
 
 # A reader that goes away does not take the training with it.
 command="train | true"
