@@ -29,7 +29,7 @@ static ek_status open_regular(const char *path, FILE **file, struct stat *info)
 
 ek_status ek_file_begin(const char *path, size_t size, unsigned char *bytes, size_t *got)
 {
-    FILE *file;
+    FILE *file = NULL;
     struct stat info;
     EK_TRY(open_regular(path, &file, &info));
     *got = fread(bytes, 1, size, file);
@@ -40,7 +40,7 @@ ek_status ek_file_begin(const char *path, size_t size, unsigned char *bytes, siz
 
 ek_status ek_file_read(const char *path, size_t limit, unsigned char **data, size_t *size)
 {
-    FILE *file;
+    FILE *file = NULL;
     struct stat info;
     EK_TRY(open_regular(path, &file, &info));
     unsigned char *bytes = NULL;
