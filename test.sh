@@ -48,12 +48,13 @@ check() {
 }
 
 scripts/install-deps.sh "${groups[@]}"
-check dev -DCMAKE_C_COMPILER=gcc -DEVENKEEL_ORACLES=$oracles
+export CC=gcc # the preset clang sets its own
+check dev -DEVENKEEL_ORACLES=$oracles
 if [ $oracles = ON ]; then
-    check release -DCMAKE_C_COMPILER=gcc -DEVENKEEL_WERROR=ON -DEVENKEEL_ORACLES=OFF
+    check release -DEVENKEEL_WERROR=ON -DEVENKEEL_ORACLES=OFF
     check clang -DEVENKEEL_ORACLES=OFF
-    check asan -DCMAKE_C_COMPILER=gcc -DEVENKEEL_ORACLES=OFF
-    check tsan -DCMAKE_C_COMPILER=gcc -DEVENKEEL_ORACLES=OFF
+    check asan -DEVENKEEL_ORACLES=OFF
+    check tsan -DEVENKEEL_ORACLES=OFF
 fi
 
 echo "$passed passed, $failed failed$([ $skipped -eq 0 ] || echo ", $skipped skipped")"

@@ -420,7 +420,7 @@ EK_API EK_MUST_CHECK ek_status ek_trainer_set_lr(ek_trainer *trainer, double lr)
 typedef struct ek_step_result {
     double loss;       /* mean cross-entropy of the batch, from logits, before the update */
     int64_t correct;   /* samples whose largest logit was their class's */
-    bool skipped;      /* the loss was not finite: nothing in the model changed */
+    bool skipped;      /* the loss or a gradient was not finite: nothing in the model changed */
 } ek_step_result;
 
 /* One step: forward, mean cross-entropy, backward, update of parameters and running statistics.
@@ -442,7 +442,7 @@ typedef struct ek_event {
     int64_t epoch, epochs;           /* the current epoch from 1, and how many in all */
     int64_t step, steps;             /* over the whole run, from 1 */
     int64_t train_count, valid_count, test_count; /* samples */
-    int64_t skipped;                 /* steps skipped so far because their loss was not finite */
+    int64_t skipped;                 /* steps skipped so far, see ek_step_result */
     bool step_skipped;               /* STEP: this one was */
     double loss, lr;                 /* STEP */
     double train_loss, train_accuracy;

@@ -174,11 +174,14 @@ static void files_are_replaced_whole_or_not(void **state)
     write_file(path, "one");
     assert_content(path, "one");
     assert_int_equal(symlink(path, link), 0);
+    assert_int_equal(chmod(path, 0640), 0);
     write_file(link, "two");
     assert_content(path, "two");
     struct stat info;
     assert_int_equal(lstat(link, &info), 0);
     assert_true(S_ISLNK(info.st_mode));
+    assert_int_equal(stat(path, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0640); /* its permissions stay */
 
     ek_replacement r;
     assert_ok(ek_replace_begin(&r, path));

@@ -157,11 +157,27 @@ static void one_scratch_serves_sums_of_every_length(void **state)
     ek_context_destroy(context);
 }
 
+/* 2^30 numbers a sample, 2^24 samples and 256 layers are 2^64 bytes, which would count as none. */
+static void a_run_beyond_counting_is_refused(void **state)
+{
+    (void)state;
+    char text[2048] = "input 1024x1024x1024\n";
+    for (int i = 0; i < 255; i++) strcat(text, "relu\n");
+    ek_context *context = context_of(NULL, 1);
+    ek_net *net;
+    assert_ok(ek_net_create(context, text, NULL, &net));
+    float nothing = 0;
+    assert_fails(EK_E_MEMORY, "more than memory can hold", ek_net_forward(net, EK_MODE_TRAINING, 1 << 24, &nothing, &nothing));
+    ek_net_destroy(net);
+    ek_context_destroy(context);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(training_by_lanes_follows_the_oracle),
         cmocka_unit_test(one_scratch_serves_sums_of_every_length),
+        cmocka_unit_test(a_run_beyond_counting_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

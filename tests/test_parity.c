@@ -201,7 +201,8 @@ static void write_course(const course *c, const char *directory)
     }
     json_t *all = json_pack("{ss ss sf sI sI ss so so}", "net", c->recipe->net, "optimizer",
                             optimizer_name[c->recipe->optimizer], "lr", c->recipe->lr, "batch",
-                            (json_int_t)c->recipe->batch, "distinct", (json_int_t)c->recipe->distinct, "init_hash", c->init_hash, "loss", loss, "running", running);
+                            (json_int_t)c->recipe->batch, "distinct", (json_int_t)c->recipe->distinct, "init_hash", c->init_hash,
+                            "loss", loss, "running", running);
     assert_non_null(all);
     char path[512];
     snprintf(path, sizeof path, "%s/course.json", directory);

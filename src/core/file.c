@@ -82,7 +82,8 @@ ek_status ek_replace_begin(ek_replacement *r, const char *path)
     free(resolved);
     if (!r->path) return EK_E_MEMORY;
     struct stat info;
-    if (stat(r->path, &info) == 0 && !S_ISREG(info.st_mode)) {
+    bool exists = stat(r->path, &info) == 0;
+    if (exists && !S_ISREG(info.st_mode)) {
         ek_fail(EK_E_IO, "cannot write %s: it is %s", path, S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
         forget(r);
         return EK_E_IO;
@@ -98,10 +99,11 @@ ek_status ek_replace_begin(ek_replacement *r, const char *path)
         forget(r);
         return status;
     }
-    /* mkstemp makes files private; a new file should be as open as the user's mask allows. */
+    /* mkstemp makes files private. One that is replaced keeps its permissions; a new one should be as open as the
+     * user's mask allows. */
     mode_t mask = umask(0);
     umask(mask);
-    (void)!fchmod(descriptor, 0666 & ~mask);
+    (void)!fchmod(descriptor, exists ? info.st_mode & 0777 : 0666 & ~mask);
     r->file = fdopen(descriptor, "wb");
     if (!r->file) {
         ek_status status = ek_fail_errno("cannot write %s", path);

@@ -179,7 +179,7 @@ done:
 ek_status ek_net_prepare(ek_net *net, int64_t samples, bool training)
 {
     if (samples < 1) return ek_fail(EK_E_SHAPE, "a batch has at least one sample, not %lld", (long long)samples);
-    /* Far beyond any memory, and small enough that no size below overflows. */
+    /* Far beyond any memory, and small enough that no layer's size overflows. */
     if (samples > (int64_t)1 << 24) return ek_fail(EK_E_SHAPE, "a batch of %lld samples is too large; at most %d fit", (long long)samples, 1 << 24);
     ek_plan *old = net->plan;
     if (old && old->capacity >= samples && (old->training || !training)) return EK_OK;

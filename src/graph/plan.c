@@ -5,20 +5,20 @@
 /* Buffers start at multiples of a lane row, which is 64 bytes. */
 static size_t align(size_t floats) { return (floats + EK_LANES - 1) / EK_LANES * EK_LANES; }
 
-/* Floats that no memory holds, and whose bytes are still counted. */
-#define MOST_FLOATS (SIZE_MAX / sizeof(float) / 2)
-
-/* Walks the arena's parts in their order: with a plan, hands out their places; without, only counts, up to
- * MOST_FLOATS. A part is below that by the limits of graph.h and ek_net_prepare, a net of many is not. */
+/* Walks the arena's parts in their order: with a plan, hands out their places; without, only counts. */
 typedef struct walk {
     float *at;
     size_t floats;
 } walk;
 
+/* Far beyond any memory: where counting stops, so that no number of layers makes it wrap around. */
+#define MOST_FLOATS ((size_t)1 << 50)
+
 static float *take(walk *w, size_t floats)
 {
     float *place = w->at ? w->at + w->floats : NULL;
-    w->floats = align(floats) < MOST_FLOATS - w->floats ? w->floats + align(floats) : MOST_FLOATS;
+    w->floats += align(floats);
+    if (w->floats > MOST_FLOATS) w->floats = MOST_FLOATS;
     return place;
 }
 

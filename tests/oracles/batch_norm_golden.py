@@ -43,7 +43,8 @@ def header():
     for name, values in tables().items():
         lines.append(f"static const float {name}[] = {{")
         for i in range(0, len(values), 6):
-            lines.append("    " + " ".join(f"{v:.9g}f," if "." in f"{v:.9g}" else f"{v:.1f}f," for v in values[i:i + 6]))
+            row = (f"{v:.9g}f," if "." in f"{v:.9g}" else f"{v:.1f}f," for v in values[i:i + 6])
+            lines.append("    " + " ".join(row))
         lines.append("};")
     return "\n".join(lines)
 
