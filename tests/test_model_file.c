@@ -154,6 +154,33 @@ static void test_metadata_of_others_stays(void **state)
     ek_net_destroy(net);
 }
 
+static void test_metadata_of_others_is_limited(void **state)
+{
+    (void)state;
+    ek_net *net = make_net(), *copy;
+    for (int entries = 1024; entries <= 1025; entries++) {
+        ek_st_writer writer = {0};
+        char key[16];
+        assert_ok(ek_model_add(net, &writer));
+        for (int i = 0; i < entries; i++) {
+            snprintf(key, sizeof key, "%d", i);
+            assert_ok(ek_st_add_metadata(&writer, key, ""));
+        }
+        assert_ok(ek_st_write(&writer, path));
+        ek_st_writer_free(&writer);
+        ek_safetensors file;
+        assert_ok(ek_safetensors_read(path, &file));
+        if (entries > 1024) {
+            assert_fails(EK_E_FORMAT, "more than 1024 entries of others", ek_model_net(context, &file, path, &copy));
+        } else {
+            assert_ok(ek_model_net(context, &file, path, &copy));
+            ek_net_destroy(copy);
+        }
+        ek_safetensors_free(&file);
+    }
+    ek_net_destroy(net);
+}
+
 /* --- state dicts from elsewhere */
 
 /* The net's tensors with one of them replaced, left out (dtype -1) or added. */
@@ -366,6 +393,7 @@ int main(void)
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_what_is_in_the_file),
         cmocka_unit_test(test_metadata_of_others_stays),
+        cmocka_unit_test(test_metadata_of_others_is_limited),
         cmocka_unit_test(test_state_dict),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_many_names),

@@ -256,6 +256,24 @@ static void refuses_names_that_json_cannot_hold(void **state)
     ek_st_writer_free(&writer);
 }
 
+static void more_than_is_read_is_not_written(void **state)
+{
+    (void)state;
+    ek_st_writer writer = {0};
+    char key[16];
+    for (int i = 0; i <= 4096; i++) {
+        snprintf(key, sizeof key, "%d", i);
+        assert_ok(ek_st_add_metadata(&writer, key, ""));
+        if (i == 4095) assert_ok(ek_st_write(&writer, path));
+    }
+    assert_fails(EK_E_ARGUMENT, "4097 entries of metadata are more than can be read", ek_st_write(&writer, path));
+    ek_st_writer_free(&writer);
+    ek_safetensors file;
+    assert_ok(ek_safetensors_read(path, &file));
+    assert_int_equal(file.metadata_count, 4096);
+    ek_safetensors_free(&file);
+}
+
 static void names_the_file(void **state)
 {
     (void)state;
@@ -333,6 +351,7 @@ int main(void)
         cmocka_unit_test(converts_every_dtype),
         cmocka_unit_test(writes_what_it_reads),
         cmocka_unit_test(refuses_names_that_json_cannot_hold),
+        cmocka_unit_test(more_than_is_read_is_not_written),
         cmocka_unit_test(names_the_file),
         cmocka_unit_test(survives_damage),
         cmocka_unit_test(survives_want_of_memory),

@@ -313,12 +313,15 @@ done:
     return status;
 }
 
-/* What others wrote about the model stays with it. */
+/* What others wrote about the model stays with it, in numbers that leave room for what is written here. */
 static ek_status keep_metadata(ek_net *net, const ek_safetensors *file)
 {
+    enum { MOST = 1024 };
     EK_TRY(EK_NEW(net->metadata, (size_t)file->metadata_count));
     for (int i = 0; i < file->metadata_count; i++) {
         if (!strcmp(file->key[i], "format") || !strncmp(file->key[i], OWN_KEYS, strlen(OWN_KEYS))) continue;
+        if (net->metadata_count == MOST)
+            return ek_fail(EK_E_FORMAT, "its metadata has more than %d entries of others; no more are kept", MOST);
         struct ek_metadata *kept = &net->metadata[net->metadata_count++];
         kept->key = ek_strdup(file->key[i]);
         kept->value = ek_strdup(file->value[i]);

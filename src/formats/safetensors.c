@@ -436,6 +436,10 @@ ek_status ek_st_write(const ek_st_writer *writer, const char *path)
     const ek_st_tensor **order = NULL;
     char *text = NULL;
     ek_replacement file = {0};
+    /* What reading refuses must not take the place of what it does not. */
+    if (writer->count >= MAX_TENSORS || writer->metadata_count > MAX_METADATA)
+        return ek_fail(EK_E_ARGUMENT, "cannot write %s: %d tensors and %d entries of metadata are more than can be read", path,
+                       writer->count, writer->metadata_count);
     EK_GO(data_order(writer, &order));
     EK_GO(header_text(writer, order, &text));
     size_t length = strlen(text), padded = (length + 7) / 8 * 8;
