@@ -24,6 +24,8 @@ static const test_case cases[] = {
     {"input 7x3x3\nconv 13 kernel=1", 2},
     {"input 3x6x6\nconv 2 kernel=2 padding=2", 2},
     {"input 1x1x1\nconv 1 kernel=1", 1},
+    {"input 2x4x4\nconv 3 kernel=3", 70},  /* five blocks, whose weight gradients are summed */
+    {"input 1x3x3\nconv 2 kernel=2", 300}, /* more blocks than parts */
     {"input 5\nlinear 3", 4},
     {"input 130\nlinear 37", 67},
     {"input 1\nlinear 1 bias=false", 1},
@@ -32,7 +34,7 @@ static const test_case cases[] = {
     {"input 2x1x1\nbatchnorm scale=false", 17},
     {"input 2x3x3\nbatchnorm shift=false eps=0.1", 16},
     {"input 7\nbatchnorm", 9},
-    {"input 33\nbatchnorm track=false", 2},
+    {"input 33\nbatchnorm track=false", 4},
     {"input 3x3x2\nbatchnorm frozen=true", 3},
     {"input 5\nbatchnorm frozen=true", 1},
     {"input 3x4x5\nrelu", 3},
@@ -312,12 +314,95 @@ static void lanes_match_the_reference(void **state)
     }
 }
 
+/* --- what lanes and reference share, by hand */
+
+enum { SAMPLES = 5, ITEM = 3 * 3 * 3 };
+
+static void run(const char *text, ek_mode mode, const float *x, float *y)
+{
+    ek_context *context;
+    ek_net *net;
+    assert_ok(ek_context_create(NULL, &context));
+    assert_ok(ek_net_create(context, text, NULL, &net));
+    assert_ok(ek_net_forward(net, mode, SAMPLES, x, y));
+    ek_net_destroy(net);
+    ek_context_destroy(context);
+}
+
+/* Which statistics a BN uses in each mode. Fresh running statistics are mean 0 and variance 1. */
+static void batchnorm_uses_the_statistics_of_its_mode(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        bool batch[2]; /* inference, training */
+    } rows[] = {
+        {"input 3x3x3\nbatchnorm", {false, true}},
+        {"input 3x3x3\nbatchnorm frozen=true", {false, false}},
+        {"input 3x3x3\nbatchnorm track=false", {true, true}},
+    };
+    float x[SAMPLES * ITEM], y[SAMPLES * ITEM];
+    ek_random random = ek_random_start(3, EK_STREAM_TEST, 0);
+    for (int i = 0; i < SAMPLES * ITEM; i++) x[i] = (float)(5 + 3 * ek_random_normal(&random));
+    for (int i = 0; i < 3; i++) {
+        for (int mode = EK_MODE_INFERENCE; mode <= EK_MODE_TRAINING; mode++) {
+            run(rows[i].text, (ek_mode)mode, x, y);
+            double sum = 0, unchanged = 0;
+            for (int k = 0; k < SAMPLES * ITEM; k++) {
+                sum += y[k];
+                unchanged = fmax(unchanged, fabs(y[k] - x[k]));
+            }
+            if (rows[i].batch[mode])
+                assert_true(fabs(sum) < 1e-4);
+            else
+                assert_true(unchanged < 1e-3);
+        }
+    }
+}
+
+static void dropout_zeroes_its_share_and_keeps_the_mean(void **state)
+{
+    (void)state;
+    enum { FEATURES = 20000 };
+    float *x = ek_calloc(SAMPLES * FEATURES, sizeof *x), *y = ek_calloc(SAMPLES * FEATURES, sizeof *y);
+    assert_true(x && y);
+    for (int i = 0; i < SAMPLES * FEATURES; i++) x[i] = 1;
+    int zeros = 0;
+    double sum = 0;
+    run("input 20000\ndropout 0.3", EK_MODE_TRAINING, x, y);
+    for (int i = 0; i < SAMPLES * FEATURES; i++) {
+        zeros += y[i] == 0;
+        sum += y[i];
+    }
+    assert_true(fabs(zeros / (double)(SAMPLES * FEATURES) - 0.3) < 0.01);
+    assert_true(fabs(sum / (SAMPLES * FEATURES) - 1) < 0.02);
+    run("input 20000\ndropout 0.3", EK_MODE_INFERENCE, x, y);
+    assert_memory_equal(x, y, SAMPLES * FEATURES * sizeof *x);
+    ek_free(x);
+    ek_free(y);
+}
+
+/* A 3x3 map of ones in windows of 3 with a border of 1: four cells of each of the four corners' windows. */
+static void averages_count_the_border_only_when_asked(void **state)
+{
+    (void)state;
+    float x[SAMPLES * ITEM], y[SAMPLES * 3 * 2 * 2];
+    for (int i = 0; i < SAMPLES * ITEM; i++) x[i] = 1;
+    run("input 3x3x3\navgpool 3 stride=2 padding=1", EK_MODE_INFERENCE, x, y);
+    for (int i = 0; i < SAMPLES * 12; i++) assert_true(fabsf(y[i] - 4.0f / 9) < 1e-6f);
+    run("input 3x3x3\navgpool 3 stride=2 padding=1 count_pad=false", EK_MODE_INFERENCE, x, y);
+    for (int i = 0; i < SAMPLES * 12; i++) assert_true(fabsf(y[i] - 1) < 1e-6f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_operator_has_a_case),
         cmocka_unit_test(gradients_match_finite_differences),
         cmocka_unit_test(lanes_match_the_reference),
+        cmocka_unit_test(batchnorm_uses_the_statistics_of_its_mode),
+        cmocka_unit_test(dropout_zeroes_its_share_and_keeps_the_mean),
+        cmocka_unit_test(averages_count_the_border_only_when_asked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
