@@ -244,7 +244,7 @@ ek_status ek_train(ek_net *net, const ek_dataset *train, const ek_dataset *test,
     ek_status status = EK_OK;
     EK_GO(prepare(&t));
     EK_GO(run_all(&t));
-    if (t.stop)
+    if (t.stop && t.run.progress.epoch < options->epochs) /* else it came when all was done */
         status = ek_fail(
             EK_E_INTERRUPTED, "stopped on request after step %lld of %lld; %s%s",
             (long long)ek_run_steps(&t.run), (long long)(options->epochs * t.run.steps_per_epoch),
