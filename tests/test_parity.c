@@ -127,7 +127,8 @@ static void compare(const course *c, const json_t *golden)
     const char *init = json_string_value(json_object_get(golden, "init_hash"));
     assert_non_null(init);
     if (strcmp(init, c->init_hash) != 0)
-        fail_msg("initial weights have changed (%s, were %s): tests/oracles/parity.py BUILD --write makes new goldens",
+        fail_msg("initial weights have changed (%s, were %s): tests/oracles/parity.py BUILD --write makes "
+                 "new goldens",
                  c->init_hash, init);
     const json_t *losses = json_object_get(golden, "loss");
     assert_int_equal(json_array_size(losses), STEPS);
@@ -201,17 +202,8 @@ static void write_course(const course *c, const char *directory)
     }
     json_t *all = json_pack("{ss ss sf sI sI ss so so}", "net", c->recipe->net, "optimizer",
                             optimizer_name[c->recipe->optimizer], "lr", c->recipe->lr, "batch",
-<<<<<<< HEAD
-                            (json_int_t)c->recipe->batch, "distinct", (json_int_t)c->recipe->distinct, "init_hash", c->init_hash,
-                            "loss", loss, "running", running);
-=======
-<<<<<<< HEAD
-                            (json_int_t)c->recipe->batch, "distinct", (json_int_t)c->recipe->distinct, "init_hash", c->init_hash, "loss", loss, "running", running);
-=======
-                            (json_int_t)c->recipe->batch, "distinct", (json_int_t)c->recipe->distinct, "init_hash", c->init_hash,
-                            "loss", loss, "running", running);
->>>>>>> wt-scripts
->>>>>>> main
+                            (json_int_t)c->recipe->batch, "distinct", (json_int_t)c->recipe->distinct,
+                            "init_hash", c->init_hash, "loss", loss, "running", running);
     assert_non_null(all);
     char path[512];
     snprintf(path, sizeof path, "%s/course.json", directory);

@@ -6,9 +6,10 @@
     parity.py BUILD --data DATA     compares on other data, such as fashion-mnist, in full batches
 
 The goldens are PyTorch's numbers in float64, so that they do not hang on a machine's BLAS; live runs are compared
-<<<<<<< HEAD
 with PyTorch in float32 too. On full data the course of mlp-bn with Adam is chaotic (tests/test_parity.c says why):
 the distance between PyTorch's own float32 and float64 stands beside, and nothing is judged.
+<<<<<<< HEAD
+=======
 =======
 <<<<<<< HEAD
 with PyTorch in float32 too. On full data the course of mlp-bn with Adam is chaotic (tests/test_parity.c says why):
@@ -19,6 +20,7 @@ that on Fashion-MNIST it is Evenkeel's own oracle, EVENKEEL_ISA=reference, that 
 with --data the distance between PyTorch's own float32 and float64 stands beside, and nothing is judged.
 >>>>>>> wt-scripts
 >>>>>>> main
+>>>>>>> wt-scripts
 """
 import argparse
 import json
@@ -41,11 +43,16 @@ TOLERANCE = 1e-4
 <<<<<<< HEAD
 =======
 <<<<<<< HEAD
+=======
+<<<<<<< HEAD
 >>>>>>> main
+>>>>>>> wt-scripts
 def evenkeel(build, net, folder, *data, isa=""):
     """Evenkeel's course: its losses and running statistics; initial weights and data are left in the folder."""
     command = [build / "tests" / "test_parity", net, folder, *data]
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "EVENKEEL_ISA": isa})
+<<<<<<< HEAD
+=======
 <<<<<<< HEAD
 =======
 =======
@@ -56,6 +63,7 @@ def evenkeel(build, net, folder, data=None, isa=None):
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
 >>>>>>> wt-scripts
 >>>>>>> main
+>>>>>>> wt-scripts
     if result.returncode:
         sys.exit(f"{' '.join(map(str, command))}:\n{result.stdout}{result.stderr}")
     return json.loads((folder / "course.json").read_text())
@@ -110,12 +118,17 @@ def rounded(numbers):
 <<<<<<< HEAD
 =======
 <<<<<<< HEAD
+=======
+<<<<<<< HEAD
 >>>>>>> main
+>>>>>>> wt-scripts
 def courses(build, net, *data):
     """Evenkeel's, PyTorch's in double and in float."""
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         course = evenkeel(build, net, folder, *data)
+<<<<<<< HEAD
+=======
 <<<<<<< HEAD
 =======
 =======
@@ -126,6 +139,7 @@ def courses(build, net, data=None, isa=None):
         course = evenkeel(build, net, folder, data, isa)
 >>>>>>> wt-scripts
 >>>>>>> main
+>>>>>>> wt-scripts
         return course, pytorch(course, folder, torch.float64), pytorch(course, folder, torch.float32)
 
 
@@ -146,7 +160,10 @@ def check(build, net, write):
 <<<<<<< HEAD
 =======
 <<<<<<< HEAD
+=======
+<<<<<<< HEAD
 >>>>>>> main
+>>>>>>> wt-scripts
 def check_full(build, net, data):
     """Full batches of real data. There lenet-bn with SGD is calm; mlp-bn's course is compared by the oracle, whose
     doubles hold to the end."""
@@ -158,6 +175,8 @@ def check_full(build, net, data):
                       pytorch(course, folder, torch.float64))
 <<<<<<< HEAD
 =======
+<<<<<<< HEAD
+=======
 =======
 def check_real(build, net):
     isa = "reference" if net == "mlp-bn" else None
@@ -165,6 +184,7 @@ def check_real(build, net):
     return report(f"{net} on fashion-mnist: {isa or 'Evenkeel'} and PyTorch in double", course, double)
 >>>>>>> wt-scripts
 >>>>>>> main
+>>>>>>> wt-scripts
 
 
 def show(build, net, data):
@@ -187,8 +207,9 @@ def main():
         return 0
     good = [check(chosen.build, net, chosen.write) for net in NETS]
     if pathlib.Path("/usr/share/datasets/fashion-mnist").is_dir():
-<<<<<<< HEAD
         good += [check_full(chosen.build, net, "fashion-mnist") for net in NETS]
+<<<<<<< HEAD
+=======
 =======
 <<<<<<< HEAD
         good += [check_full(chosen.build, net, "fashion-mnist") for net in NETS]
@@ -196,6 +217,7 @@ def main():
         good += [check_real(chosen.build, net) for net in NETS]
 >>>>>>> wt-scripts
 >>>>>>> main
+>>>>>>> wt-scripts
     return 0 if all(good) else 1
 
 
