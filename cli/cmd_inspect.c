@@ -131,7 +131,8 @@ static void print_tensor(const ek_tensor *tensor, bool all)
 }
 
 /* `tensors`: the index of its first. */
-static void print_layer(const settings *s, const ek_net *net, int index, const ek_layer_info *layer, int tensors)
+static void print_layer(const settings *s, const ek_net *net, int index, const ek_layer_info *layer,
+                        int tensors)
 {
     char shape[CLI_TEXT_SIZE];
     ek_tensor tensor;

@@ -319,9 +319,10 @@ static ek_status name_classes(const ek_dataset *data, ek_net *net)
 static void warn_skipped(const ek_event *last)
 {
     if (last->skipped)
-        cli_note("%lld of %lld steps changed nothing, because their loss or gradient was not finite; a smaller "
-                 "--lr usually helps",
-                 (long long)last->skipped, (long long)last->step);
+        cli_note(
+            "%lld of %lld steps changed nothing, because their loss or gradient was not finite; a smaller "
+            "--lr usually helps",
+            (long long)last->skipped, (long long)last->step);
 }
 
 static int answer(const training *run, bool stopped)

@@ -32,10 +32,7 @@ void cli_note(const char *format, ...)
     va_end(args);
 }
 
-int cli_fail_status(void)
-{
-    return cli_fail("%s", ek_error());
-}
+int cli_fail_status(void) { return cli_fail("%s", ek_error()); }
 
 /* --- numbers for people */
 

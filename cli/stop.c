@@ -26,7 +26,4 @@ void cli_stop_listen(void)
     }
 }
 
-bool cli_stop_requested(void)
-{
-    return requested;
-}
+bool cli_stop_requested(void) { return requested; }

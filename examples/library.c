@@ -22,8 +22,10 @@ int main(void)
     if (!status) status = ek_train(net, train, NULL, &options);
     if (!status) status = ek_evaluate(net, test, 256, &metrics);
     if (!status) status = ek_net_save(net, "small.safetensors");
-    if (status) fprintf(stderr, "%s\n", ek_error());
-    else printf("test accuracy %.3f\n", metrics.accuracy);
+    if (status)
+        fprintf(stderr, "%s\n", ek_error());
+    else
+        printf("test accuracy %.3f\n", metrics.accuracy);
     ek_dataset_destroy(test);
     ek_dataset_destroy(train);
     ek_net_destroy(net);

@@ -43,7 +43,8 @@ static void put(const void *bytes, size_t size)
 
 static size_t gzip(const void *bytes, size_t size, unsigned char *out, size_t room)
 {
-    z_stream z = {.next_in = (Bytef *)bytes, .avail_in = (uInt)size, .next_out = out, .avail_out = (uInt)room};
+    z_stream z = {
+        .next_in = (Bytef *)bytes, .avail_in = (uInt)size, .next_out = out, .avail_out = (uInt)room};
     assert_int_equal(deflateInit2(&z, 9, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
     assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
     deflateEnd(&z);
@@ -59,7 +60,8 @@ static void refuse_idx(ek_status status, const char *words)
 
 /* --- IDX */
 
-static const char images[] = "\0\0\x08\x03\0\0\0\x02\0\0\0\x01\0\0\0\x03" "abcdef";
+static const char images[] = "\0\0\x08\x03\0\0\0\x02\0\0\0\x01\0\0\0\x03"
+                             "abcdef";
 
 static void idx_is_read(void **state)
 {
@@ -67,7 +69,8 @@ static void idx_is_read(void **state)
     ek_array a;
     PUT(images);
     assert_ok(ek_idx_read(path, &a));
-    assert_true(a.type == EK_ARRAY_U8 && a.rank == 3 && a.dim[0] == 2 && a.dim[1] == 1 && a.dim[2] == 3 && a.count == 6);
+    assert_true(a.type == EK_ARRAY_U8 && a.rank == 3 && a.dim[0] == 2 && a.dim[1] == 1 && a.dim[2] == 3 &&
+                a.count == 6);
     assert_memory_equal(a.data, "abcdef", 6);
     ek_array_clear(&a);
     PUT("\0\0\x09\x01\0\0\0\x01\xff");
@@ -112,13 +115,15 @@ static void idx_is_refused(void **state)
     refuse_idx(EK_E_FORMAT, "6 dimensions");
     PUT("\0\0\x08\x02\0\0\0\x01\0\0");
     refuse_idx(EK_E_FORMAT, "cut short: a dimension");
-    PUT("\0\0\x08\x01\0\0\0\x04" "abc");
+    PUT("\0\0\x08\x01\0\0\0\x04"
+        "abc");
     refuse_idx(EK_E_FORMAT, "promises more data than it can hold");
     PUT("\0\0\x0E\x05\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff");
     refuse_idx(EK_E_FORMAT, "promises more data than it can hold");
     PUT("\0\0\x0E\x02\x7f\xff\xff\xff\xff\xff\xff\xff");
     refuse_idx(EK_E_FORMAT, "promises more data than it can hold");
-    PUT("\0\0\x08\x01\0\0\0\x02" "abc");
+    PUT("\0\0\x08\x01\0\0\0\x02"
+        "abc");
     refuse_idx(EK_E_FORMAT, "goes on after the data");
     PUT("\0\0\x0E\x01\0\0\0\x01\x7e\xe0\0\0\0\0\0\0");
     refuse_idx(EK_E_FORMAT, "too large for a 32-bit float");
@@ -203,14 +208,17 @@ static void put_npy(const char *dict, const void *data, size_t size)
     memcpy(file + 10 + length, data, size);
     put(file, 10 + length + size);
 }
-#define NPY(descr, shape, data) put_npy("{'descr': '" descr "', 'fortran_order': False, 'shape': " shape ", }\n", data, sizeof(data) - 1)
+#define NPY(descr, shape, data) \
+    put_npy("{'descr': '" descr "', 'fortran_order': False, 'shape': " shape ", }\n", data, sizeof(data) - 1)
 
 static void npy_value(double expected)
 {
     ek_array a;
     assert_ok(ek_npy_read(path, &a));
     assert_int_equal(a.count, 1);
-    double value = a.type == EK_ARRAY_U8 ? *(unsigned char *)a.data : a.type == EK_ARRAY_I64 ? (double)*(int64_t *)a.data : *(float *)a.data;
+    double value = a.type == EK_ARRAY_U8    ? *(unsigned char *)a.data
+                   : a.type == EK_ARRAY_I64 ? (double)*(int64_t *)a.data
+                                            : *(float *)a.data;
     if (value != expected) fail_msg("read %g, not %g", value, expected);
     ek_array_clear(&a);
 }
@@ -218,18 +226,30 @@ static void npy_value(double expected)
 static void npy_is_read_in_every_type(void **state)
 {
     (void)state;
-    NPY("|b1", "(1,)", "\1"); npy_value(1);
-    NPY("|u1", "(1,)", "\xff"); npy_value(255);
-    NPY("|i1", "(1,)", "\xff"); npy_value(-1);
-    NPY("<u2", "(1,)", "\xff\xfe"); npy_value(0xfeff);
-    NPY(">u2", "(1,)", "\xff\xfe"); npy_value(0xfffe);
-    NPY("<i2", "(1,)", "\xfe\xff"); npy_value(-2);
-    NPY(">u4", "(1,)", "\xff\0\0\1"); npy_value(4278190081.0);
-    NPY("=i4", "(1,)", "\1\0\0\0"); npy_value(1);
-    NPY(">i8", "(1, 1)", "\0\0\0\1\0\0\0\0"); npy_value(4294967296.0);
-    NPY("<f2", "()", "\0\x3c"); npy_value(1);
-    NPY(">f4", "(1,)", "\xc0\x20\0\0"); npy_value(-2.5);
-    NPY("<f8", "(1,)", "\0\0\0\0\0\0\xe0\x3f"); npy_value(0.5);
+    NPY("|b1", "(1,)", "\1");
+    npy_value(1);
+    NPY("|u1", "(1,)", "\xff");
+    npy_value(255);
+    NPY("|i1", "(1,)", "\xff");
+    npy_value(-1);
+    NPY("<u2", "(1,)", "\xff\xfe");
+    npy_value(0xfeff);
+    NPY(">u2", "(1,)", "\xff\xfe");
+    npy_value(0xfffe);
+    NPY("<i2", "(1,)", "\xfe\xff");
+    npy_value(-2);
+    NPY(">u4", "(1,)", "\xff\0\0\1");
+    npy_value(4278190081.0);
+    NPY("=i4", "(1,)", "\1\0\0\0");
+    npy_value(1);
+    NPY(">i8", "(1, 1)", "\0\0\0\1\0\0\0\0");
+    npy_value(4294967296.0);
+    NPY("<f2", "()", "\0\x3c");
+    npy_value(1);
+    NPY(">f4", "(1,)", "\xc0\x20\0\0");
+    npy_value(-2.5);
+    NPY("<f8", "(1,)", "\0\0\0\0\0\0\xe0\x3f");
+    npy_value(0.5);
     /* double quotes, another order, no comma at the end */
     put_npy("{\"shape\":(1,1,1,1,1),\"descr\":\"<f4\",\"fortran_order\":True}", "\0\0\x80\x3f", 4);
     npy_value(1);
@@ -372,7 +392,8 @@ static void arrays_are_read_as_floats(void **state)
     NPY("|u1", "(1, 1, 1, 1, 1)", "x");
     assert_fails(EK_E_SHAPE, "5 dimensions", ek_array_read(path, &shape, &data));
     ek_array a;
-    PUT("\x7f" "ELF");
+    PUT("\x7f"
+        "ELF");
     assert_fails(EK_E_FORMAT, "neither an IDX nor an NPY file", ek_array_load(path, &a));
 }
 
@@ -386,7 +407,8 @@ static void csv_is(const char *text, int64_t rows, int64_t columns, const float 
     assert_int_equal(t.rows, rows);
     assert_int_equal(t.columns, columns);
     for (int64_t i = 0; i < rows * columns; i++) {
-        if (t.values[i] != values[i]) fail_msg("\"%s\": value %d is %g, not %g", text, (int)i, t.values[i], values[i]);
+        if (t.values[i] != values[i])
+            fail_msg("\"%s\": value %d is %g, not %g", text, (int)i, t.values[i], values[i]);
     }
     ek_table_clear(&t);
 }
@@ -473,10 +495,15 @@ static unsigned char *put_chunk(unsigned char *out, const char *type, const void
 }
 
 /* A PNG of 8 bits a sample: `type` 0 grey, 2 RGB, 6 RGBA; rows with their filter byte. Returns its size. */
-static size_t make_png(unsigned char file[512], unsigned w, unsigned h, int type, const void *rows, size_t size)
+static size_t make_png(unsigned char file[512], unsigned w, unsigned h, int type, const void *rows,
+                       size_t size)
 {
-    unsigned char header[13] = {[2] = (unsigned char)(w >> 8), [3] = (unsigned char)w, [6] = (unsigned char)(h >> 8),
-                                [7] = (unsigned char)h, [8] = 8, [9] = (unsigned char)type};
+    unsigned char header[13] = {[2] = (unsigned char)(w >> 8),
+                                [3] = (unsigned char)w,
+                                [6] = (unsigned char)(h >> 8),
+                                [7] = (unsigned char)h,
+                                [8] = 8,
+                                [9] = (unsigned char)type};
     unsigned char packed[256], *end = file;
     uLongf packed_size = sizeof packed;
     assert_int_equal(compress(packed, &packed_size, rows, size), Z_OK);
@@ -586,7 +613,8 @@ static void damage_is_survived(void **state)
     size_t live = ek_memory_count().live_bytes;
     damage(images, sizeof images - 1, 1);
     damage(file, gzip(images, sizeof images - 1, file, sizeof file), 2);
-    static const char npy[] = "\x93NUMPY\1\0\x3b\0{'descr': '<i2', 'fortran_order': True, 'shape': (2, 3, 1)}\n0123456789ab";
+    static const char npy[] =
+        "\x93NUMPY\1\0\x3b\0{'descr': '<i2', 'fortran_order': True, 'shape': (2, 3, 1)}\n0123456789ab";
     damage(npy, sizeof npy - 1, 3);
     static const char csv[] = "length;\"the width\";kind\n1.5;2e1;good\n-3;4;\"bad\"\n# five\n5;6;good\n";
     damage(csv, sizeof csv - 1, 4);

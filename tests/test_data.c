@@ -28,8 +28,17 @@ static int make_folder(void **state)
 }
 
 static const char *const files[] = {
-    "x.npy", "y.npy", "train_x.npy", "train_y.npy", "test_x.npy", "test_y.npy", "table.csv", "other.bin",
-    "train-images.idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
+    "x.npy",
+    "y.npy",
+    "train_x.npy",
+    "train_y.npy",
+    "test_x.npy",
+    "test_y.npy",
+    "table.csv",
+    "other.bin",
+    "train-images.idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
 };
 
 static void empty_folder(void)
@@ -59,7 +68,8 @@ static void put_npy(const char *name, int rank, const int64_t *dim, const float 
     for (int i = 0; i < rank; i++) shape.dim[i] = dim[i];
     assert_ok(ek_array_write(in_folder(name), shape, data));
 }
-#define DIMS(...) (const int64_t[]){__VA_ARGS__}
+#define DIMS(...) \
+    (const int64_t[]) { __VA_ARGS__ }
 
 static ek_status open_pair(ek_split split, ek_dataset **out)
 {
@@ -112,7 +122,8 @@ static void arrays_that_do_not_meet_are_refused(void **state)
     const float wrong[] = {-1, 0.5f, 65536, NAN, INFINITY};
     for (int i = 0; i < 5; i++) {
         put_npy("y.npy", 1, DIMS(3), (const float[]){0, wrong[i], 1});
-        assert_fails(EK_E_FORMAT, "the label of item 1 is not a whole number from 0 to 65535", open_pair(EK_SPLIT_ANY, &d));
+        assert_fails(EK_E_FORMAT, "the label of item 1 is not a whole number from 0 to 65535",
+                     open_pair(EK_SPLIT_ANY, &d));
     }
     put_npy("y.npy", 1, DIMS(3), (const float[]){0, 65535, 1});
     assert_ok(open_pair(EK_SPLIT_ANY, &d));
@@ -121,7 +132,8 @@ static void arrays_that_do_not_meet_are_refused(void **state)
     put_npy("x.npy", 1, DIMS(3), numbers);
     assert_fails(EK_E_SHAPE, "has 1 dimensions", open_pair(EK_SPLIT_ANY, &d));
     put_npy("x.npy", 4, DIMS(1, 8, 2, 3), numbers);
-    assert_fails(EK_E_SHAPE, "is 1x8x2x3, which looks like [n, height, width, channels]", open_pair(EK_SPLIT_ANY, &d));
+    assert_fails(EK_E_SHAPE, "is 1x8x2x3, which looks like [n, height, width, channels]",
+                 open_pair(EK_SPLIT_ANY, &d));
     put_npy("x.npy", 2, DIMS(0, 4), numbers);
     assert_fails(EK_E_FORMAT, "holds no items", open_pair(EK_SPLIT_ANY, &d));
     assert_int_equal(unlink(in_folder("y.npy")), 0);
@@ -143,9 +155,11 @@ static void tables_make_a_set(void **state)
     assert_ok(ek_dataset_item(d, 2, x, &label));
     assert_true(x[0] == 5 && x[1] == 6 && label == 0);
     ek_dataset_destroy(d);
-    assert_fails(EK_E_NOT_FOUND, "without a test split", ek_dataset_open(in_folder("table.csv"), EK_SPLIT_TEST, &d));
+    assert_fails(EK_E_NOT_FOUND, "without a test split",
+                 ek_dataset_open(in_folder("table.csv"), EK_SPLIT_TEST, &d));
     PUT("table.csv", "1,2,0.5\n");
-    assert_fails(EK_E_FORMAT, "the label of item 0", ek_dataset_open(in_folder("table.csv"), EK_SPLIT_ANY, &d));
+    assert_fails(EK_E_FORMAT, "the label of item 0",
+                 ek_dataset_open(in_folder("table.csv"), EK_SPLIT_ANY, &d));
     PUT("table.csv", "1\n2\n");
     assert_fails(EK_E_FORMAT, "has one column", ek_dataset_open(in_folder("table.csv"), EK_SPLIT_ANY, &d));
 }
@@ -176,7 +190,8 @@ static void named_sets_are_looked_for(void **state)
     ek_dataset *d;
     empty_folder();
     setenv("XDG_DATA_HOME", in_folder("nothing"), 1);
-    PUT("train-images.idx3-ubyte", "\0\0\x08\x03\0\0\0\x02\0\0\0\x01\0\0\0\x01" "ab");
+    PUT("train-images.idx3-ubyte", "\0\0\x08\x03\0\0\0\x02\0\0\0\x01\0\0\0\x01"
+                                   "ab");
     PUT("train-labels-idx1-ubyte", "\0\0\x08\x01\0\0\0\x02\x07\x02");
     assert_ok(ek_dataset_open("mnist", EK_SPLIT_TRAIN, &d));
     assert_int_equal(ek_dataset_count(d), 2);
@@ -184,10 +199,12 @@ static void named_sets_are_looked_for(void **state)
     assert_string_equal(ek_dataset_class(d, 7), "7");
     ek_dataset_destroy(d);
     PUT("train-labels-idx1-ubyte", "\0\0\x08\x01\0\0\0\x02\x07\x0a");
-    assert_fails(EK_E_FORMAT, "label 10 is out of range; there are 10 classes", ek_dataset_open("mnist", EK_SPLIT_TRAIN, &d));
+    assert_fails(EK_E_FORMAT, "label 10 is out of range; there are 10 classes",
+                 ek_dataset_open("mnist", EK_SPLIT_TRAIN, &d));
     PUT("train-labels-idx1-ubyte", "\0\0\x08\x01\0\0\0\x03\x07\x02");
     assert_fails(EK_E_FORMAT, "train-labels-idx1-ubyte", ek_dataset_open("mnist", EK_SPLIT_TRAIN, &d));
-    assert_fails(EK_E_NOT_FOUND, "get it with scripts/get-data.sh mnist (looked in", ek_dataset_open("mnist", EK_SPLIT_TEST, &d));
+    assert_fails(EK_E_NOT_FOUND, "get it with scripts/get-data.sh mnist (looked in",
+                 ek_dataset_open("mnist", EK_SPLIT_TEST, &d));
     empty_folder();
 }
 
@@ -196,7 +213,8 @@ static void unknown_data_is_explained(void **state)
     (void)state;
     ek_dataset *d;
     assert_fails(EK_E_ARGUMENT, "no data is named", ek_dataset_open("", EK_SPLIT_ANY, &d));
-    assert_fails(EK_E_NOT_FOUND, "did you mean fashion-mnist?", ek_dataset_open("fashionmnist", EK_SPLIT_ANY, &d));
+    assert_fails(EK_E_NOT_FOUND, "did you mean fashion-mnist?",
+                 ek_dataset_open("fashionmnist", EK_SPLIT_ANY, &d));
     assert_fails(EK_E_NOT_FOUND, "no data '/no/such'", ek_dataset_open("/no/such", EK_SPLIT_ANY, &d));
     PUT("other.bin", "?");
     assert_fails(EK_E_FORMAT, "is not a data set", ek_dataset_open(in_folder("other.bin"), EK_SPLIT_ANY, &d));
@@ -241,14 +259,17 @@ static void synthetic_data_is_always_the_same(void **state)
         size_t size = a->bytes ? 1 : sizeof(float);
         const void *x = a->bytes ? (void *)a->bytes : a->floats, *y = b->bytes ? (void *)b->bytes : b->floats;
         assert_memory_equal(x, y, 8000 * (size_t)a->item * size);
-        assert_memory_not_equal(x, test->bytes ? (void *)test->bytes : test->floats, 2000 * (size_t)a->item * size);
+        assert_memory_not_equal(x, test->bytes ? (void *)test->bytes : test->floats,
+                                2000 * (size_t)a->item * size);
         ek_dataset_destroy(a);
         ek_dataset_destroy(b);
         ek_dataset_destroy(test);
     }
     ek_dataset *d;
-    const char *const wrong[] = {"synthetic:", "synthetic:3x32", "synthetic:0", "synthetic:1x0x5", "synthetic:-3", "synthetic:20x", "synthetic:1x2x3x4"};
-    for (int i = 0; i < 7; i++) assert_fails(EK_E_ARGUMENT, "cannot read 'synthetic:", ek_dataset_open(wrong[i], EK_SPLIT_ANY, &d));
+    const char *const wrong[] = {"synthetic:",   "synthetic:3x32", "synthetic:0",      "synthetic:1x0x5",
+                                 "synthetic:-3", "synthetic:20x",  "synthetic:1x2x3x4"};
+    for (int i = 0; i < 7; i++)
+        assert_fails(EK_E_ARGUMENT, "cannot read 'synthetic:", ek_dataset_open(wrong[i], EK_SPLIT_ANY, &d));
     assert_fails(EK_E_ARGUMENT, "at most 65536", ek_dataset_open("synthetic:3x999x999", EK_SPLIT_ANY, &d));
     assert_fails(EK_E_ARGUMENT, "at most 16384", ek_dataset_open("synthetic:16385", EK_SPLIT_ANY, &d));
 }
@@ -266,8 +287,9 @@ static void items_to_predict(void **state)
         ek_shape shape;
         int64_t count;
     } good[] = {
-        {2, {2, 3}, image, 1}, {3, {1, 2, 3}, image, 1}, {3, {4, 2, 3}, image, 4}, {4, {2, 1, 2, 3}, image, 2},
-        {1, {6}, image, 1}, {2, {3, 6}, image, 3}, {3, {3, 1, 2}, colour, 1}, {1, {6}, flat, 1}, {3, {5, 2, 3}, flat, 5},
+        {2, {2, 3}, image, 1},       {3, {1, 2, 3}, image, 1}, {3, {4, 2, 3}, image, 4},
+        {4, {2, 1, 2, 3}, image, 2}, {1, {6}, image, 1},       {2, {3, 6}, image, 3},
+        {3, {3, 1, 2}, colour, 1},   {1, {6}, flat, 1},        {3, {5, 2, 3}, flat, 5},
     };
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         put_npy("x.npy", good[i].rank, good[i].dim, numbers);
@@ -279,10 +301,12 @@ static void items_to_predict(void **state)
         ek_dataset_destroy(d);
     }
     put_npy("x.npy", 3, DIMS(2, 3, 2), numbers);
-    assert_fails(EK_E_SHAPE, "is 2x3x2, but items of 1x2x3 are wanted", ek_dataset_open_items(in_folder("x.npy"), image, &d));
+    assert_fails(EK_E_SHAPE, "is 2x3x2, but items of 1x2x3 are wanted",
+                 ek_dataset_open_items(in_folder("x.npy"), image, &d));
     put_npy("x.npy", 2, DIMS(0, 6), numbers);
     assert_fails(EK_E_SHAPE, "is 0x6, but", ek_dataset_open_items(in_folder("x.npy"), flat, &d));
-    PUT("x.npy", "\0\0\x08\x02\0\0\0\x02\0\0\0\x03" "\0\x33\xff\0\0\0");
+    PUT("x.npy", "\0\0\x08\x02\0\0\0\x02\0\0\0\x03"
+                 "\0\x33\xff\0\0\0");
     assert_ok(ek_dataset_open_items(in_folder("x.npy"), image, &d));
     assert_ok(ek_dataset_item(d, 0, x, NULL));
     assert_true(x[0] == 0 && x[1] == 0.2f && x[2] == 1);
@@ -316,9 +340,12 @@ static void data_and_net_must_meet(void **state)
     assert_ok(check("input 1x28x28\nflatten\nlinear 10\n", "synthetic"));
     assert_ok(check("input 784\nlinear 10\n", "synthetic"));
     assert_ok(check("input 1x28x28\nflatten\nlinear 10\n", "synthetic:784"));
-    assert_fails(EK_E_SHAPE, "items are 1x28x28, the net's input is 3x32x32", check("input 3x32x32\nflatten\nlinear 10\n", "synthetic"));
-    assert_fails(EK_E_SHAPE, "items are 20, the net's input is 784", check("input 784\nlinear 10\n", "synthetic:20"));
-    assert_fails(EK_E_SHAPE, "the data has 10 classes, the net has 5 outputs", check("input 784\nlinear 5\n", "synthetic"));
+    assert_fails(EK_E_SHAPE, "items are 1x28x28, the net's input is 3x32x32",
+                 check("input 3x32x32\nflatten\nlinear 10\n", "synthetic"));
+    assert_fails(EK_E_SHAPE, "items are 20, the net's input is 784",
+                 check("input 784\nlinear 10\n", "synthetic:20"));
+    assert_fails(EK_E_SHAPE, "the data has 10 classes, the net has 5 outputs",
+                 check("input 784\nlinear 5\n", "synthetic"));
     assert_fails(EK_E_SHAPE, "the net's output is 1x28x28", check("input 1x28x28\nrelu\n", "synthetic"));
 }
 
@@ -351,10 +378,14 @@ static void splits_are_by_seed(void **state)
     assert_true(train_count == 3 && valid_count == 0);
     ek_free(train);
     ek_free(valid);
-    assert_fails(EK_E_ARGUMENT, "not 1", ek_split_indices(3, 1, 7, &train, &train_count, &valid, &valid_count));
-    assert_fails(EK_E_ARGUMENT, "not nan", ek_split_indices(3, NAN, 7, &train, &train_count, &valid, &valid_count));
-    assert_fails(EK_E_ARGUMENT, "nothing to validate on", ek_split_indices(3, 0.1, 7, &train, &train_count, &valid, &valid_count));
-    assert_fails(EK_E_ARGUMENT, "nothing to train on", ek_split_indices(3, 0.9, 7, &train, &train_count, &valid, &valid_count));
+    assert_fails(EK_E_ARGUMENT, "not 1",
+                 ek_split_indices(3, 1, 7, &train, &train_count, &valid, &valid_count));
+    assert_fails(EK_E_ARGUMENT, "not nan",
+                 ek_split_indices(3, NAN, 7, &train, &train_count, &valid, &valid_count));
+    assert_fails(EK_E_ARGUMENT, "nothing to validate on",
+                 ek_split_indices(3, 0.1, 7, &train, &train_count, &valid, &valid_count));
+    assert_fails(EK_E_ARGUMENT, "nothing to train on",
+                 ek_split_indices(3, 0.9, 7, &train, &train_count, &valid, &valid_count));
 }
 
 static void epochs_are_by_seed_and_number(void **state)
@@ -383,8 +414,9 @@ static void a_last_batch_of_one_is_joined(void **state)
         bool drop;
         int64_t batches, last; /* how many, and the last one's size */
     } cases[] = {
-        {10, 5, false, 2, 5}, {11, 5, false, 2, 6}, {12, 5, false, 3, 2}, {11, 5, true, 2, 5}, {12, 5, true, 2, 5},
-        {1, 5, false, 1, 1},  {3, 5, false, 1, 3},  {3, 5, true, 0, 0},   {3, 1, false, 3, 1}, {6, 5, false, 1, 6},
+        {10, 5, false, 2, 5}, {11, 5, false, 2, 6}, {12, 5, false, 3, 2}, {11, 5, true, 2, 5},
+        {12, 5, true, 2, 5},  {1, 5, false, 1, 1},  {3, 5, false, 1, 3},  {3, 5, true, 0, 0},
+        {3, 1, false, 3, 1},  {6, 5, false, 1, 6},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         int64_t n = ek_batch_count(cases[i].count, cases[i].batch, cases[i].drop), next = 0;
@@ -412,11 +444,15 @@ static ek_dataset *random_set(int64_t count, ek_shape shape, bool bytes)
     d->label = ek_calloc((size_t)count, sizeof *d->label);
     ek_random random = ek_random_start(3, EK_STREAM_TEST, 0);
     for (int64_t i = 0; i < count; i++) d->label[i] = (int32_t)ek_random_below(&random, 10);
-    if (bytes) d->bytes = ek_calloc((size_t)(count * d->item), 1);
-    else d->floats = ek_calloc((size_t)(count * d->item), sizeof(float));
+    if (bytes)
+        d->bytes = ek_calloc((size_t)(count * d->item), 1);
+    else
+        d->floats = ek_calloc((size_t)(count * d->item), sizeof(float));
     for (int64_t i = 0; i < count * d->item; i++) {
-        if (bytes) d->bytes[i] = (unsigned char)ek_random_u32(&random);
-        else d->floats[i] = (float)ek_random_normal(&random);
+        if (bytes)
+            d->bytes[i] = (unsigned char)ek_random_u32(&random);
+        else
+            d->floats[i] = (float)ek_random_normal(&random);
     }
     return d;
 }
@@ -457,9 +493,11 @@ static void batches_hold_what_the_formula_says(void **state)
         for (int64_t s = 0; s < (lanes ? ek_blocks(n) * EK_LANES : n); s++) {
             if (s < n) assert_int_equal(labels[s], d->label[index[s]]);
             for (int64_t i = 0; i < d->item; i++) {
-                float value = x[lanes ? (s / EK_LANES * d->item + i) * EK_LANES + s % EK_LANES : s * d->item + i];
+                float value =
+                    x[lanes ? (s / EK_LANES * d->item + i) * EK_LANES + s % EK_LANES : s * d->item + i];
                 float wanted = s < n ? expected_value(d, &pixels, index[s], i) : 0; /* dead lanes are zero */
-                if (value != wanted) fail_msg("case %d, sample %d, value %d is %g, not %g", k, (int)s, (int)i, value, wanted);
+                if (value != wanted)
+                    fail_msg("case %d, sample %d, value %d is %g, not %g", k, (int)s, (int)i, value, wanted);
             }
         }
         ek_free(x);
@@ -494,7 +532,9 @@ static void batches_made_ahead_are_the_same(void **state)
                 assert_memory_equal(x, own, (size_t)ek_blocks(n) * EK_LANES * 16 * sizeof *x);
                 assert_memory_equal(labels, own_labels, (size_t)n * sizeof *labels);
             }
-            assert_int_equal(number, ek_batch_count(97, sizes[k], false) > from ? ek_batch_count(97, sizes[k], false) : from);
+            assert_int_equal(number, ek_batch_count(97, sizes[k], false) > from
+                                         ? ek_batch_count(97, sizes[k], false)
+                                         : from);
             assert_false(ek_batches_next(batches, &n, &x, &labels));
             ek_batches_end(batches);
         }

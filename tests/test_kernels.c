@@ -31,7 +31,8 @@ static int free_memory(void **state)
     return 0;
 }
 
-#define FOR_EACH_TABLE(k) for (const ek_kernels *const *k##_ = tables, *k; k##_ < tables + table_count && (k = *k##_, true); k##_++)
+#define FOR_EACH_TABLE(k) \
+    for (const ek_kernels *const *k##_ = tables, *k; k##_ < tables + table_count && (k = *k##_, true); k##_++)
 
 /* --- data */
 
@@ -63,7 +64,8 @@ static float *copy(int64_t count, const float *x)
 static void check(const ek_kernels *k, const char *what, int64_t i, double got, double want, double tolerance)
 {
     if (!(fabs(got - want) <= tolerance) && !(isnan(got) && isnan(want)) && got != want)
-        fail_msg("%s, %s[%lld]: %.9g, not %.9g (within %.3g)", k->name, what, (long long)i, got, want, tolerance);
+        fail_msg("%s, %s[%lld]: %.9g, not %.9g (within %.3g)", k->name, what, (long long)i, got, want,
+                 tolerance);
 }
 
 /* A sum of products in float against double: within 2e-6 of the sum of the products' magnitudes. */
@@ -91,43 +93,50 @@ static void check_sums(const ek_kernels *k, const char *what, const reference *r
 static const struct conv_case {
     int ci, hi, wi, co, kh, kw, sh, sw, ph, pw, dh, dw, groups;
 } conv_cases[] = {
-    {1, 28, 28, 6, 5, 5, 1, 1, 0, 0, 1, 1, 1},   /* LeNet */
-    {6, 12, 12, 16, 5, 5, 1, 1, 0, 0, 1, 1, 1},
-    {1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1},
-    {3, 8, 9, 7, 3, 3, 1, 1, 1, 1, 1, 1, 1},     /* odd everything */
-    {13, 5, 7, 11, 1, 1, 1, 1, 0, 0, 1, 1, 1},
-    {4, 9, 11, 8, 3, 2, 1, 1, 0, 1, 1, 1, 1},
-    {3, 9, 9, 5, 3, 3, 2, 2, 1, 1, 1, 1, 1},     /* strides */
-    {4, 8, 8, 4, 1, 1, 2, 2, 0, 0, 1, 1, 1},     /* most of the input never read */
-    {2, 11, 13, 3, 3, 5, 3, 2, 0, 2, 1, 1, 1},   /* a rest at the edge never read */
-    {2, 10, 10, 3, 2, 2, 5, 4, 0, 0, 1, 1, 1},   /* stride beyond the kernel */
-    {3, 12, 11, 4, 3, 3, 1, 1, 2, 2, 2, 2, 1},   /* dilation */
-    {2, 13, 14, 3, 3, 3, 2, 3, 2, 3, 2, 3, 1},   /* stride and dilation with common divisors */
-    {2, 13, 14, 3, 3, 4, 4, 6, 3, 2, 2, 4, 1},
-    {2, 15, 9, 3, 3, 2, 3, 2, 1, 0, 2, 3, 1},
-    {2, 3, 4, 3, 3, 3, 1, 1, 4, 5, 1, 1, 1},     /* outputs that see only padding */
-    {1, 2, 2, 2, 5, 5, 1, 1, 2, 2, 1, 1, 1},     /* kernel larger than the input */
-    {8, 6, 7, 8, 3, 3, 1, 1, 1, 1, 1, 1, 8},     /* depthwise */
-    {5, 7, 6, 10, 3, 3, 2, 2, 1, 1, 1, 1, 5},
-    {6, 6, 6, 9, 3, 3, 1, 1, 1, 1, 1, 1, 3},     /* groups */
+    {1, 28, 28, 6, 5, 5, 1, 1, 0, 0, 1, 1, 1}, /* LeNet */
+    {6, 12, 12, 16, 5, 5, 1, 1, 0, 0, 1, 1, 1}, {1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1},
+    {3, 8, 9, 7, 3, 3, 1, 1, 1, 1, 1, 1, 1}, /* odd everything */
+    {13, 5, 7, 11, 1, 1, 1, 1, 0, 0, 1, 1, 1},  {4, 9, 11, 8, 3, 2, 1, 1, 0, 1, 1, 1, 1},
+    {3, 9, 9, 5, 3, 3, 2, 2, 1, 1, 1, 1, 1},   /* strides */
+    {4, 8, 8, 4, 1, 1, 2, 2, 0, 0, 1, 1, 1},   /* most of the input never read */
+    {2, 11, 13, 3, 3, 5, 3, 2, 0, 2, 1, 1, 1}, /* a rest at the edge never read */
+    {2, 10, 10, 3, 2, 2, 5, 4, 0, 0, 1, 1, 1}, /* stride beyond the kernel */
+    {3, 12, 11, 4, 3, 3, 1, 1, 2, 2, 2, 2, 1}, /* dilation */
+    {2, 13, 14, 3, 3, 3, 2, 3, 2, 3, 2, 3, 1}, /* stride and dilation with common divisors */
+    {2, 13, 14, 3, 3, 4, 4, 6, 3, 2, 2, 4, 1},  {2, 15, 9, 3, 3, 2, 3, 2, 1, 0, 2, 3, 1},
+    {2, 3, 4, 3, 3, 3, 1, 1, 4, 5, 1, 1, 1}, /* outputs that see only padding */
+    {1, 2, 2, 2, 5, 5, 1, 1, 2, 2, 1, 1, 1}, /* kernel larger than the input */
+    {8, 6, 7, 8, 3, 3, 1, 1, 1, 1, 1, 1, 8}, /* depthwise */
+    {5, 7, 6, 10, 3, 3, 2, 2, 1, 1, 1, 1, 5},   {6, 6, 6, 9, 3, 3, 1, 1, 1, 1, 1, 1, 3}, /* groups */
     {17, 4, 4, 19, 3, 3, 1, 1, 1, 1, 1, 1, 1},
 };
 
 static ek_conv conv_of(const struct conv_case *c)
 {
     return (ek_conv){
-        .ci = c->ci, .hi = c->hi, .wi = c->wi, .co = c->co,
+        .ci = c->ci,
+        .hi = c->hi,
+        .wi = c->wi,
+        .co = c->co,
         .ho = (c->hi + 2 * c->ph - c->dh * (c->kh - 1) - 1) / c->sh + 1,
         .wo = (c->wi + 2 * c->pw - c->dw * (c->kw - 1) - 1) / c->sw + 1,
-        .kh = c->kh, .kw = c->kw, .stride_h = c->sh, .stride_w = c->sw, .pad_h = c->ph, .pad_w = c->pw,
-        .dilation_h = c->dh, .dilation_w = c->dw, .groups = c->groups,
+        .kh = c->kh,
+        .kw = c->kw,
+        .stride_h = c->sh,
+        .stride_w = c->sw,
+        .pad_h = c->ph,
+        .pad_w = c->pw,
+        .dilation_h = c->dh,
+        .dilation_w = c->dw,
+        .groups = c->groups,
     };
 }
 
 static int64_t weight_count(const ek_conv *g) { return (int64_t)g->co * (g->ci / g->groups) * g->kh * g->kw; }
 
 /* All three passes: each product of an input, a weight and an output gradient that meet. */
-static void conv_reference(const ek_conv *g, const float *x, const float *w, const float *dy, reference *y, reference *dx, reference *dweight)
+static void conv_reference(const ek_conv *g, const float *x, const float *w, const float *dy, reference *y,
+                           reference *dx, reference *dweight)
 {
     int in = g->ci / g->groups, out = g->co / g->groups;
     for (int o = 0; o < g->co; o++)
@@ -154,19 +163,24 @@ static void conv_reference(const ek_conv *g, const float *x, const float *w, con
 static void check_conv(const struct conv_case *c)
 {
     ek_conv g = conv_of(c);
-    int64_t x_count = (int64_t)g.ci * g.hi * g.wi * EK_LANES, map = (int64_t)g.ho * g.wo * EK_LANES, y_count = g.co * map;
+    int64_t x_count = (int64_t)g.ci * g.hi * g.wi * EK_LANES, map = (int64_t)g.ho * g.wo * EK_LANES,
+            y_count = g.co * map;
     int64_t w_count = weight_count(&g);
-    float *x = noise(x_count), *w = noise(w_count), *dy = noise(y_count), *bias = noise(g.co), *before = noise(w_count);
+    float *x = noise(x_count), *w = noise(w_count), *dy = noise(y_count), *bias = noise(g.co),
+          *before = noise(w_count);
     float *y = zeros(y_count), *dx = zeros(x_count), *dw = zeros(w_count), *dbias = zeros(g.co);
-    float *forward = zeros((int64_t)ek_conv_packed_forward(&g)), *backward = zeros((int64_t)ek_conv_packed_backward(&g));
+    float *forward = zeros((int64_t)ek_conv_packed_forward(&g)),
+          *backward = zeros((int64_t)ek_conv_packed_backward(&g));
     float *scratch = zeros((int64_t)ek_conv_scratch(&g));
-    reference y_ref = new_reference(y_count), dx_ref = new_reference(x_count), dw_ref = new_reference(w_count);
+    reference y_ref = new_reference(y_count), dx_ref = new_reference(x_count),
+              dw_ref = new_reference(w_count);
     reference dbias_ref = new_reference(g.co);
     conv_reference(&g, x, w, dy, &y_ref, &dx_ref, &dw_ref);
     for (int64_t i = 0; i < y_count; i++) add_to(&dbias_ref, i / map, dy[i]);
     for (int64_t i = 0; i < w_count; i++) add_to(&dw_ref, i, before[i]);
 
-    FOR_EACH_TABLE(k) {
+    FOR_EACH_TABLE(k)
+    {
         /* Whatever scratch and outputs held before must not show. */
         for (size_t i = 0; i < ek_conv_scratch(&g); i++) scratch[i] = NAN;
         for (int64_t i = 0; i < y_count; i++) y[i] = NAN;
@@ -187,7 +201,8 @@ static void check_conv(const struct conv_case *c)
         check_sums(k, "dw without dbias", &dw_ref, dw);
     }
     for (int64_t i = 0; i < y_count; i++) add_to(&y_ref, i, bias[i / map]);
-    FOR_EACH_TABLE(k) {
+    FOR_EACH_TABLE(k)
+    {
         k->conv_pack_forward(&g, w, forward);
         k->conv_forward(&g, x, forward, bias, y, scratch);
         check_sums(k, "y with bias", &y_ref, y);
@@ -208,17 +223,26 @@ static const struct window_case {
     int c, hi, wi, kh, kw, sh, sw, ph, pw;
     bool count_pad;
 } window_cases[] = {
-    {3, 8, 6, 2, 2, 2, 2, 0, 0, true}, {1, 1, 1, 1, 1, 1, 1, 0, 0, true},  {2, 9, 7, 3, 3, 2, 2, 1, 1, true},
-    {2, 9, 7, 3, 3, 2, 2, 1, 1, false}, {1, 7, 11, 3, 2, 1, 1, 1, 1, false}, {5, 8, 8, 8, 8, 8, 8, 0, 0, true},
+    {3, 8, 6, 2, 2, 2, 2, 0, 0, true},   {1, 1, 1, 1, 1, 1, 1, 0, 0, true},
+    {2, 9, 7, 3, 3, 2, 2, 1, 1, true},   {2, 9, 7, 3, 3, 2, 2, 1, 1, false},
+    {1, 7, 11, 3, 2, 1, 1, 1, 1, false}, {5, 8, 8, 8, 8, 8, 8, 0, 0, true},
     {2, 10, 5, 2, 1, 4, 3, 0, 0, true},
 };
 
 static ek_window window_of(const struct window_case *c)
 {
     return (ek_window){
-        .c = c->c, .hi = c->hi, .wi = c->wi,
-        .ho = (c->hi + 2 * c->ph - c->kh) / c->sh + 1, .wo = (c->wi + 2 * c->pw - c->kw) / c->sw + 1,
-        .kh = c->kh, .kw = c->kw, .stride_h = c->sh, .stride_w = c->sw, .pad_h = c->ph, .pad_w = c->pw,
+        .c = c->c,
+        .hi = c->hi,
+        .wi = c->wi,
+        .ho = (c->hi + 2 * c->ph - c->kh) / c->sh + 1,
+        .wo = (c->wi + 2 * c->pw - c->kw) / c->sw + 1,
+        .kh = c->kh,
+        .kw = c->kw,
+        .stride_h = c->sh,
+        .stride_w = c->sw,
+        .pad_h = c->ph,
+        .pad_w = c->pw,
         .count_pad = c->count_pad,
     };
 }
@@ -230,7 +254,8 @@ static int window_cells(const ek_window *g, int64_t o, int64_t *offset)
     for (int kh = 0; kh < g->kh; kh++)
         for (int kw = 0; kw < g->kw; kw++) {
             int h = oh * g->stride_h + kh - g->pad_h, w = ow * g->stride_w + kw - g->pad_w;
-            if (h >= 0 && h < g->hi && w >= 0 && w < g->wi) offset[count++] = (((int64_t)c * g->hi + h) * g->wi + w) * EK_LANES;
+            if (h >= 0 && h < g->hi && w >= 0 && w < g->wi)
+                offset[count++] = (((int64_t)c * g->hi + h) * g->wi + w) * EK_LANES;
         }
     return count;
 }
@@ -238,7 +263,8 @@ static int window_cells(const ek_window *g, int64_t o, int64_t *offset)
 static void check_avgpool(const ek_window *g)
 {
     int64_t outputs = (int64_t)g->c * g->ho * g->wo, x_count = (int64_t)g->c * g->hi * g->wi * EK_LANES;
-    float *x = noise(x_count), *dy = noise(outputs * EK_LANES), *y = zeros(outputs * EK_LANES), *dx = noise(x_count);
+    float *x = noise(x_count), *dy = noise(outputs * EK_LANES), *y = zeros(outputs * EK_LANES),
+          *dx = noise(x_count);
     reference y_ref = new_reference(outputs * EK_LANES), dx_ref = new_reference(x_count);
     int64_t cell[64];
     for (int64_t o = 0; o < outputs; o++) {
@@ -249,7 +275,8 @@ static void check_avgpool(const ek_window *g)
                 add_to(&dx_ref, cell[i] + lane, (double)dy[o * EK_LANES + lane] / divisor);
             }
     }
-    FOR_EACH_TABLE(k) {
+    FOR_EACH_TABLE(k)
+    {
         k->avgpool_forward(g, x, y);
         check_sums(k, "avgpool y", &y_ref, y);
         k->avgpool_backward(g, dy, dx);
@@ -262,11 +289,13 @@ static void check_avgpool(const ek_window *g)
 static void check_maxpool(const ek_window *g)
 {
     int64_t outputs = (int64_t)g->c * g->ho * g->wo, x_count = (int64_t)g->c * g->hi * g->wi * EK_LANES;
-    float *x = noise(x_count), *dy = noise(outputs * EK_LANES), *y = zeros(outputs * EK_LANES), *dx = noise(x_count);
+    float *x = noise(x_count), *dy = noise(outputs * EK_LANES), *y = zeros(outputs * EK_LANES),
+          *dx = noise(x_count);
     int32_t *index = guarded((size_t)outputs * EK_LANES * sizeof *index);
     for (int64_t i = 0; i < x_count; i++) x[i] = i % EK_LANES == 3 ? -INFINITY : floorf(x[i] * 3);
     x[x_count / 2] = NAN;
-    FOR_EACH_TABLE(k) {
+    FOR_EACH_TABLE(k)
+    {
         k->maxpool_forward(g, x, y, index);
         k->maxpool_backward(g, dy, index, dx);
         reference dx_ref = new_reference(x_count);
@@ -327,21 +356,22 @@ static void activations_match_at_every_length_and_in_place(void **state)
 {
     (void)state;
     FOR_EACH_TABLE(k)
-        for (int kind = EK_RELU; kind <= EK_SILU; kind++)
-            for (int64_t count = 0; count <= 35; count++) {
-                float *x = noise(count), *dy = noise(count), *y = zeros(count);
-                for (int64_t i = 0; i < count; i++) x[i] *= 8;
-                k->activation_forward((ek_activation)kind, 0.2f, count, x, y);
-                float *dx = copy(count, dy), *same = copy(count, x);
-                k->activation_backward((ek_activation)kind, 0.2f, count, x, y, dx, dx);
-                k->activation_forward((ek_activation)kind, 0.2f, count, same, same);
-                for (int64_t i = 0; i < count; i++) {
-                    check(k, "activation", i, y[i], activation((ek_activation)kind, 0.2f, x[i]), 3e-7 * fabs(y[i]));
-                    check(k, "derivative", i, dx[i], dy[i] * derivative((ek_activation)kind, 0.2f, x[i]), 1e-6);
-                    check(k, "activation in place", i, same[i], y[i], 0);
-                }
-                guarded_free();
+    for (int kind = EK_RELU; kind <= EK_SILU; kind++)
+        for (int64_t count = 0; count <= 35; count++) {
+            float *x = noise(count), *dy = noise(count), *y = zeros(count);
+            for (int64_t i = 0; i < count; i++) x[i] *= 8;
+            k->activation_forward((ek_activation)kind, 0.2f, count, x, y);
+            float *dx = copy(count, dy), *same = copy(count, x);
+            k->activation_backward((ek_activation)kind, 0.2f, count, x, y, dx, dx);
+            k->activation_forward((ek_activation)kind, 0.2f, count, same, same);
+            for (int64_t i = 0; i < count; i++) {
+                check(k, "activation", i, y[i], activation((ek_activation)kind, 0.2f, x[i]),
+                      3e-7 * fabs(y[i]));
+                check(k, "derivative", i, dx[i], dy[i] * derivative((ek_activation)kind, 0.2f, x[i]), 1e-6);
+                check(k, "activation in place", i, same[i], y[i], 0);
             }
+            guarded_free();
+        }
 }
 
 /* The distance from one float to the next. */
@@ -369,13 +399,13 @@ static void sigmoid_and_tanh_are_accurate(void **state)
 {
     (void)state;
     FOR_EACH_TABLE(k)
-        for (int kind = EK_SIGMOID; kind <= EK_TANH; kind++) {
-            static const float to[] = {1e-40f, 1e-20f, 1e-3f, 0.7f, 3, 20, 110, 1e30f};
-            for (int i = 0; i < COUNT(to); i++) {
-                check_accuracy(k, (ek_activation)kind, -to[i], 0);
-                check_accuracy(k, (ek_activation)kind, 0, to[i]);
-            }
+    for (int kind = EK_SIGMOID; kind <= EK_TANH; kind++) {
+        static const float to[] = {1e-40f, 1e-20f, 1e-3f, 0.7f, 3, 20, 110, 1e30f};
+        for (int i = 0; i < COUNT(to); i++) {
+            check_accuracy(k, (ek_activation)kind, -to[i], 0);
+            check_accuracy(k, (ek_activation)kind, 0, to[i]);
         }
+    }
 }
 
 static void activations_at_the_extremes(void **state)
@@ -383,9 +413,13 @@ static void activations_at_the_extremes(void **state)
     (void)state;
     static const float x[] = {INFINITY, -INFINITY, NAN, FLT_MAX, -FLT_MAX};
     static const float want[][5] = {
-        {INFINITY, 0, NAN, FLT_MAX, 0}, {INFINITY, -INFINITY, NAN, FLT_MAX, -FLT_MAX / 2}, {1, 0, NAN, 1, 0}, {1, -1, NAN, 1, -1},
+        {INFINITY, 0, NAN, FLT_MAX, 0},
+        {INFINITY, -INFINITY, NAN, FLT_MAX, -FLT_MAX / 2},
+        {1, 0, NAN, 1, 0},
+        {1, -1, NAN, 1, -1},
     };
-    FOR_EACH_TABLE(k) {
+    FOR_EACH_TABLE(k)
+    {
         float y[5];
         for (int kind = EK_RELU; kind <= EK_TANH; kind++) {
             k->activation_forward((ek_activation)kind, 0.5f, 5, x, y);
@@ -401,24 +435,25 @@ static void add_and_scale(void **state)
 {
     (void)state;
     FOR_EACH_TABLE(k)
-        for (int64_t count = 0; count <= 35; count++) {
-            float *a = noise(count), *b = noise(count), *y = zeros(count), *same = copy(count, b);
-            k->add(count, a, b, y);
-            k->add(count, a, same, same);
-            for (int64_t i = 0; i < count; i++) {
-                check(k, "add", i, y[i], a[i] + b[i], 0);
-                check(k, "add in place", i, same[i], y[i], 0);
-            }
-            k->scale(count, -1.5f, a, y);
-            for (int64_t i = 0; i < count; i++) check(k, "scale", i, y[i], -1.5f * a[i], 0);
-            guarded_free();
+    for (int64_t count = 0; count <= 35; count++) {
+        float *a = noise(count), *b = noise(count), *y = zeros(count), *same = copy(count, b);
+        k->add(count, a, b, y);
+        k->add(count, a, same, same);
+        for (int64_t i = 0; i < count; i++) {
+            check(k, "add", i, y[i], a[i] + b[i], 0);
+            check(k, "add in place", i, same[i], y[i], 0);
         }
+        k->scale(count, -1.5f, a, y);
+        for (int64_t i = 0; i < count; i++) check(k, "scale", i, y[i], -1.5f * a[i], 0);
+        guarded_free();
+    }
 }
 
 static void sums_and_finiteness(void **state)
 {
     (void)state;
-    FOR_EACH_TABLE(k) {
+    FOR_EACH_TABLE(k)
+    {
         for (int64_t count = 0; count <= 3000; count = count < 40 ? count + 1 : count * 3) {
             float *x = noise(count);
             double want = 0;
@@ -446,11 +481,15 @@ static const struct slab_case {
     int64_t rows, length, stride;
     int live;
 } slab_cases[] = {
-    {1, 1, 1, 16},   {1, 16, 16, 1},   {3, 5, 11, 16},  {7, 1, 3, 16},      {2, 37, 40, 16},      {1, 9216, 9216, 16},
-    {2, 64, 96, 13}, {1, 4096, 4096, 15}, {3, 1040, 1056, 7}, {2, 5000, 5003, 16}, {1, 176, 176, 9},
+    {1, 1, 1, 16},      {1, 16, 16, 1},      {3, 5, 11, 16},   {7, 1, 3, 16},
+    {2, 37, 40, 16},    {1, 9216, 9216, 16}, {2, 64, 96, 13},  {1, 4096, 4096, 15},
+    {3, 1040, 1056, 7}, {2, 5000, 5003, 16}, {1, 176, 176, 9},
 };
 
-static bool slab_alive(const struct slab_case *s, int64_t i) { return s->live == EK_LANES || i % EK_LANES < s->live; }
+static bool slab_alive(const struct slab_case *s, int64_t i)
+{
+    return s->live == EK_LANES || i % EK_LANES < s->live;
+}
 static int64_t slab_floats(const struct slab_case *s) { return (s->rows - 1) * s->stride + s->length; }
 
 static ek_moments moments_of(const struct slab_case *s, const float *x)
@@ -461,8 +500,10 @@ static ek_moments moments_of(const struct slab_case *s, const float *x)
             for (int64_t i = 0; i < s->length; i++) {
                 if (!slab_alive(s, i)) continue;
                 double d = x[r * s->stride + i] - m.mean * pass;
-                if (pass) m.m2 += d * d;
-                else m.mean += (d - m.mean) / ++m.count;
+                if (pass)
+                    m.m2 += d * d;
+                else
+                    m.mean += (d - m.mean) / ++m.count;
             }
     return m;
 }
@@ -486,10 +527,12 @@ static void slab_moments_hold_where_the_mean_dwarfs_the_deviation(void **state)
                 const struct slab_case *s = &slab_cases[c];
                 int64_t count = slab_floats(s);
                 float *x = noise(count);
-                for (int64_t i = 0; i < count; i++) x[i] = slab_alive(s, i % s->stride) ? mean[d] + deviation[d] * x[i] : 1e30f;
+                for (int64_t i = 0; i < count; i++)
+                    x[i] = slab_alive(s, i % s->stride) ? mean[d] + deviation[d] * x[i] : 1e30f;
                 if (outlier) x[0] = -1e3f; /* the first value must not spoil the rest */
                 ek_moments want = moments_of(s, x);
-                FOR_EACH_TABLE(k) {
+                FOR_EACH_TABLE(k)
+                {
                     ek_moments got;
                     k->slab_moments(s->rows, s->length, s->stride, s->live, x, &got);
                     check_moments(k, c, got, want);
@@ -501,7 +544,8 @@ static void slab_moments_hold_where_the_mean_dwarfs_the_deviation(void **state)
 static void moments_of_what_is_constant_or_not_finite(void **state)
 {
     (void)state;
-    FOR_EACH_TABLE(k) {
+    FOR_EACH_TABLE(k)
+    {
         float *x = zeros(5000);
         ek_moments m;
         for (int i = 0; i < 5000; i++) x[i] = 0.1f;
@@ -539,11 +583,13 @@ static void slab_passes_match_the_formulas(void **state)
                 add_to(&sums, 0, g[at]);
                 add_to(&sums, 1, g[at] * ((double)x[at] - mean));
             }
-        FOR_EACH_TABLE(k) {
+        FOR_EACH_TABLE(k)
+        {
             float *y = copy(count, untouched), *dx = copy(count, untouched);
             double got[2];
             k->slab_backward_sums(s->rows, s->length, s->stride, x, g, mean, &got[0], &got[1]);
-            for (int i = 0; i < 2; i++) check(k, "slab sum", i, got[i], sums.sum[i], 3e-7 * sums.magnitude[i]);
+            for (int i = 0; i < 2; i++)
+                check(k, "slab sum", i, got[i], sums.sum[i], 3e-7 * sums.magnitude[i]);
             k->slab_apply(s->rows, s->length, s->stride, s->live, x, mean, a, b, y);
             k->slab_backward_apply(s->rows, s->length, s->stride, s->live, x, g, mean, a, b, c, dx);
             for (int64_t i = 0; i < count; i++) {
@@ -561,7 +607,8 @@ static void slab_passes_match_the_formulas(void **state)
 /* n, c, stride */
 static const struct columns_case {
     int64_t n, c, stride;
-} columns_cases[] = {{1, 1, 1}, {2, 3, 3}, {128, 120, 120}, {64, 84, 90}, {65, 17, 17}, {200, 33, 40}, {3, 16, 16}, {7, 100, 100}};
+} columns_cases[] = {{1, 1, 1},    {2, 3, 3},     {128, 120, 120}, {64, 84, 90},
+                     {65, 17, 17}, {200, 33, 40}, {3, 16, 16},     {7, 100, 100}};
 
 static void columns_moments_match(void **state)
 {
@@ -573,10 +620,12 @@ static void columns_moments_match(void **state)
         for (int64_t i = 0; i < count; i++) x[i] = i % s->stride % 2 ? 1e4f + 1e-2f * x[i] : x[i];
         if (s->n > 100) x[1] = -1e3f;
         ek_moments *got = guarded((size_t)s->c * sizeof *got);
-        FOR_EACH_TABLE(k) {
+        FOR_EACH_TABLE(k)
+        {
             k->columns_moments(s->n, s->c, s->stride, x, got);
             for (int64_t j = 0; j < s->c; j++)
-                check_moments(k, j, got[j], moments_of(&(struct slab_case){s->n, 1, s->stride, EK_LANES}, x + j));
+                check_moments(k, j, got[j],
+                              moments_of(&(struct slab_case){s->n, 1, s->stride, EK_LANES}, x + j));
         }
         guarded_free();
     }
@@ -591,7 +640,8 @@ static void columns_passes_match_the_formulas(void **state)
         float *x = noise(count), *g = noise(count), *untouched = noise(count);
         float *mean = noise(s->c), *a = noise(s->c), *b = noise(s->c), *c = noise(s->c);
         double *sum_g = doubles(s->c), *sum_gx = doubles(s->c);
-        FOR_EACH_TABLE(k) {
+        FOR_EACH_TABLE(k)
+        {
             float *y = copy(count, untouched), *dx = copy(count, untouched);
             k->columns_backward_sums(s->n, s->c, s->stride, x, g, mean, sum_g, sum_gx);
             k->columns_apply(s->n, s->c, s->stride, x, mean, a, b, y);
@@ -601,8 +651,10 @@ static void columns_passes_match_the_formulas(void **state)
                 int64_t j = i % s->stride;
                 bool inside = j < s->c;
                 double centred = inside ? (double)x[i] - mean[j] : 0;
-                check(k, "columns y", i, y[i], inside ? centred * a[j] + b[j] : untouched[i], inside ? 1e-6 : 0);
-                check(k, "columns dx", i, dx[i], inside ? a[j] * (double)g[i] + b[j] * centred + c[j] : untouched[i], inside ? 1e-6 : 0);
+                check(k, "columns y", i, y[i], inside ? centred * a[j] + b[j] : untouched[i],
+                      inside ? 1e-6 : 0);
+                check(k, "columns dx", i, dx[i],
+                      inside ? a[j] * (double)g[i] + b[j] * centred + c[j] : untouched[i], inside ? 1e-6 : 0);
                 if (!inside) continue;
                 add_to(&ref_g, j, g[i]);
                 add_to(&ref_gx, j, g[i] * centred);
@@ -623,17 +675,18 @@ static void lanes_and_rows_are_transposes(void **state)
     (void)state;
     static const int64_t features[] = {1, 3, 16, 33, 784};
     FOR_EACH_TABLE(k)
-        for (int f = 0; f < COUNT(features); f++)
-            for (int live = 1; live <= EK_LANES; live++) {
-                int64_t count = features[f];
-                float *rows = noise(live * count), *lanes = noise(count * EK_LANES), *back = zeros(live * count);
-                k->rows_to_lanes(count, live, rows, lanes);
-                for (int64_t i = 0; i < count * EK_LANES; i++)
-                    check(k, "lanes", i, lanes[i], i % EK_LANES < live ? rows[i % EK_LANES * count + i / EK_LANES] : 0, 0);
-                k->lanes_to_rows(count, live, lanes, back);
-                assert_memory_equal(back, rows, (size_t)(live * count) * sizeof *rows);
-                guarded_free();
-            }
+    for (int f = 0; f < COUNT(features); f++)
+        for (int live = 1; live <= EK_LANES; live++) {
+            int64_t count = features[f];
+            float *rows = noise(live * count), *lanes = noise(count * EK_LANES), *back = zeros(live * count);
+            k->rows_to_lanes(count, live, rows, lanes);
+            for (int64_t i = 0; i < count * EK_LANES; i++)
+                check(k, "lanes", i, lanes[i],
+                      i % EK_LANES < live ? rows[i % EK_LANES * count + i / EK_LANES] : 0, 0);
+            k->lanes_to_rows(count, live, lanes, back);
+            assert_memory_equal(back, rows, (size_t)(live * count) * sizeof *rows);
+            guarded_free();
+        }
 }
 
 /* --- matrices */
@@ -641,7 +694,8 @@ static void lanes_and_rows_are_transposes(void **state)
 static const struct gemm_case {
     int64_t m, n, k;
 } gemm_cases[] = {
-    {1, 1, 1}, {1, 10, 84}, {128, 10, 84}, {64, 120, 256}, {5, 7, 3}, {97, 65, 33}, {13, 33, 641}, {100, 200, 17}, {3, 2, 0}, {12, 32, 320},
+    {1, 1, 1},    {1, 10, 84},   {128, 10, 84},  {64, 120, 256}, {5, 7, 3},
+    {97, 65, 33}, {13, 33, 641}, {100, 200, 17}, {3, 2, 0},      {12, 32, 320},
 };
 
 enum { BY_ROW, BY_COLUMN, SPREAD, LAYOUTS }; /* SPREAD: neither step is 1 */
@@ -666,16 +720,19 @@ static void check_gemm(const struct gemm_case *s, int a_layout, int b_layout, ek
     g.a = noise(extent(g.m, g.k, g.a_row, g.a_col));
     g.b = noise(extent(g.k, g.n, g.b_row, g.b_col));
     g.bias = plus ? noise(g.n) : NULL;
-    float *before = noise(c_count), *scratch = zeros((int64_t)ek_gemm_thread_scratch(g.k) * ek_pool_threads(pool));
+    float *before = noise(c_count),
+          *scratch = zeros((int64_t)ek_gemm_thread_scratch(g.k) * ek_pool_threads(pool));
     reference r = new_reference(c_count);
     for (int64_t at = 0; at < c_count; at++) {
         int64_t i = at / g.ldc, j = at % g.ldc;
         if (plus || j >= g.n) add_to(&r, at, before[at]);
         if (j >= g.n) continue;
         if (plus) add_to(&r, at, g.bias[j]);
-        for (int64_t k = 0; k < g.k; k++) add_to(&r, at, (double)g.a[i * g.a_row + k * g.a_col] * g.b[k * g.b_row + j * g.b_col]);
+        for (int64_t k = 0; k < g.k; k++)
+            add_to(&r, at, (double)g.a[i * g.a_row + k * g.a_col] * g.b[k * g.b_row + j * g.b_col]);
     }
-    FOR_EACH_TABLE(k) {
+    FOR_EACH_TABLE(k)
+    {
         g.c = copy(c_count, before);
         ek_gemm_run(k, pool, &g, scratch);
         check_sums(k, "gemm", &r, g.c);
@@ -690,7 +747,8 @@ static void products_match_in_every_layout(void **state)
     assert_ok(ek_pool_create(2, &pool));
     for (int s = 0; s < COUNT(gemm_cases); s++)
         for (int layout = 0; layout < LAYOUTS * LAYOUTS; layout++)
-            for (int plus = 0; plus < 2; plus++) check_gemm(&gemm_cases[s], layout / LAYOUTS, layout % LAYOUTS, pool, plus);
+            for (int plus = 0; plus < 2; plus++)
+                check_gemm(&gemm_cases[s], layout / LAYOUTS, layout % LAYOUTS, pool, plus);
     ek_pool_destroy(pool);
 }
 
@@ -700,20 +758,31 @@ static void a_tile_touches_only_itself(void **state)
     enum { M = 29, N = 53, K = 40 };
     static const int64_t tile[][4] = {{0, 29, 0, 53}, {3, 4, 5, 6}, {12, 29, 32, 53}, {7, 20, 1, 34}};
     FOR_EACH_TABLE(k)
-        for (int t = 0; t < COUNT(tile); t++) {
-            int64_t m0 = tile[t][0], m1 = tile[t][1], n0 = tile[t][2], n1 = tile[t][3];
-            float *whole = zeros(M * N), *part = zeros(M * N);
-            float *scratch = zeros((int64_t)ek_gemm_scratch(K, m1 - m0, n1 - n0)), *large = zeros((int64_t)ek_gemm_scratch(K, M, N));
-            ek_gemm g = {.m = M, .n = N, .k = K, .a = noise(M * K), .a_row = K, .a_col = 1, .b = noise(K * N), .b_row = N, .b_col = 1, .c = whole, .ldc = N};
-            k->gemm_tile(&g, 0, M, 0, N, large);
-            g.c = part;
-            k->gemm_tile(&g, m0, m1, n0, n1, scratch);
-            for (int64_t i = 0; i < M * N; i++) {
-                bool inside = i / N >= m0 && i / N < m1 && i % N >= n0 && i % N < n1;
-                check(k, "tile", i, part[i], inside ? whole[i] : 0, inside ? 1e-5 : 0);
-            }
-            guarded_free();
+    for (int t = 0; t < COUNT(tile); t++) {
+        int64_t m0 = tile[t][0], m1 = tile[t][1], n0 = tile[t][2], n1 = tile[t][3];
+        float *whole = zeros(M * N), *part = zeros(M * N);
+        float *scratch = zeros((int64_t)ek_gemm_scratch(K, m1 - m0, n1 - n0)),
+              *large = zeros((int64_t)ek_gemm_scratch(K, M, N));
+        ek_gemm g = {.m = M,
+                     .n = N,
+                     .k = K,
+                     .a = noise(M * K),
+                     .a_row = K,
+                     .a_col = 1,
+                     .b = noise(K * N),
+                     .b_row = N,
+                     .b_col = 1,
+                     .c = whole,
+                     .ldc = N};
+        k->gemm_tile(&g, 0, M, 0, N, large);
+        g.c = part;
+        k->gemm_tile(&g, m0, m1, n0, n1, scratch);
+        for (int64_t i = 0; i < M * N; i++) {
+            bool inside = i / N >= m0 && i / N < m1 && i % N >= n0 && i % N < n1;
+            check(k, "tile", i, part[i], inside ? whole[i] : 0, inside ? 1e-5 : 0);
         }
+        guarded_free();
+    }
 }
 
 /* --- losses */
@@ -724,34 +793,36 @@ static void cross_entropy_and_softmax_match(void **state)
     static const int64_t classes[] = {1, 2, 10, 17, 100};
     enum { N = 7 };
     FOR_EACH_TABLE(k)
-        for (int c = 0; c < COUNT(classes); c++)
-            for (float size = 1; size < 1e5f; size *= 30) {
-                int64_t wide = classes[c], right = 0, correct = -1;
-                float *x = noise(N * wide), *p = zeros(N * wide), *dx = zeros(N * wide);
-                int32_t label[N];
-                double loss[N];
-                for (int64_t i = 0; i < N * wide; i++) x[i] *= size;
-                for (int i = 0; i < N; i++) label[i] = (int32_t)(i * 5 % wide);
-                k->softmax(N, wide, x, p);
-                k->cross_entropy(N, wide, x, label, 0.25f, loss, &correct, dx);
-                for (int i = 0; i < N; i++) {
-                    const float *row = x + i * wide;
-                    double sum = 0, max = -INFINITY;
-                    for (int64_t j = 0; j < wide; j++) max = fmax(max, row[j]);
-                    for (int64_t j = 0; j < wide; j++) sum += exp(row[j] - max);
-                    right += row[label[i]] == max;
-                    check(k, "loss", i, loss[i], log(sum) + max - row[label[i]], 1e-6 * (1 + loss[i]));
-                    for (int64_t j = 0; j < wide; j++) {
-                        double want = exp(row[j] - max) / sum;
-                        check(k, "softmax", i * wide + j, p[i * wide + j], want, 1e-6 * want + 1e-6 * size * want + 3e-45);
-                        check(k, "dlogits", i * wide + j, dx[i * wide + j], 0.25 * (want - (j == label[i])), 1e-6);
-                    }
+    for (int c = 0; c < COUNT(classes); c++)
+        for (float size = 1; size < 1e5f; size *= 30) {
+            int64_t wide = classes[c], right = 0, correct = -1;
+            float *x = noise(N * wide), *p = zeros(N * wide), *dx = zeros(N * wide);
+            int32_t label[N];
+            double loss[N];
+            for (int64_t i = 0; i < N * wide; i++) x[i] *= size;
+            for (int i = 0; i < N; i++) label[i] = (int32_t)(i * 5 % wide);
+            k->softmax(N, wide, x, p);
+            k->cross_entropy(N, wide, x, label, 0.25f, loss, &correct, dx);
+            for (int i = 0; i < N; i++) {
+                const float *row = x + i * wide;
+                double sum = 0, max = -INFINITY;
+                for (int64_t j = 0; j < wide; j++) max = fmax(max, row[j]);
+                for (int64_t j = 0; j < wide; j++) sum += exp(row[j] - max);
+                right += row[label[i]] == max;
+                check(k, "loss", i, loss[i], log(sum) + max - row[label[i]], 1e-6 * (1 + loss[i]));
+                for (int64_t j = 0; j < wide; j++) {
+                    double want = exp(row[j] - max) / sum;
+                    check(k, "softmax", i * wide + j, p[i * wide + j], want,
+                          1e-6 * want + 1e-6 * size * want + 3e-45);
+                    check(k, "dlogits", i * wide + j, dx[i * wide + j], 0.25 * (want - (j == label[i])),
+                          1e-6);
                 }
-                assert_int_equal(correct, right);
-                k->cross_entropy(N, wide, x, label, 1, loss, &correct, NULL);
-                assert_int_equal(correct, right);
-                guarded_free();
             }
+            assert_int_equal(correct, right);
+            k->cross_entropy(N, wide, x, label, 1, loss, &correct, NULL);
+            assert_int_equal(correct, right);
+            guarded_free();
+        }
 }
 
 static void cross_entropy_of_ties_and_nan(void **state)
@@ -759,7 +830,8 @@ static void cross_entropy_of_ties_and_nan(void **state)
     (void)state;
     static const float x[3][3] = {{1, 2, 2}, {2, 2, 1}, {NAN, 0, 5}};
     static const int32_t label[] = {2, 0, 2};
-    FOR_EACH_TABLE(k) {
+    FOR_EACH_TABLE(k)
+    {
         double loss[3];
         int64_t correct;
         k->cross_entropy(3, 3, x[0], label, 1, loss, &correct, NULL);
@@ -795,12 +867,15 @@ static void check_adam(const ek_kernels *k, int64_t count, bool decoupled, doubl
     for (int64_t i = 0; i < count; i++) w_ref[i] = w[i];
     for (int step = 1; step <= 3; step++) {
         float *grad = noise(count);
-        ek_adam_step s = {0.01, 0.9, 0.999, 1e-8, decay, 0.5, 1 - pow(0.9, step), sqrt(1 - pow(0.999, step)), decoupled};
+        ek_adam_step s = {
+            0.01, 0.9, 0.999, 1e-8, decay, 0.5, 1 - pow(0.9, step), sqrt(1 - pow(0.999, step)), decoupled};
         k->adam(&s, count, w, grad, m, v);
         for (int64_t i = 0; i < count; i++) {
             double g = grad[i] * s.grad_scale;
-            if (decoupled) w_ref[i] *= 1 - s.lr * decay;
-            else g += decay * w_ref[i];
+            if (decoupled)
+                w_ref[i] *= 1 - s.lr * decay;
+            else
+                g += decay * w_ref[i];
             m_ref[i] = s.beta1 * m_ref[i] + (1 - s.beta1) * g;
             v_ref[i] = s.beta2 * v_ref[i] + (1 - s.beta2) * g * g;
             w_ref[i] -= s.lr / s.correction1 * m_ref[i] / (sqrt(v_ref[i]) / s.correction2_sqrt + s.eps);
@@ -814,16 +889,16 @@ static void optimizers_follow_pytorch(void **state)
 {
     (void)state;
     FOR_EACH_TABLE(k)
-        for (int64_t count = 0; count <= 35; count += 5) {
-            check_sgd(k, count, 0, false, 0);
-            check_sgd(k, count, 0.9f, false, 0.01f);
-            check_sgd(k, count, 0.9f, true, 0.01f);
-            guarded_free();
-            check_adam(k, count, false, 0);
-            check_adam(k, count, false, 0.1);
-            check_adam(k, count, true, 0.1);
-            guarded_free();
-        }
+    for (int64_t count = 0; count <= 35; count += 5) {
+        check_sgd(k, count, 0, false, 0);
+        check_sgd(k, count, 0.9f, false, 0.01f);
+        check_sgd(k, count, 0.9f, true, 0.01f);
+        guarded_free();
+        check_adam(k, count, false, 0);
+        check_adam(k, count, false, 0.1);
+        check_adam(k, count, true, 0.1);
+        guarded_free();
+    }
 }
 
 /* --- the choice */

@@ -57,8 +57,10 @@ static bool same_numbers(const ek_net *a, const ek_net *b)
     for (int i = 0; i < ek_net_tensor_count(a); i++) {
         ek_tensor x = ek_net_tensor(a, i), y = ek_net_tensor(b, i);
         assert_string_equal(x.name, y.name);
-        if (x.counter) same &= *x.counter == *y.counter;
-        else same &= !memcmp(x.data, y.data, (size_t)ek_shape_count(x.shape) * sizeof(float));
+        if (x.counter)
+            same &= *x.counter == *y.counter;
+        else
+            same &= !memcmp(x.data, y.data, (size_t)ek_shape_count(x.shape) * sizeof(float));
     }
     return same;
 }
@@ -91,7 +93,8 @@ static void test_round_trip(void **state)
     ek_net_destroy(net);
 }
 
-static void assert_stored(const ek_safetensors *file, const char *name, ek_dtype dtype, int rank, int64_t count)
+static void assert_stored(const ek_safetensors *file, const char *name, ek_dtype dtype, int rank,
+                          int64_t count)
 {
     const ek_st_tensor *t = ek_safetensors_find(file, name);
     if (!t) fail_msg("there is no tensor %s", name);
@@ -121,8 +124,10 @@ static void test_what_is_in_the_file(void **state)
     assert_string_equal(ek_safetensors_metadata(&file, "evenkeel.net"), ek_net_text(net));
     assert_null(ek_safetensors_metadata(&file, "evenkeel.classes"));
     const char *conventions = ek_safetensors_metadata(&file, "evenkeel.batch_norm");
-    assert_non_null(strstr(conventions, "\"n\":{\"eps\":1e-5,\"momentum\":null,\"running_var\":\"unbiased\"}"));
-    assert_non_null(strstr(conventions, "\"m\":{\"eps\":1e-5,\"momentum\":0.1,\"running_var\":\"unbiased\"}"));
+    assert_non_null(
+        strstr(conventions, "\"n\":{\"eps\":1e-5,\"momentum\":null,\"running_var\":\"unbiased\"}"));
+    assert_non_null(
+        strstr(conventions, "\"m\":{\"eps\":1e-5,\"momentum\":0.1,\"running_var\":\"unbiased\"}"));
     ek_safetensors_free(&file);
     ek_net_destroy(net);
 }
@@ -151,6 +156,34 @@ static void test_metadata_of_others_stays(void **state)
     ek_safetensors_free(&file);
     ek_net_destroy(again);
     ek_net_destroy(copy);
+    ek_net_destroy(net);
+}
+
+static void test_metadata_of_others_is_limited(void **state)
+{
+    (void)state;
+    ek_net *net = make_net(), *copy;
+    for (int entries = 1024; entries <= 1025; entries++) {
+        ek_st_writer writer = {0};
+        char key[16];
+        assert_ok(ek_model_add(net, &writer));
+        for (int i = 0; i < entries; i++) {
+            snprintf(key, sizeof key, "%d", i);
+            assert_ok(ek_st_add_metadata(&writer, key, ""));
+        }
+        assert_ok(ek_st_write(&writer, path));
+        ek_st_writer_free(&writer);
+        ek_safetensors file;
+        assert_ok(ek_safetensors_read(path, &file));
+        if (entries > 1024) {
+            assert_fails(EK_E_FORMAT, "more than 1024 entries of others",
+                         ek_model_net(context, &file, path, &copy));
+        } else {
+            assert_ok(ek_model_net(context, &file, path, &copy));
+            ek_net_destroy(copy);
+        }
+        ek_safetensors_free(&file);
+    }
     ek_net_destroy(net);
 }
 
@@ -184,8 +217,10 @@ static void write_changed(const ek_net *net, const change *changes, int count)
         for (int i = 0; i < c->rank; i++) n *= c->dim[i];
         assert_true(next + n <= numbers + 256);
         for (int64_t i = 0; i < n; i++) {
-            if (c->dtype == EK_I64) memcpy(&next[i], &(int64_t){(int64_t)c->value}, sizeof *next);
-            else next[i] = c->value;
+            if (c->dtype == EK_I64)
+                memcpy(&next[i], &(int64_t){(int64_t)c->value}, sizeof *next);
+            else
+                next[i] = c->value;
         }
         assert_ok(ek_st_add(&writer, c->name, (ek_dtype)c->dtype, c->rank, c->dim, next));
         next += n;
@@ -231,20 +266,41 @@ static void test_refusals(void **state)
         const char *sentence; /* after the path */
     } cases[] = {
         {{{"g.weight", -1, 0, {0}, 0}}, EK_E_FORMAT, ": the file lacks g.weight"},
-        {{{"g.weight", -1, 0, {0}, 0}, {"c.bias", -1, 0, {0}, 0}}, EK_E_FORMAT, ": the file lacks c.bias, g.weight"},
-        {{{"h.weight", EK_F64, 1, {1}, 0}, {"x\n", EK_F64, 1, {1}, 0}}, EK_E_FORMAT, ": the file has h.weight, x?, which the net lacks"},
-        {{{"g.weight", -1, 0, {0}, 0}, {"g.wieght", EK_F64, 2, {2, 3}, 0}}, EK_E_FORMAT,
-         ": the file lacks g.weight, and has g.wieght, which the net lacks; is the first meant to be g.weight?"},
-        {{{"c.weight", EK_F64, 4, {2, 3, 3, 2}, 0}}, EK_E_SHAPE, ": c.weight is [2,3,3,2] in the file, the net needs [2,3,3,3]"},
+        {{{"g.weight", -1, 0, {0}, 0}, {"c.bias", -1, 0, {0}, 0}},
+         EK_E_FORMAT,
+         ": the file lacks c.bias, g.weight"},
+        {{{"h.weight", EK_F64, 1, {1}, 0}, {"x\n", EK_F64, 1, {1}, 0}},
+         EK_E_FORMAT,
+         ": the file has h.weight, x?, which the net lacks"},
+        {{{"g.weight", -1, 0, {0}, 0}, {"g.wieght", EK_F64, 2, {2, 3}, 0}},
+         EK_E_FORMAT,
+         ": the file lacks g.weight, and has g.wieght, which the net lacks; is the first meant to be "
+         "g.weight?"},
+        {{{"c.weight", EK_F64, 4, {2, 3, 3, 2}, 0}},
+         EK_E_SHAPE,
+         ": c.weight is [2,3,3,2] in the file, the net needs [2,3,3,3]"},
         {{{"g.bias", EK_F64, 2, {1, 2}, 0}}, EK_E_SHAPE, ": g.bias is [1,2] in the file, the net needs [2]"},
-        {{{"n.num_batches_tracked", EK_I64, 1, {2}, 0}}, EK_E_SHAPE, ": n.num_batches_tracked is [2] in the file, the net needs []"},
-        {{{"n.num_batches_tracked", EK_I64, 0, {0}, -1}}, EK_E_NUMERIC, ": n.num_batches_tracked is -1, which no count of batches can be"},
+        {{{"n.num_batches_tracked", EK_I64, 1, {2}, 0}},
+         EK_E_SHAPE,
+         ": n.num_batches_tracked is [2] in the file, the net needs []"},
+        {{{"n.num_batches_tracked", EK_I64, 0, {0}, -1}},
+         EK_E_NUMERIC,
+         ": n.num_batches_tracked is -1, which no count of batches can be"},
         {{{"n.num_batches_tracked", EK_I64, 0, {0}, 9.2e18}}, EK_E_NUMERIC, ": n.num_batches_tracked is 92"},
-        {{{"g.bias", EK_F64, 1, {2}, NAN}}, EK_E_NUMERIC, ": g.bias holds a value that is not finite, number 0"},
-        {{{"n.running_mean", EK_F64, 1, {2}, INFINITY}}, EK_E_NUMERIC, ": n.running_mean holds a value that is not finite"},
-        {{{"n.weight", EK_F64, 1, {2}, 1e300}}, EK_E_FORMAT, ": tensor 'n.weight': element 0 is 1e+300, too large"},
-        {{{"n.running_var", EK_F64, 1, {2}, -0.5}}, EK_E_NUMERIC, ": n.running_var holds -0.5, and a variance is never negative"},
-        {{{"n.running_mean", EK_F64, 1, {2}, -3e38}, {"c.bias", EK_F64, 1, {2}, 3e38}}, EK_E_NUMERIC,
+        {{{"g.bias", EK_F64, 1, {2}, NAN}},
+         EK_E_NUMERIC,
+         ": g.bias holds a value that is not finite, number 0"},
+        {{{"n.running_mean", EK_F64, 1, {2}, INFINITY}},
+         EK_E_NUMERIC,
+         ": n.running_mean holds a value that is not finite"},
+        {{{"n.weight", EK_F64, 1, {2}, 1e300}},
+         EK_E_FORMAT,
+         ": tensor 'n.weight': element 0 is 1e+300, too large"},
+        {{{"n.running_var", EK_F64, 1, {2}, -0.5}},
+         EK_E_NUMERIC,
+         ": n.running_var holds -0.5, and a variance is never negative"},
+        {{{"n.running_mean", EK_F64, 1, {2}, -3e38}, {"c.bias", EK_F64, 1, {2}, 3e38}},
+         EK_E_NUMERIC,
          ": n.running_mean holds a value that is not finite"},
     };
     ek_net *from = make_net(), *net = make_net(), *before = make_net();
@@ -269,7 +325,8 @@ static void test_many_names(void **state)
     ek_net *net = make_net();
     ek_st_writer writer = {0};
     assert_ok(ek_st_write(&writer, path));
-    assert_fails(EK_E_FORMAT, ": the file lacks c.bias, c.weight, f.bias, f.weight, g.bias and 7 more", ek_net_load_weights(net, path));
+    assert_fails(EK_E_FORMAT, ": the file lacks c.bias, c.weight, f.bias, f.weight, g.bias and 7 more",
+                 ek_net_load_weights(net, path));
     ek_net_destroy(net);
 }
 
@@ -280,19 +337,25 @@ static void test_bad_metadata(void **state)
     static const struct {
         const char *key, *value, *sentence;
     } cases[] = {
-        {"author", "x", "/tmp/m has no net text in it (it was written elsewhere): give the net and take the parameters with --init /tmp/m"},
-        {"evenkeel.net", "input 3\nrelo", "/tmp/m, net text:2:1: there is no layer 'relo'; did you mean 'relu'?"},
-        {"evenkeel.net", "input 10000000\nlinear 100", "/tmp/m, net text has 1000000100 parameters, more than the file's"},
+        {"author", "x",
+         "/tmp/m has no net text in it (it was written elsewhere): give the net and take the parameters with "
+         "--init /tmp/m"},
+        {"evenkeel.net", "input 3\nrelo",
+         "/tmp/m, net text:2:1: there is no layer 'relo'; did you mean 'relu'?"},
+        {"evenkeel.net", "input 10000000\nlinear 100",
+         "/tmp/m, net text has 1000000100 parameters, more than the file's"},
         {"evenkeel.classes", "{\"a\":1}", "/tmp/m: its evenkeel.classes is not a JSON array of names"},
         {"evenkeel.classes", "[\"a\",1]", "/tmp/m: its evenkeel.classes is not a JSON array of names"},
-        {"evenkeel.classes", "[\"a\",\"\\u001b[31m\"]", "/tmp/m: the name of class 1 is not UTF-8 text without control characters"},
+        {"evenkeel.classes", "[\"a\",\"\\u001b[31m\"]",
+         "/tmp/m: the name of class 1 is not UTF-8 text without control characters"},
         {"evenkeel.classes", "[\"a\"", "/tmp/m: its evenkeel.classes is not a JSON array of names"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         ek_st_writer writer = {0};
         ek_safetensors file;
         ek_net *net = NULL;
-        if (!strcmp(cases[i].key, "evenkeel.classes")) assert_ok(ek_st_add_metadata(&writer, "evenkeel.net", "input 3\nrelu"));
+        if (!strcmp(cases[i].key, "evenkeel.classes"))
+            assert_ok(ek_st_add_metadata(&writer, "evenkeel.net", "input 3\nrelu"));
         assert_ok(ek_st_add_metadata(&writer, cases[i].key, cases[i].value));
         assert_ok(ek_st_write(&writer, path));
         ek_st_writer_free(&writer);
@@ -309,8 +372,8 @@ static void test_class_names_are_plain(void **state)
 {
     (void)state;
     ek_net *net = make_net();
-    const char *const bad[] = {"\xff", "caf\xe9", "\xc0\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82", "a\nb",
-                               "\x1b[31mred", "\x7f", "\xc2\x9b"};
+    const char *const bad[] = {"\xff",     "caf\xe9", "\xc0\xaf",    "\xed\xa0\x80", "\xf4\x90\x80\x80",
+                               "\xe2\x82", "a\nb",    "\x1b[31mred", "\x7f",         "\xc2\x9b"};
     const char *const good[] = {"", "caf\xc3\xa9", "\xe2\x82\xac \xf0\x9f\x99\x82"};
     assert_ok(ek_net_set_classes(net, good, 3));
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -366,6 +429,7 @@ int main(void)
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_what_is_in_the_file),
         cmocka_unit_test(test_metadata_of_others_stays),
+        cmocka_unit_test(test_metadata_of_others_is_limited),
         cmocka_unit_test(test_state_dict),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_many_names),

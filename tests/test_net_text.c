@@ -26,7 +26,8 @@ static const refusal refusals[] = {
 
     {"input 1x8x8\ncov 3 kernel=3", "x.net:2:1: there is no layer 'cov'; did you mean 'conv'?"},
     {"input 1x8x8\nconv2d 3 kernel=3", "x.net:2:1: there is no layer 'conv2d'; did you mean 'conv'?"},
-    {"input 3\nx: dense 4", "x.net:2:4: there is no layer 'dense'; the layers are: input, conv, linear, batchnorm,"},
+    {"input 3\nx: dense 4",
+     "x.net:2:4: there is no layer 'dense'; the layers are: input, conv, linear, batchnorm,"},
     {"input 1x8x8\nconv 3 kernl=3", "x.net:2:8: conv has no option 'kernl'; did you mean 'kernel'?"},
     {"input 3\nrelu inplace=true", "x.net:2:6: relu has no option 'inplace'; its options are: from"},
     {"input 3\nlinear 4 =5", "x.net:2:10: linear has no option ''; its options are: out, bias, from"},
@@ -37,25 +38,36 @@ static const refusal refusals[] = {
     {"input 1x8x8\n conv 3", "x.net:2:2: conv needs kernel= (K or HxW)"},
     {"input 3\nlinear", "x.net:2:1: linear needs a value for out (output features)"},
     {"input", "x.net:1:1: input needs a value for shape"},
-    {"input 3\nlinear 4 5", "x.net:2:10: '5' is one value too many for linear; options are written name=value, without blanks"},
-    {"input 1x8x8\nconv 3 kernel = 3", "x.net:2:8: 'kernel' is one value too many for conv; options are written name=value, without blanks"},
+    {"input 3\nlinear 4 5",
+     "x.net:2:10: '5' is one value too many for linear; options are written name=value, without blanks"},
+    {"input 1x8x8\nconv 3 kernel = 3",
+     "x.net:2:8: 'kernel' is one value too many for conv; options are written name=value, without blanks"},
     {"input 1x8x8\nconv kernel=3 3", "x.net:2:15: '3' has no name and so must stand before the options"},
 
-    {"input 1x8x8\nconv 0 kernel=3", "x.net:2:6: out of conv must be a whole number from 1 to 1048576, not '0'"},
-    {"input 1x8x8\nconv -3 kernel=3", "x.net:2:6: out of conv must be a whole number from 1 to 1048576, not '-3'"},
-    {"input 1x8x8\nconv 99999999999999999999999999 kernel=3", "x.net:2:6: out of conv must be a whole number from 1 to 1048576"},
-    {"input 1x8x8\nconv 2 kernel=3x3x3", "x.net:2:15: kernel of conv must be K or HxW, whole numbers from 1 to 4096, not '3x3x3'"},
+    {"input 1x8x8\nconv 0 kernel=3",
+     "x.net:2:6: out of conv must be a whole number from 1 to 1048576, not '0'"},
+    {"input 1x8x8\nconv -3 kernel=3",
+     "x.net:2:6: out of conv must be a whole number from 1 to 1048576, not '-3'"},
+    {"input 1x8x8\nconv 99999999999999999999999999 kernel=3",
+     "x.net:2:6: out of conv must be a whole number from 1 to 1048576"},
+    {"input 1x8x8\nconv 2 kernel=3x3x3",
+     "x.net:2:15: kernel of conv must be K or HxW, whole numbers from 1 to 4096, not '3x3x3'"},
     {"input 1x8x8\nconv 2 kernel=3x", "x.net:2:15: kernel of conv must be K or HxW"},
-    {"input 1x8x8\nconv 2 kernel=", "x.net:2:15: kernel of conv must be K or HxW, whole numbers from 1 to 4096, not ''"},
+    {"input 1x8x8\nconv 2 kernel=",
+     "x.net:2:15: kernel of conv must be K or HxW, whole numbers from 1 to 4096, not ''"},
     {"input 1x8x8\nconv 2 kernel=2.5", "x.net:2:15: kernel of conv must be K or HxW"},
     {"input 1x8x8\nconv 2 kernel=3 bias=no", "x.net:2:22: bias of conv must be true or false, not 'no'"},
-    {"input 3\nbatchnorm momentum=1.5", "x.net:2:20: momentum of batchnorm must be a number from 0 to 1, or none, not '1.5'"},
+    {"input 3\nbatchnorm momentum=1.5",
+     "x.net:2:20: momentum of batchnorm must be a number from 0 to 1, or none, not '1.5'"},
     {"input 3\nbatchnorm momentum=nan", "x.net:2:20: momentum of batchnorm must be"},
-    {"input 3\nbatchnorm eps=0x1p3", "x.net:2:15: eps of batchnorm must be a number from 1e-30 to 1000000, not '0x1p3'"},
+    {"input 3\nbatchnorm eps=0x1p3",
+     "x.net:2:15: eps of batchnorm must be a number from 1e-30 to 1000000, not '0x1p3'"},
     {"input 3\nbatchnorm eps=none", "x.net:2:15: eps of batchnorm must be a number"},
     {"input 3\nbatchnorm eps=1e999", "x.net:2:15: eps of batchnorm must be a number"},
-    {"input 1x2x3x4x5", "x.net:1:7: shape of input must be whole numbers from 1 to 16777216 with x between, such as 1x28x28, not '1x2x3x4x5'"},
-    {"input 3 mean=1,,2", "x.net:1:14: mean of input must be numbers from -1e30 to 1e30 with commas between, at most 4, not '1,,2'"},
+    {"input 1x2x3x4x5", "x.net:1:7: shape of input must be whole numbers from 1 to 16777216 with x between, "
+                        "such as 1x28x28, not '1x2x3x4x5'"},
+    {"input 3 mean=1,,2", "x.net:1:14: mean of input must be numbers from -1e30 to 1e30 with commas between, "
+                          "at most 4, not '1,,2'"},
     {"input 3 mean=1,2,3,4,5", "x.net:1:14: mean of input must be numbers"},
     {"input 3x8x8 mean=1,2", "x.net:1:1: mean has 2 values for 3 channels: give one, or one for each"},
     {"input 3x3", "x.net:1:1: an input is F features or CxHxW"},
@@ -67,22 +79,29 @@ static const refusal refusals[] = {
     {"input 3\noptimizer.a: linear 3", "x.net:2:1: 'optimizer' names the training state"},
     {"input 3\na23456789012345678901234567890123456789012345678901234567890abcd: relu",
      "x.net:2:1: a label has at most 63 characters, this one has 64"},
-    {"input 3\nblock1: relu\nadd blck1", "x.net:3:5: no layer above has the label 'blck1'; did you mean 'block1'?"},
-    {"input 3\na: relu\nrelu\nadd from=a", "x.net:4:1: add needs the label of a second layer, as in 'add conv1'"},
-    {"input 3\nrelu from=zebra", "x.net:2:11: no layer above has the label 'zebra'; the labels above are: none"},
+    {"input 3\nblock1: relu\nadd blck1",
+     "x.net:3:5: no layer above has the label 'blck1'; did you mean 'block1'?"},
+    {"input 3\na: relu\nrelu\nadd from=a",
+     "x.net:4:1: add needs the label of a second layer, as in 'add conv1'"},
+    {"input 3\nrelu from=zebra",
+     "x.net:2:11: no layer above has the label 'zebra'; the labels above are: none"},
     {"input 3\na: relu from=a", "x.net:2:14: no layer above has the label 'a'"},
     {"input 3\nlinear 2\nrelu from=linear1", "x.net:3:11: no layer above has the label 'linear1'"},
-    {"a: input 3\n  b: relu\nrelu from=a", "x.net:2:6: the output of 'b' is never used: read it with from= or add, or remove the layer"},
+    {"a: input 3\n  b: relu\nrelu from=a",
+     "x.net:2:6: the output of 'b' is never used: read it with from= or add, or remove the layer"},
     {"a: input 3\nrelu\nrelu from=a", "x.net:2:1: the output of 'relu' is never used"},
 
     {"input 3\nconv 3 kernel=3", "x.net:2:1: conv works on maps CxHxW, its input has 3 features"},
     {"input 1x4x4\nx:conv 3 kernel=5", "x.net:2:3: the kernel reaches over 5 rows, the padded input has 4"},
     {"a: input 3\nlinear 4\nadd a", "x.net:3:1: add needs two equal shapes, here 4 and 3"},
     {"input 3\nbatchnorm frozen=true track=false", "x.net:2:1: frozen=true uses the running statistics"},
-    {"input 16777216x16x16", "x.net:1:1: the output of input would be 16777216x16x16; a dimension is at most 16777216"},
+    {"input 16777216x16x16",
+     "x.net:1:1: the output of input would be 16777216x16x16; a dimension is at most 16777216"},
     {"input 16777216\nlinear 1024", "x.net:2:1: linear1.weight takes the net's parameters beyond 1073741824"},
-    {"input 16777216x8x8\nconv 1048576 kernel=4096 padding=4096", "x.net:2:1: the output of conv would be 1048576x4105x4105"},
-    {"input 16777216x8x8\nconv 1048576 kernel=4096 padding=2044", "x.net:2:1: conv1.weight takes the net's parameters beyond"},
+    {"input 16777216x8x8\nconv 1048576 kernel=4096 padding=4096",
+     "x.net:2:1: the output of conv would be 1048576x4105x4105"},
+    {"input 16777216x8x8\nconv 1048576 kernel=4096 padding=2044",
+     "x.net:2:1: conv1.weight takes the net's parameters beyond"},
 
     {"input 3\nrelu\001", "x.net:2:5: byte 0x01 cannot be here; a net text is plain ASCII save for comments"},
     {"input 3\nr\xc3\xa9lu", "x.net:2:2: byte 0xc3 cannot be here"},
@@ -93,7 +112,8 @@ static void test_refusals(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
         ek_graph graph;
-        if (ek_graph_parse(refusals[i].text, "x.net", &graph) == EK_OK) fail_msg("\"%s\" was taken", refusals[i].text);
+        if (ek_graph_parse(refusals[i].text, "x.net", &graph) == EK_OK)
+            fail_msg("\"%s\" was taken", refusals[i].text);
         if (strncmp(ek_error(), refusals[i].sentence, strlen(refusals[i].sentence)))
             fail_msg("\"%s\" gave\n  %s\nnot\n  %s", refusals[i].text, ek_error(), refusals[i].sentence);
     }
@@ -110,9 +130,11 @@ static void test_limits(void **state)
     assert_int_equal(graph.count, EK_MAX_LAYERS);
     ek_graph_free(&graph);
     ek_text_add(&text, "relu\n");
-    assert_fails(EK_E_FORMAT, "x.net:10001:1: a net has at most 10000 layers", ek_graph_parse(text.data, "x.net", &graph));
+    assert_fails(EK_E_FORMAT, "x.net:10001:1: a net has at most 10000 layers",
+                 ek_graph_parse(text.data, "x.net", &graph));
     ek_text_add(&text, "#%*s", EK_MAX_NET_TEXT, "");
-    assert_fails(EK_E_FORMAT, "x.net: a net text has at most 1048576 bytes", ek_graph_parse(text.data, "x.net", &graph));
+    assert_fails(EK_E_FORMAT, "x.net: a net text has at most 1048576 bytes",
+                 ek_graph_parse(text.data, "x.net", &graph));
     ek_text_free(&text);
 }
 
@@ -124,12 +146,14 @@ static void test_canonical(void **state)
     static const struct {
         const char *text, *canonical;
     } cases[] = {
-        {"input 1x8x8 mean=0 std=1\r\n\n\tconv 6 bias=true kernel=3x3 # a comment\n x:batchnorm eps=0.001 momentum=none\nrelu\n",
+        {"input 1x8x8 mean=0 std=1\r\n\n\tconv 6 bias=true kernel=3x3 # a comment\n x:batchnorm eps=0.001 "
+         "momentum=none\nrelu\n",
          "input   1x8x8\n"
          "conv1:  conv 6 kernel=3\n"
          "x:      batchnorm eps=0.001 momentum=none\n"
          "        relu\n"},
-        {"in: input 3x8x8 mean=0.5,0.25,1e-05\nconv kernel=3x2 out=2\nconv 2 kernel=1\nleakyrelu 0.01\nleakyrelu 0.2\ndropout p=0.5",
+        {"in: input 3x8x8 mean=0.5,0.25,1e-05\nconv kernel=3x2 out=2\nconv 2 kernel=1\nleakyrelu "
+         "0.01\nleakyrelu 0.2\ndropout p=0.5",
          "in:     input 3x8x8 mean=0.5,0.25,1e-5\n"
          "conv1:  conv 2 kernel=3x2\n"
          "conv2:  conv 2 kernel=1\n"
@@ -137,15 +161,14 @@ static void test_canonical(void **state)
          "        leakyrelu 0.2\n"
          "        dropout\n"},
         /* Numbers that labels have taken are passed over, above and below. */
-        {"input 4\nlinear 4\nlinear2: linear 4\nlinear 4\nlinear3: linear 4",
-         "input     4\n"
-         "linear1:  linear 4\n"
-         "linear2:  linear 4\n"
-         "linear4:  linear 4\n"
-         "linear3:  linear 4\n"},
+        {"input 4\nlinear 4\nlinear2: linear 4\nlinear 4\nlinear3: linear 4", "input     4\n"
+                                                                              "linear1:  linear 4\n"
+                                                                              "linear2:  linear 4\n"
+                                                                              "linear4:  linear 4\n"
+                                                                              "linear3:  linear 4\n"},
         /* from= stays only where it says something. */
         {"input 4\na: relu from=b\n", NULL},
-        {"b: input 4\na: relu from=b\nadd b from=a\nc: tanh\nadd a\nadd c from=b",  NULL},
+        {"b: input 4\na: relu from=b\nadd b from=a\nc: tanh\nadd a\nadd c from=b", NULL},
         {"b: input 4\na: relu from=b\nadd b from=a\nc: tanh\nd: silu from=a\nadd c from=d\nadd a",
          "b:     input 4\n"
          "a:     relu\n"
@@ -156,12 +179,11 @@ static void test_canonical(void **state)
          "       add a\n"},
         {"a: input 2\nrelu\nb: tanh\nrelu from=a\nadd b from=a\nadd a", NULL},
         {"a: input 2\nb: relu\ntanh\nadd b from=a\nadd a", NULL},
-        {"a: input 2\nb: relu\nc: tanh\nadd b from=a\nadd c\n",
-         "a:     input 2\n"
-         "b:     relu\n"
-         "c:     tanh\n"
-         "       add b from=a\n"
-         "       add c\n"},
+        {"a: input 2\nb: relu\nc: tanh\nadd b from=a\nadd c\n", "a:     input 2\n"
+                                                                "b:     relu\n"
+                                                                "c:     tanh\n"
+                                                                "       add b from=a\n"
+                                                                "       add c\n"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         ek_graph graph;
@@ -237,15 +259,27 @@ static void test_shipped_nets_are_canonical(void **state)
 static void random_net(ek_random *random, ek_text *out)
 {
     int c = 1 + (int)ek_random_below(random, 4);
-    ek_text_add(out, "x0: input %dx%dx%d%s\n", c, 8 + (int)ek_random_below(random, 4), 8, ek_random_below(random, 2) ? " std=0.3" : "");
+    ek_text_add(out, "x0: input %dx%dx%d%s\n", c, 8 + (int)ek_random_below(random, 4), 8,
+                ek_random_below(random, 2) ? " std=0.3" : "");
     for (int i = 1, blocks = 1 + (int)ek_random_below(random, 8); i < blocks; i++) {
         switch (ek_random_below(random, 6)) {
-        case 0: ek_text_add(out, "conv %d kernel=%dx3 padding=1x1 stride=1\n", c = 1 + (int)ek_random_below(random, 4), 1 + 2 * (int)ek_random_below(random, 2)); break;
-        case 1: ek_text_add(out, "batchnorm momentum=%.*g eps=%g\n", 1 + (int)ek_random_below(random, 17), ek_random_uniform(random), 1e-7 + ek_random_uniform(random)); break;
+        case 0:
+            ek_text_add(out, "conv %d kernel=%dx3 padding=1x1 stride=1\n",
+                        c = 1 + (int)ek_random_below(random, 4), 1 + 2 * (int)ek_random_below(random, 2));
+            break;
+        case 1:
+            ek_text_add(out, "batchnorm momentum=%.*g eps=%g\n", 1 + (int)ek_random_below(random, 17),
+                        ek_random_uniform(random), 1e-7 + ek_random_uniform(random));
+            break;
         case 2: ek_text_add(out, "dropout %.17g\n", ek_random_uniform(random) * 0.9); break;
-        case 3: ek_text_add(out, "l%d: leakyrelu %s\n", i, ek_random_below(random, 2) ? "0.01" : "-1.25e-7"); break;
+        case 3:
+            ek_text_add(out, "l%d: leakyrelu %s\n", i, ek_random_below(random, 2) ? "0.01" : "-1.25e-7");
+            break;
         case 4: ek_text_add(out, "maxpool 3 stride=1 padding=1\n"); break;
-        case 5: ek_text_add(out, "r%d: relu\nconv %d kernel=3 padding=1 groups=%d bias=%s\nadd r%d\n", i, c, c, ek_random_below(random, 2) ? "true" : "false", i); break;
+        case 5:
+            ek_text_add(out, "r%d: relu\nconv %d kernel=3 padding=1 groups=%d bias=%s\nadd r%d\n", i, c, c,
+                        ek_random_below(random, 2) ? "true" : "false", i);
+            break;
         }
     }
     if (ek_random_below(random, 2)) ek_text_add(out, "flatten\nlinear 3 bias=false\nsoftmax\n");
@@ -309,25 +343,66 @@ typedef struct expected_net {
 } expected_net;
 
 static const expected_net expected_nets[] = {
-    {"lenet-bn", "1x28x28", "10", 44652, 452, 45330,
-     {"net.0.weight 6x1x5x5", "net.0.bias 6", "net.1.weight 6", "net.1.bias 6", "net.1.running_mean 6", "net.1.running_var 6",
-      "net.1.num_batches_tracked number", "net.4.weight 16x6x5x5", "net.9.weight 120x256", "net.10.weight 120",
-      "net.12.weight 84x120", "net.13.running_var 84", "net.15.weight 10x84", "net.15.bias 10"}},
-    {"lenet", "1x28x28", "10", 44426, 0, 44426,
-     {"net.0.weight 6x1x5x5", "net.0.bias 6", "net.3.weight 16x6x5x5", "net.3.bias 16", "net.7.weight 120x256", "net.7.bias 120",
-      "net.9.weight 84x120", "net.9.bias 84", "net.11.weight 10x84", "net.11.bias 10"}},
-    {"mlp-bn", "1x28x28", "10", 243210, 896, 244554,
-     {"layers.1.weight 256x784", "layers.1.bias 256", "layers.2.weight 256", "layers.2.num_batches_tracked number",
-      "layers.4.weight 128x256", "layers.5.running_mean 128", "layers.7.weight 64x128", "layers.8.bias 64", "layers.10.weight 10x64",
-      "layers.10.bias 10"}},
-    {"mlp", "1x28x28", "10", 242762, 0, 242762,
-     {"layers.1.weight 256x784", "layers.3.weight 128x256", "layers.5.weight 64x128", "layers.7.weight 10x64", "layers.7.bias 10"}},
-    {"simple-net", "3", "3", 15, 6, 24, {"fc1.weight 3x3", "fc1.bias 3", "bn1.weight 3", "bn1.running_var 3"}},
-    {"simple-model", "1x28x28", "10", 203786, 512, 204554, {"fc1.weight 256x784", "bn1.weight 256", "fc2.weight 10x256", "fc2.bias 10"}},
-    {"resnet20", "3x32x32", "10", 272474, 1568, 274042,
-     {"conv1.weight 16x3x3x3", "bn1.weight 16", "layer1.0.conv1.weight 16x16x3x3", "layer1.0.bn1.weight 16", "layer1.2.bn2.bias 16",
-      "layer2.0.conv1.weight 32x16x3x3", "layer2.0.shortcut.0.weight 32x16x1x1", "layer2.0.shortcut.1.running_mean 32",
-      "layer3.0.conv1.weight 64x32x3x3", "layer3.0.shortcut.0.weight 64x32x1x1", "layer3.2.conv2.weight 64x64x3x3", "linear.weight 10x64",
+    {"lenet-bn",
+     "1x28x28",
+     "10",
+     44652,
+     452,
+     45330,
+     {"net.0.weight 6x1x5x5", "net.0.bias 6", "net.1.weight 6", "net.1.bias 6", "net.1.running_mean 6",
+      "net.1.running_var 6", "net.1.num_batches_tracked number", "net.4.weight 16x6x5x5",
+      "net.9.weight 120x256", "net.10.weight 120", "net.12.weight 84x120", "net.13.running_var 84",
+      "net.15.weight 10x84", "net.15.bias 10"}},
+    {"lenet",
+     "1x28x28",
+     "10",
+     44426,
+     0,
+     44426,
+     {"net.0.weight 6x1x5x5", "net.0.bias 6", "net.3.weight 16x6x5x5", "net.3.bias 16",
+      "net.7.weight 120x256", "net.7.bias 120", "net.9.weight 84x120", "net.9.bias 84", "net.11.weight 10x84",
+      "net.11.bias 10"}},
+    {"mlp-bn",
+     "1x28x28",
+     "10",
+     243210,
+     896,
+     244554,
+     {"layers.1.weight 256x784", "layers.1.bias 256", "layers.2.weight 256",
+      "layers.2.num_batches_tracked number", "layers.4.weight 128x256", "layers.5.running_mean 128",
+      "layers.7.weight 64x128", "layers.8.bias 64", "layers.10.weight 10x64", "layers.10.bias 10"}},
+    {"mlp",
+     "1x28x28",
+     "10",
+     242762,
+     0,
+     242762,
+     {"layers.1.weight 256x784", "layers.3.weight 128x256", "layers.5.weight 64x128", "layers.7.weight 10x64",
+      "layers.7.bias 10"}},
+    {"simple-net",
+     "3",
+     "3",
+     15,
+     6,
+     24,
+     {"fc1.weight 3x3", "fc1.bias 3", "bn1.weight 3", "bn1.running_var 3"}},
+    {"simple-model",
+     "1x28x28",
+     "10",
+     203786,
+     512,
+     204554,
+     {"fc1.weight 256x784", "bn1.weight 256", "fc2.weight 10x256", "fc2.bias 10"}},
+    {"resnet20",
+     "3x32x32",
+     "10",
+     272474,
+     1568,
+     274042,
+     {"conv1.weight 16x3x3x3", "bn1.weight 16", "layer1.0.conv1.weight 16x16x3x3", "layer1.0.bn1.weight 16",
+      "layer1.2.bn2.bias 16", "layer2.0.conv1.weight 32x16x3x3", "layer2.0.shortcut.0.weight 32x16x1x1",
+      "layer2.0.shortcut.1.running_mean 32", "layer3.0.conv1.weight 64x32x3x3",
+      "layer3.0.shortcut.0.weight 64x32x1x1", "layer3.2.conv2.weight 64x64x3x3", "linear.weight 10x64",
       "linear.bias 10"}},
 };
 
@@ -457,7 +532,8 @@ static void test_init(void **state)
     norm[4].counter = 9;
     ek_graph_init(&graph, EK_INIT_DEFAULT, 1);
     assert_true(conv[0].data[0] == first && linear[0].data[0] == second);
-    assert_true(norm[0].data[0] == 1 && norm[1].data[0] == 0 && norm[2].data[0] == 0 && norm[3].data[0] == 1 && norm[4].counter == 0);
+    assert_true(norm[0].data[0] == 1 && norm[1].data[0] == 0 && norm[2].data[0] == 0 &&
+                norm[3].data[0] == 1 && norm[4].counter == 0);
 
     ek_graph_init(&graph, EK_INIT_XAVIER, 1);
     assert_uniform(&conv[0], sqrt(6 / (fan_in + fan_out)));

@@ -12,7 +12,8 @@
 #include <unistd.h>
 
 /* A file of this header and `data` bytes 0, 1, 2, ...; length < 0: the header's own. */
-static unsigned char *make_file(const char *header, size_t header_size, int64_t length, size_t data, size_t *size)
+static unsigned char *make_file(const char *header, size_t header_size, int64_t length, size_t data,
+                                size_t *size)
 {
     *size = 8 + header_size + data;
     unsigned char *file = ek_calloc(*size, 1);
@@ -45,7 +46,8 @@ static void refuses_what_is_no_file(void **state)
     assert_fails(EK_E_FORMAT, "the file is empty", ek_safetensors_parse(ek_calloc(0, 1), 0, &file));
     assert_fails(EK_E_FORMAT, "the file has 3 bytes", ek_safetensors_parse(ek_calloc(3, 1), 3, &file));
     unsigned char *bytes = make_file("", 0, 40, 0, &size);
-    assert_fails(EK_E_FORMAT, "the header should have 40 bytes, but only 0 follow", ek_safetensors_parse(bytes, size, &file));
+    assert_fails(EK_E_FORMAT, "the header should have 40 bytes, but only 0 follow",
+                 ek_safetensors_parse(bytes, size, &file));
     bytes = make_file("{}", 2, 100000001, 0, &size);
     assert_fails(EK_E_FORMAT, "more than the 100000000", ek_safetensors_parse(bytes, size, &file));
     bytes = make_file("{}", 2, INT64_MAX, 0, &size);
@@ -63,26 +65,35 @@ static void refuses_what_is_no_file(void **state)
 static void refuses_wrong_entries(void **state)
 {
     (void)state;
-#define T(name, dtype, shape, begin, end) "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" begin "," end "]}"
-    refuse(EK_E_FORMAT, "key twice", "{" T("a", "U8", "[1]", "0", "1") "," T("a", "U8", "[1]", "1", "2") "}", 2);
-    refuse(EK_E_FORMAT, "key twice", "{\"a\":{\"dtype\":\"U8\",\"dtype\":\"I8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1);
+#define T(name, dtype, shape, begin, end) \
+    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" begin "," end "]}"
+    refuse(EK_E_FORMAT, "key twice", "{" T("a", "U8", "[1]", "0", "1") "," T("a", "U8", "[1]", "1", "2") "}",
+           2);
+    refuse(EK_E_FORMAT, "key twice",
+           "{\"a\":{\"dtype\":\"U8\",\"dtype\":\"I8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1);
     refuse(EK_E_FORMAT, "'a' is not an object", "{\"a\":3}", 0);
     refuse(EK_E_FORMAT, "'a' has no dtype", "{\"a\":{\"shape\":[1],\"data_offsets\":[0,1]}}", 1);
     refuse(EK_E_FORMAT, "'a' has no shape", "{\"a\":{\"dtype\":\"U8\",\"data_offsets\":[0,1]}}", 1);
     refuse(EK_E_FORMAT, "'a' has no data_offsets", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1]}}", 1);
-    refuse(EK_E_FORMAT, "'a' has no data_offsets", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0]}}", 1);
+    refuse(EK_E_FORMAT, "'a' has no data_offsets",
+           "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0]}}", 1);
     refuse(EK_E_UNSUPPORTED, "dtype 'F8_E5M2'", "{" T("a", "F8_E5M2", "[1]", "0", "1") "}", 1);
     refuse(EK_E_FORMAT, "dimension 0 of its shape", "{" T("a", "U8", "[-1]", "0", "1") "}", 1);
     refuse(EK_E_FORMAT, "dimension 1 of its shape", "{" T("a", "U8", "[1,1.0]", "0", "1") "}", 1);
     refuse(EK_E_FORMAT, "9 dimensions", "{" T("a", "U8", "[1,1,1,1,1,1,1,1,1]", "0", "1") "}", 1);
-    refuse(EK_E_FORMAT, "the product of its shape overflows", "{" T("a", "U8", "[4294967296,4294967296]", "0", "1") "}", 1);
-    refuse(EK_E_FORMAT, "the bytes of its shape overflow", "{" T("a", "F64", "[4611686018427387904]", "0", "8") "}", 8);
+    refuse(EK_E_FORMAT, "the product of its shape overflows",
+           "{" T("a", "U8", "[4294967296,4294967296]", "0", "1") "}", 1);
+    refuse(EK_E_FORMAT, "the bytes of its shape overflow",
+           "{" T("a", "F64", "[4611686018427387904]", "0", "8") "}", 8);
     refuse(EK_E_FORMAT, "data_offsets are not whole", "{" T("a", "U8", "[1]", "-1", "0") "}", 1);
     refuse(EK_E_FORMAT, "data_offsets are not whole", "{" T("a", "U8", "[1]", "0", "1.0") "}", 1);
     refuse(EK_E_FORMAT, "ends before it begins", "{" T("a", "U8", "[1]", "1", "0") "}", 1);
-    refuse(EK_E_FORMAT, "its shape needs 8 bytes, its data_offsets give 4", "{" T("a", "F32", "[2]", "0", "4") "}", 4);
-    refuse(EK_E_FORMAT, "'a' and 'b' share bytes", "{" T("b", "U8", "[2]", "1", "3") "," T("a", "U8", "[2]", "0", "2") "}", 3);
-    refuse(EK_E_FORMAT, "share bytes", "{" T("a", "U8", "[2]", "0", "2") "," T("b", "U8", "[2]", "0", "2") "}", 2);
+    refuse(EK_E_FORMAT, "its shape needs 8 bytes, its data_offsets give 4",
+           "{" T("a", "F32", "[2]", "0", "4") "}", 4);
+    refuse(EK_E_FORMAT, "'a' and 'b' share bytes",
+           "{" T("b", "U8", "[2]", "1", "3") "," T("a", "U8", "[2]", "0", "2") "}", 3);
+    refuse(EK_E_FORMAT, "share bytes",
+           "{" T("a", "U8", "[2]", "0", "2") "," T("b", "U8", "[2]", "0", "2") "}", 2);
     refuse(EK_E_FORMAT, "begins at byte 1", "{" T("a", "U8", "[1]", "1", "2") "}", 2);
     refuse(EK_E_FORMAT, "2 bytes follow", "{" T("a", "U8", "[1]", "0", "1") "}", 3);
     refuse(EK_E_FORMAT, "1 bytes follow", "{}", 1);
@@ -110,7 +121,9 @@ static void reads_leniently_what_is_legal(void **state)
 {
     (void)state;
     ek_safetensors file;
-    assert_ok(parse("  {\"__metadata__\":{\"format\":\"pt\"}," T("b", "F32", "[]", "1", "5") "," T("none", "F32", "[0,7]", "5", "5") "," T("a", "U8", "[1]", "0", "1") "}  ", 5, &file));
+    assert_ok(parse("  {\"__metadata__\":{\"format\":\"pt\"}," T("b", "F32", "[]", "1", "5") "," T(
+                        "none", "F32", "[0,7]", "5", "5") "," T("a", "U8", "[1]", "0", "1") "}  ",
+                    5, &file));
     assert_int_equal(file.count, 3);
     assert_string_equal(file.tensor[0].name, "a");
     assert_string_equal(file.tensor[1].name, "b");
@@ -128,7 +141,8 @@ static void reads_leniently_what_is_legal(void **state)
 
 static ek_st_tensor tensor(ek_dtype dtype, int64_t count, const void *bytes)
 {
-    return (ek_st_tensor){.name = "t", .dtype = dtype, .rank = 1, .dim = {count}, .count = count, .bytes = bytes};
+    return (ek_st_tensor){
+        .name = "t", .dtype = dtype, .rank = 1, .dim = {count}, .count = count, .bytes = bytes};
 }
 
 static void converts_every_dtype(void **state)
@@ -157,7 +171,8 @@ static void converts_every_dtype(void **state)
     assert_ok(ek_st_to_float(&t, f));
     assert_true(f[0] == -5 && f[1] == 16777216);
     t.count = 3;
-    assert_fails(EK_E_FORMAT, "element 2 is 16777217, which a 32-bit float cannot hold", ek_st_to_float(&t, f));
+    assert_fails(EK_E_FORMAT, "element 2 is 16777217, which a 32-bit float cannot hold",
+                 ek_st_to_float(&t, f));
     t = tensor(EK_I64, 1, &large[3]);
     assert_fails(EK_E_FORMAT, "cannot hold", ek_st_to_float(&t, f));
     assert_ok(ek_st_to_int64(&t, n));
@@ -209,7 +224,8 @@ static void writes_what_it_reads(void **state)
     assert_ok(ek_st_add(&writer, "state", EK_F64, 1, (const int64_t[]){1}, state_of));
     assert_ok(ek_st_add_metadata(&writer, "net", "first"));
     assert_ok(ek_st_add_metadata(&writer, "net", "input 1x28x28\nrelu"));
-    assert_fails(EK_E_ARGUMENT, "two tensors are called 'steps'", ek_st_add(&writer, "steps", EK_I64, 0, NULL, &steps));
+    assert_fails(EK_E_ARGUMENT, "two tensors are called 'steps'",
+                 ek_st_add(&writer, "steps", EK_I64, 0, NULL, &steps));
     assert_fails(EK_E_ARGUMENT, "__metadata__", ek_st_add(&writer, "__metadata__", EK_I64, 0, NULL, &steps));
     assert_fails(EK_E_UNSUPPORTED, "only F32, F64 and I64", ek_st_add(&writer, "h", EK_F16, 0, NULL, &steps));
     assert_fails(EK_E_ARGUMENT, "9 dimensions", ek_st_add(&writer, "h", EK_F32, 9, NULL, &steps));
@@ -256,6 +272,25 @@ static void refuses_names_that_json_cannot_hold(void **state)
     ek_st_writer_free(&writer);
 }
 
+static void more_than_is_read_is_not_written(void **state)
+{
+    (void)state;
+    ek_st_writer writer = {0};
+    char key[16];
+    for (int i = 0; i <= 4096; i++) {
+        snprintf(key, sizeof key, "%d", i);
+        assert_ok(ek_st_add_metadata(&writer, key, ""));
+        if (i == 4095) assert_ok(ek_st_write(&writer, path));
+    }
+    assert_fails(EK_E_ARGUMENT, "4097 entries of metadata are more than can be read",
+                 ek_st_write(&writer, path));
+    ek_st_writer_free(&writer);
+    ek_safetensors file;
+    assert_ok(ek_safetensors_read(path, &file));
+    assert_int_equal(file.metadata_count, 4096);
+    ek_safetensors_free(&file);
+}
+
 static void names_the_file(void **state)
 {
     (void)state;
@@ -271,14 +306,17 @@ static void names_the_file(void **state)
 static void survives_damage(void **state)
 {
     (void)state;
-    static const char header[] = "{\"__metadata__\":{\"format\":\"pt\"}," T("b", "F32", "[2,2]", "1", "17") "," T("a", "U8", "[1]", "0", "1") "}";
+    static const char header[] = "{\"__metadata__\":{\"format\":\"pt\"}," T(
+        "b", "F32", "[2,2]", "1", "17") "," T("a", "U8", "[1]", "0", "1") "}";
     ek_random random = ek_random_start(1, EK_STREAM_TEST, 0);
     for (int round = 0; round < 20000; round++) {
         size_t size, cut;
         unsigned char *bytes = make_file(header, sizeof header - 1, -1, 17, &size);
         for (uint64_t n = ek_random_below(&random, 4) + 1; n; n--)
-            bytes[8 + ek_random_below(&random, size - 8)] = "0123456789[]{},:\"-.eUF\\ax\xc3"[ek_random_below(&random, 27)];
-        if (ek_random_below(&random, 4) == 0) bytes[ek_random_below(&random, 8)] ^= (unsigned char)ek_random_u32(&random);
+            bytes[8 + ek_random_below(&random, size - 8)] =
+                "0123456789[]{},:\"-.eUF\\ax\xc3"[ek_random_below(&random, 27)];
+        if (ek_random_below(&random, 4) == 0)
+            bytes[ek_random_below(&random, 8)] ^= (unsigned char)ek_random_u32(&random);
         cut = ek_random_below(&random, 4) ? size : ek_random_below(&random, size);
         ek_safetensors file;
         if (ek_safetensors_parse(bytes, cut, &file) != EK_OK) continue;
@@ -333,6 +371,7 @@ int main(void)
         cmocka_unit_test(converts_every_dtype),
         cmocka_unit_test(writes_what_it_reads),
         cmocka_unit_test(refuses_names_that_json_cannot_hold),
+        cmocka_unit_test(more_than_is_read_is_not_written),
         cmocka_unit_test(names_the_file),
         cmocka_unit_test(survives_damage),
         cmocka_unit_test(survives_want_of_memory),

@@ -284,7 +284,8 @@ static void a_softmax_at_the_end_changes_no_measure(void **state)
     ek_metrics metrics[2];
     for (int i = 0; i < 2; i++) {
         ek_net *net;
-        assert_ok(ek_net_create(context, i ? "input 36\nlinear 5\nsoftmax" : "input 36\nlinear 5", NULL, &net));
+        assert_ok(
+            ek_net_create(context, i ? "input 36\nlinear 5\nsoftmax" : "input 36\nlinear 5", NULL, &net));
         assert_ok(ek_evaluate(net, data, 16, &metrics[i]));
         ek_net_destroy(net);
     }

@@ -11,7 +11,8 @@ ek_context_options ek_context_options_default(void) { return (ek_context_options
 ek_status ek_context_create(const ek_context_options *options, ek_context **out)
 {
     ek_context_options o = options ? *options : ek_context_options_default();
-    if (o.threads < 0 || o.threads > 256) return ek_fail(EK_E_ARGUMENT, "threads must be 1 to 256, or 0 for one a core, not %d", o.threads);
+    if (o.threads < 0 || o.threads > 256)
+        return ek_fail(EK_E_ARGUMENT, "threads must be 1 to 256, or 0 for one a core, not %d", o.threads);
     const char *isa = o.isa ? o.isa : getenv("EVENKEEL_ISA");
     if (isa && !*isa) isa = NULL;
 
@@ -23,8 +24,10 @@ ek_status ek_context_create(const ek_context_options *options, ek_context **out)
     EK_GO(ek_kernels_choose(context->reference ? "baseline" : isa, &context->kernels));
     EK_GO(ek_pool_create(o.threads ? o.threads : ek_cores(), &context->pool));
 done:
-    if (status == EK_OK) *out = context;
-    else ek_context_destroy(context);
+    if (status == EK_OK)
+        *out = context;
+    else
+        ek_context_destroy(context);
     return status;
 }
 
@@ -35,5 +38,8 @@ void ek_context_destroy(ek_context *context)
     ek_free(context);
 }
 
-const char *ek_context_isa(const ek_context *context) { return context->reference ? "reference" : context->kernels->name; }
+const char *ek_context_isa(const ek_context *context)
+{
+    return context->reference ? "reference" : context->kernels->name;
+}
 int ek_context_threads(const ek_context *context) { return ek_pool_threads(context->pool); }

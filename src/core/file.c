@@ -20,7 +20,8 @@ static ek_status open_regular(const char *path, FILE **file, struct stat *info)
     if (fstat(descriptor, info) != 0)
         status = ek_fail_errno("cannot read %s", path);
     else if (!S_ISREG(info->st_mode))
-        status = ek_fail(EK_E_IO, "cannot read %s: it is %s", path, S_ISDIR(info->st_mode) ? "a folder" : "not a regular file");
+        status = ek_fail(EK_E_IO, "cannot read %s: it is %s", path,
+                         S_ISDIR(info->st_mode) ? "a folder" : "not a regular file");
     else if (!(*file = fdopen(descriptor, "rb")))
         status = ek_fail_errno("cannot open %s", path);
     if (status != EK_OK) close(descriptor);
@@ -46,7 +47,8 @@ ek_status ek_file_read(const char *path, size_t limit, unsigned char **data, siz
     unsigned char *bytes = NULL;
     ek_status status = EK_OK;
     if ((uintmax_t)info.st_size > limit) {
-        status = ek_fail(EK_E_FORMAT, "%s has %lld bytes; at most %zu are read", path, (long long)info.st_size, limit);
+        status = ek_fail(EK_E_FORMAT, "%s has %lld bytes; at most %zu are read", path,
+                         (long long)info.st_size, limit);
         goto done;
     }
     size_t count = (size_t)info.st_size;
@@ -84,7 +86,8 @@ ek_status ek_replace_begin(ek_replacement *r, const char *path)
     struct stat info;
     bool exists = stat(r->path, &info) == 0;
     if (exists && !S_ISREG(info.st_mode)) {
-        ek_fail(EK_E_IO, "cannot write %s: it is %s", path, S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
+        ek_fail(EK_E_IO, "cannot write %s: it is %s", path,
+                S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
         forget(r);
         return EK_E_IO;
     }

@@ -19,9 +19,9 @@ typedef enum ek_stream {
 typedef struct ek_random {
     uint64_t seed;
     uint32_t stream, sub;
-    uint64_t next;       /* index of the next block of four */
+    uint64_t next; /* index of the next block of four */
     uint32_t block[4];
-    int used;            /* of the block, 4: all */
+    int used; /* of the block, 4: all */
 } ek_random;
 
 /* The four numbers at `index`. */

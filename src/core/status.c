@@ -13,7 +13,7 @@ const char *ek_error(void) { return message; }
 const char *ek_status_name(ek_status status)
 {
     switch (status) {
-#define X(name, text)                                                                               \
+#define X(name, text) \
     case EK_##name: return "EK_" #name;
         EK_STATUS_MAP(X)
 #undef X
@@ -24,7 +24,7 @@ const char *ek_status_name(ek_status status)
 const char *ek_status_text(ek_status status)
 {
     switch (status) {
-#define X(name, text)                                                                               \
+#define X(name, text) \
     case EK_##name: return text;
         EK_STATUS_MAP(X)
 #undef X

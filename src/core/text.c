@@ -89,7 +89,8 @@ const char *ek_shape_text(ek_shape shape, char buffer[EK_SHAPE_TEXT])
     if (shape.rank == 0) return strcpy(buffer, "number");
     size_t used = 0;
     for (int i = 0; i < shape.rank; i++) {
-        used += (size_t)snprintf(buffer + used, EK_SHAPE_TEXT - used, i ? "x%lld" : "%lld", (long long)shape.dim[i]);
+        used += (size_t)snprintf(buffer + used, EK_SHAPE_TEXT - used, i ? "x%lld" : "%lld",
+                                 (long long)shape.dim[i]);
     }
     return buffer;
 }

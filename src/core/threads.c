@@ -23,12 +23,12 @@ struct ek_pool {
 
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
-    work job;             /* written under the lock, while no piece is under way */
-    uint64_t generation;  /* under the lock */
-    int active;           /* workers inside the present job; under the lock */
-    bool stop;            /* under the lock */
+    work job;            /* written under the lock, while no piece is under way */
+    uint64_t generation; /* under the lock */
+    int active;          /* workers inside the present job; under the lock */
+    bool stop;           /* under the lock */
 
-    atomic_int_fast64_t next; /* piece of the present job */
+    atomic_int_fast64_t next;       /* piece of the present job */
     atomic_uint_fast64_t announced; /* generation, for workers that spin before they sleep */
 };
 
@@ -96,14 +96,17 @@ ek_status ek_pool_create(int threads, ek_pool **out)
     for (int i = 1; i < threads; i++) {
         pool->argument[i] = (struct worker_argument){pool, i};
         if (pthread_create(&pool->worker[i], NULL, worker_main, &pool->argument[i]) != 0) {
-            status = ek_fail(EK_E_MEMORY, "the system gives no thread %d of %d; ask for fewer threads", i + 1, threads);
+            status = ek_fail(EK_E_MEMORY, "the system gives no thread %d of %d; ask for fewer threads", i + 1,
+                             threads);
             goto done;
         }
         pool->started = i;
     }
 done:
-    if (status == EK_OK) *out = pool;
-    else ek_pool_destroy(pool);
+    if (status == EK_OK)
+        *out = pool;
+    else
+        ek_pool_destroy(pool);
     return status;
 }
 

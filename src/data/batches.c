@@ -11,15 +11,17 @@
 
 /* --- which samples, in which order */
 
-ek_status ek_split_indices(int64_t count, double valid_fraction, uint64_t seed, int64_t **train, int64_t *train_count,
-                           int64_t **valid, int64_t *valid_count)
+ek_status ek_split_indices(int64_t count, double valid_fraction, uint64_t seed, int64_t **train,
+                           int64_t *train_count, int64_t **valid, int64_t *valid_count)
 {
     if (!(valid_fraction >= 0 && valid_fraction < 1))
-        return ek_fail(EK_E_ARGUMENT, "the share held out for validation must be at least 0 and less than 1, not %g", valid_fraction);
+        return ek_fail(EK_E_ARGUMENT,
+                       "the share held out for validation must be at least 0 and less than 1, not %g",
+                       valid_fraction);
     int64_t held = (int64_t)floor((double)count * valid_fraction + 0.5);
     if (valid_fraction > 0 && (held == 0 || held >= count))
-        return ek_fail(EK_E_ARGUMENT, "holding out %g of %lld samples leaves nothing to %s", valid_fraction, (long long)count,
-                       held == 0 ? "validate on" : "train on");
+        return ek_fail(EK_E_ARGUMENT, "holding out %g of %lld samples leaves nothing to %s", valid_fraction,
+                       (long long)count, held == 0 ? "validate on" : "train on");
     ek_status status = EK_OK;
     int64_t *drawn = NULL, *t = NULL, *v = NULL;
     bool *is_valid = NULL;
@@ -33,8 +35,10 @@ ek_status ek_split_indices(int64_t count, double valid_fraction, uint64_t seed, 
     for (int64_t i = 0; i < held; i++) is_valid[drawn[i]] = true;
     int64_t in_train = 0, in_valid = 0;
     for (int64_t i = 0; i < count; i++) {
-        if (is_valid[i]) v[in_valid++] = i;
-        else t[in_train++] = i;
+        if (is_valid[i])
+            v[in_valid++] = i;
+        else
+            t[in_train++] = i;
     }
     *train = t;
     *train_count = in_train;
@@ -72,7 +76,8 @@ int64_t ek_batch_count(int64_t count, int64_t batch, bool drop_last)
     return full + (rest > 0 && !joined && !drop_last);
 }
 
-void ek_batch_range(int64_t count, int64_t batch, bool drop_last, int64_t number, int64_t *first, int64_t *size)
+void ek_batch_range(int64_t count, int64_t batch, bool drop_last, int64_t number, int64_t *first,
+                    int64_t *size)
 {
     bool last = number == ek_batch_count(count, batch, drop_last) - 1;
     *first = number * batch;
@@ -90,7 +95,10 @@ typedef struct scale {
     float of_byte[EK_MAX_RANK][256];
 } scale;
 
-static float scaled(const scale *s, int channel, float x) { return (float)(((double)x - s->mean[channel]) / s->std[channel]); }
+static float scaled(const scale *s, int channel, float x)
+{
+    return (float)(((double)x - s->mean[channel]) / s->std[channel]);
+}
 
 static void make_scale(const ek_dataset *dataset, const ek_pixels *pixels, scale *s)
 {
@@ -99,7 +107,8 @@ static void make_scale(const ek_dataset *dataset, const ek_pixels *pixels, scale
     for (int c = 0; c < s->channels; c++) {
         s->mean[c] = pixels->mean[c];
         s->std[c] = pixels->std[c];
-        for (int byte = 0; dataset->bytes && byte < 256; byte++) s->of_byte[c][byte] = scaled(s, c, (float)byte / 255.0f);
+        for (int byte = 0; dataset->bytes && byte < 256; byte++)
+            s->of_byte[c][byte] = scaled(s, c, (float)byte / 255.0f);
     }
 }
 
@@ -141,19 +150,22 @@ static void fill_lanes(const ek_dataset *d, const scale *s, const int64_t *index
             }
         } else {
             for (int64_t i = first; i < end; i++) {
-                for (int lane = 0; lane < live; lane++) x[i * EK_LANES + lane] = scaled(s, c, d->floats[index[lane] * d->item + i]);
+                for (int lane = 0; lane < live; lane++)
+                    x[i * EK_LANES + lane] = scaled(s, c, d->floats[index[lane] * d->item + i]);
             }
         }
     }
 }
 
-void ek_batch_fill(const ek_dataset *dataset, const ek_pixels *pixels, ek_shape input, const int64_t *index, int64_t n, float *x, int32_t *labels)
+void ek_batch_fill(const ek_dataset *dataset, const ek_pixels *pixels, ek_shape input, const int64_t *index,
+                   int64_t n, float *x, int32_t *labels)
 {
     scale s;
     make_scale(dataset, pixels, &s);
     if (ek_is_lanes(input)) {
         for (int64_t block = 0; block < ek_blocks(n); block++)
-            fill_lanes(dataset, &s, index + block * EK_LANES, ek_live(n, block), x + block * EK_LANES * dataset->item);
+            fill_lanes(dataset, &s, index + block * EK_LANES, ek_live(n, block),
+                       x + block * EK_LANES * dataset->item);
     } else {
         for (int64_t i = 0; i < n; i++) fill_row(dataset, &s, index[i], x + i * dataset->item);
     }
@@ -231,8 +243,9 @@ static ek_status start_maker(ek_batches *b)
     return EK_OK;
 }
 
-ek_status ek_batches_start(const ek_dataset *dataset, const ek_pixels *pixels, ek_shape input, const int64_t *index, int64_t count,
-                           int64_t batch, bool drop_last, int64_t first_batch, ek_batches **out)
+ek_status ek_batches_start(const ek_dataset *dataset, const ek_pixels *pixels, ek_shape input,
+                           const int64_t *index, int64_t count, int64_t batch, bool drop_last,
+                           int64_t first_batch, ek_batches **out)
 {
     ek_batches *b;
     EK_TRY(EK_NEW(b, 1));
@@ -263,8 +276,10 @@ ek_status ek_batches_start(const ek_dataset *dataset, const ek_pixels *pixels, e
     }
     EK_GO(start_maker(b));
 done:
-    if (status == EK_OK) *out = b;
-    else ek_batches_end(b);
+    if (status == EK_OK)
+        *out = b;
+    else
+        ek_batches_end(b);
     return status;
 }
 

@@ -32,7 +32,8 @@ const char *ek_dataset_class(const ek_dataset *d, int index)
 ek_status ek_dataset_item(const ek_dataset *d, int64_t index, float *x, int *label)
 {
     if (index < 0 || index >= d->count)
-        return ek_fail(EK_E_ARGUMENT, "there is no item %lld; the data has %lld, counted from 0", (long long)index, (long long)d->count);
+        return ek_fail(EK_E_ARGUMENT, "there is no item %lld; the data has %lld, counted from 0",
+                       (long long)index, (long long)d->count);
     if (d->bytes) {
         const unsigned char *bytes = d->bytes + index * d->item;
         for (int64_t i = 0; i < d->item; i++) x[i] = (float)bytes[i] / 255.0f;
@@ -49,13 +50,17 @@ ek_status ek_dataset_check(const ek_dataset *d, const ek_net *net)
     ek_shape input = ek_net_input_shape(net), output = ek_net_output_shape(net);
     bool flat = input.rank == 1 || d->shape.rank == 1;
     if (!ek_shape_equal(d->shape, input) && !(flat && d->item == ek_shape_count(input)))
-        return ek_fail(EK_E_SHAPE, "items are %s, the net's input is %s", ek_shape_text(d->shape, have), ek_shape_text(input, want));
+        return ek_fail(EK_E_SHAPE, "items are %s, the net's input is %s", ek_shape_text(d->shape, have),
+                       ek_shape_text(input, want));
     if (!d->label) return EK_OK;
     if (output.rank != 1)
-        return ek_fail(EK_E_SHAPE, "the net's output is %s, not one score for each of the data's %d classes: flatten it and end with a linear layer",
+        return ek_fail(EK_E_SHAPE,
+                       "the net's output is %s, not one score for each of the data's %d classes: flatten it "
+                       "and end with a linear layer",
                        ek_shape_text(output, have), d->classes);
     if (d->classes > output.dim[0])
-        return ek_fail(EK_E_SHAPE, "the data has %d classes, the net has %lld outputs", d->classes, (long long)output.dim[0]);
+        return ek_fail(EK_E_SHAPE, "the data has %d classes, the net has %lld outputs", d->classes,
+                       (long long)output.dim[0]);
     return EK_OK;
 }
 
@@ -69,9 +74,15 @@ static ek_status item_shape(const ek_array *x, const char *name, ek_shape *out)
     char text[EK_SHAPE_TEXT];
     ek_shape_text(all, text);
     if (x->rank < 2 || x->rank > 4)
-        return ek_fail(EK_E_SHAPE, "%s has %d dimensions; items are [n, features], [n, height, width] or [n, channels, height, width]", name, x->rank);
+        return ek_fail(EK_E_SHAPE,
+                       "%s has %d dimensions; items are [n, features], [n, height, width] or [n, channels, "
+                       "height, width]",
+                       name, x->rank);
     if (x->rank == 4 && x->dim[1] > 4 && (x->dim[3] == 1 || x->dim[3] == 3 || x->dim[3] == 4))
-        return ek_fail(EK_E_SHAPE, "%s is %s, which looks like [n, height, width, channels]; images are read as [n, channels, height, width]", name, text);
+        return ek_fail(EK_E_SHAPE,
+                       "%s is %s, which looks like [n, height, width, channels]; images are read as [n, "
+                       "channels, height, width]",
+                       name, text);
     if (x->count == 0) return ek_fail(EK_E_FORMAT, "%s is %s: it holds no items", name, text);
     switch (x->rank) {
     case 2: *out = (ek_shape){1, {x->dim[1]}}; break;
@@ -88,8 +99,10 @@ static ek_status take_values(ek_dataset *d, ek_array *x, const char *name)
         EK_TRY(EK_NEW(d->floats, (size_t)x->count));
         return ek_array_to_float(x, d->floats, name);
     }
-    if (x->type == EK_ARRAY_U8) d->bytes = x->data;
-    else d->floats = x->data;
+    if (x->type == EK_ARRAY_U8)
+        d->bytes = x->data;
+    else
+        d->floats = x->data;
     x->data = NULL;
     return EK_OK;
 }
@@ -108,19 +121,22 @@ static ek_status take_labels(ek_dataset *d, const ek_array *y, const char *name,
     bool column = y->rank == 1 || (y->rank == 2 && y->dim[1] == 1);
     if (!column) return ek_fail(EK_E_SHAPE, "%s has %d dimensions; labels are [n]", name, y->rank);
     if (y->count != d->count)
-        return ek_fail(EK_E_SHAPE, "%s has %lld items, but %s has %lld labels", x_name, (long long)d->count, name, (long long)y->count);
+        return ek_fail(EK_E_SHAPE, "%s has %lld items, but %s has %lld labels", x_name, (long long)d->count,
+                       name, (long long)y->count);
     EK_TRY(EK_NEW(d->label, (size_t)d->count));
     for (int64_t i = 0; i < d->count; i++) {
         int64_t label = label_at(y, i);
         if (label < 0 || label > MAX_LABEL)
-            return ek_fail(EK_E_FORMAT, "%s: the label of item %lld is not a whole number from 0 to %d", name, (long long)i, MAX_LABEL);
+            return ek_fail(EK_E_FORMAT, "%s: the label of item %lld is not a whole number from 0 to %d", name,
+                           (long long)i, MAX_LABEL);
         d->label[i] = (int32_t)label;
         if (label >= d->classes) d->classes = (int)label + 1;
     }
     return EK_OK;
 }
 
-ek_status ek_dataset_from_arrays(ek_array *x, const char *x_name, const ek_array *y, const char *y_name, ek_dataset **out)
+ek_status ek_dataset_from_arrays(ek_array *x, const char *x_name, const ek_array *y, const char *y_name,
+                                 ek_dataset **out)
 {
     ek_status status = EK_OK;
     ek_dataset *d;
@@ -140,7 +156,8 @@ done:
 ek_status ek_dataset_name_classes(ek_dataset *d, const char *const *names, int count, const char *origin)
 {
     if (d->classes > count)
-        return ek_fail(EK_E_FORMAT, "%s: label %d is out of range; there are %d classes", origin, d->classes - 1, count);
+        return ek_fail(EK_E_FORMAT, "%s: label %d is out of range; there are %d classes", origin,
+                       d->classes - 1, count);
     EK_TRY(EK_NEW(d->class_name, (size_t)count));
     d->classes = count;
     for (int i = 0; i < count; i++) {
@@ -163,8 +180,10 @@ static int64_t items_in(const ek_array *x, ek_shape shape)
         int64_t count = 1;
         for (int i = 0; i < rank; i++) count *= dim[i];
         bool flat = (rank == 1 || shape.rank == 1) && count == item;
-        bool full = rank == 3 && shape.rank == 3 && dim[0] == shape.dim[0] && dim[1] == shape.dim[1] && dim[2] == shape.dim[2];
-        bool grey = rank == 2 && shape.rank == 3 && shape.dim[0] == 1 && dim[0] == shape.dim[1] && dim[1] == shape.dim[2];
+        bool full = rank == 3 && shape.rank == 3 && dim[0] == shape.dim[0] && dim[1] == shape.dim[1] &&
+                    dim[2] == shape.dim[2];
+        bool grey = rank == 2 && shape.rank == 3 && shape.dim[0] == 1 && dim[0] == shape.dim[1] &&
+                    dim[1] == shape.dim[2];
         if (flat || full || grey) return lead ? x->dim[0] : 1;
     }
     return -1;
@@ -184,8 +203,10 @@ ek_status ek_dataset_open_items(const char *path, ek_shape shape, ek_dataset **o
     ek_array x;
     bool png;
     EK_TRY(is_png(path, &png));
-    if (png) EK_TRY(ek_png_read(path, shape.rank == 3 ? (int)shape.dim[0] : 1, &x));
-    else EK_TRY(ek_array_load(path, &x));
+    if (png)
+        EK_TRY(ek_png_read(path, shape.rank == 3 ? (int)shape.dim[0] : 1, &x));
+    else
+        EK_TRY(ek_array_load(path, &x));
     ek_status status = EK_OK;
     ek_dataset *d = NULL;
     int64_t count = items_in(&x, shape);

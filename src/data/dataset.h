@@ -6,13 +6,13 @@
 
 struct ek_dataset {
     int64_t count;
-    ek_shape shape;    /* rank 1 or 3 */
-    int64_t item;      /* numbers of one item */
-    int classes;       /* highest label + 1, or the number of names */
-    int32_t *label;    /* NULL: none */
+    ek_shape shape;       /* rank 1 or 3 */
+    int64_t item;         /* numbers of one item */
+    int classes;          /* highest label + 1, or the number of names */
+    int32_t *label;       /* NULL: none */
     unsigned char *bytes; /* either bytes, which count as value/255 ... */
     float *floats;        /* ... or floats */
-    char **class_name; /* NULL: none */
+    char **class_name;    /* NULL: none */
 };
 
 /* The data fits the net: shapes (a rank-1 net input takes images of as many numbers, and the reverse)

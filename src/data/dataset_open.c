@@ -16,7 +16,10 @@ static bool ends_with(const char *text, const char *end)
 static ek_status one_set_only(const char *spec, ek_split split)
 {
     if (split != EK_SPLIT_TEST) return EK_OK;
-    return ek_fail(EK_E_NOT_FOUND, "%s is one set, without a test split: give test data of its own, or hold some out for validation", spec);
+    return ek_fail(
+        EK_E_NOT_FOUND,
+        "%s is one set, without a test split: give test data of its own, or hold some out for validation",
+        spec);
 }
 
 static ek_status open_pair(const char *spec, ek_dataset **out)
@@ -40,7 +43,8 @@ static ek_status open_csv(const char *path, ek_dataset **out)
     ek_array x = {.type = EK_ARRAY_F32, .rank = 2, .dim = {t.rows, features}, .count = t.rows * features};
     ek_array y = {.type = EK_ARRAY_F32, .rank = 1, .dim = {t.rows}, .count = t.rows};
     if (features < 1) {
-        status = ek_fail(EK_E_FORMAT, "%s has one column; features and, in the last column, the class are needed", path);
+        status = ek_fail(EK_E_FORMAT,
+                         "%s has one column; features and, in the last column, the class are needed", path);
         goto done;
     }
     float *values, *labels;
@@ -67,11 +71,14 @@ done:
 
 ek_status ek_dataset_open(const char *spec, ek_split split, ek_dataset **out)
 {
-    if (!spec || !*spec) return ek_fail(EK_E_ARGUMENT, "no data is named: say, for example, fashion-mnist, synthetic, a folder or data.csv");
+    if (!spec || !*spec)
+        return ek_fail(EK_E_ARGUMENT,
+                       "no data is named: say, for example, fashion-mnist, synthetic, a folder or data.csv");
     if (split != EK_SPLIT_ANY && split != EK_SPLIT_TRAIN && split != EK_SPLIT_TEST)
         return ek_fail(EK_E_ARGUMENT, "there is no split number %d", (int)split);
     if (ek_named_set_known(spec)) return ek_named_set_open(spec, split, out);
-    if (!strncmp(spec, "synthetic", 9) && (!spec[9] || spec[9] == ':')) return ek_synthetic_open(spec, split, out);
+    if (!strncmp(spec, "synthetic", 9) && (!spec[9] || spec[9] == ':'))
+        return ek_synthetic_open(spec, split, out);
 
     static const char *const names[] = {"fashion-mnist", "mnist", "synthetic"};
     struct stat info;
@@ -86,8 +93,14 @@ ek_status ek_dataset_open(const char *spec, ek_split split, ek_dataset **out)
         return open_pair(spec, out);
     }
     if (there)
-        return ek_fail(EK_E_FORMAT, "%s is not a data set: give images and labels as two files, x.npy,y.npy, or a folder, or a .csv file", spec);
+        return ek_fail(EK_E_FORMAT,
+                       "%s is not a data set: give images and labels as two files, x.npy,y.npy, or a folder, "
+                       "or a .csv file",
+                       spec);
     const char *nearest = ek_nearest(spec, names, sizeof names / sizeof names[0]);
     if (nearest) return ek_fail(EK_E_NOT_FOUND, "there is no data '%s'; did you mean %s?", spec, nearest);
-    return ek_fail(EK_E_NOT_FOUND, "there is no data '%s': it can be fashion-mnist, mnist, synthetic, a folder, x.npy,y.npy or a .csv file", spec);
+    return ek_fail(EK_E_NOT_FOUND,
+                   "there is no data '%s': it can be fashion-mnist, mnist, synthetic, a folder, x.npy,y.npy "
+                   "or a .csv file",
+                   spec);
 }

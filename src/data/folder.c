@@ -19,7 +19,8 @@ static ek_status find_file(const char *folder, ek_split split, char part, char *
     const char *kind = part == 'x' ? "images" : "labels", *digit = part == 'x' ? "3" : "1";
     for (int i = first; i <= last; i++) {
         for (int form = 0; form < 4; form++) {
-            *path = ek_strf("%s/%s-%s%sidx%s-ubyte%s", folder, prefixes[i], kind, form & 2 ? "." : "-", digit, form & 1 ? ".gz" : "");
+            *path = ek_strf("%s/%s-%s%sidx%s-ubyte%s", folder, prefixes[i], kind, form & 2 ? "." : "-", digit,
+                            form & 1 ? ".gz" : "");
             if (!*path) return EK_E_MEMORY;
             if (exists(*path)) return EK_OK;
             ek_free(*path);
@@ -72,13 +73,16 @@ ek_status ek_folder_open(const char *folder, ek_split split, ek_dataset **out)
     EK_GO(find_file(folder, split, 'x', &x));
     EK_GO(find_file(folder, split, 'y', &y));
     if (!x) {
-        status = ek_fail(EK_E_NOT_FOUND, "the folder %s has no %s data: neither %s-images-idx3-ubyte (or .gz) nor %s_x.npy", folder,
-                         word(split), split == EK_SPLIT_TEST ? "t10k" : "train", word(split));
+        status = ek_fail(EK_E_NOT_FOUND,
+                         "the folder %s has no %s data: neither %s-images-idx3-ubyte (or .gz) nor %s_x.npy",
+                         folder, word(split), split == EK_SPLIT_TEST ? "t10k" : "train", word(split));
         goto done;
     }
     if (!y) {
-        status = ek_fail(EK_E_NOT_FOUND, "the folder %s has %s images but no labels: neither %s-labels-idx1-ubyte (or .gz) nor %s_y.npy",
-                         folder, word(split), split == EK_SPLIT_TEST ? "t10k" : "train", word(split));
+        status = ek_fail(
+            EK_E_NOT_FOUND,
+            "the folder %s has %s images but no labels: neither %s-labels-idx1-ubyte (or .gz) nor %s_y.npy",
+            folder, word(split), split == EK_SPLIT_TEST ? "t10k" : "train", word(split));
         goto done;
     }
     EK_GO(ek_pair_open(x, y, out));

@@ -15,7 +15,8 @@ static const struct named {
 } sets[] = {
     {"fashion-mnist",
      "get it with scripts/get-data.sh fashion-mnist, or on Debian with apt-get install dataset-fashion-mnist",
-     {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}},
+     {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+      "Ankle boot"}},
     {"mnist", "get it with scripts/get-data.sh mnist", {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}},
 };
 
@@ -45,10 +46,12 @@ static ek_status add_place(char **place, int *count, const char *base, const cha
 
 static ek_status list_places(const char *name, char **place, int *count)
 {
-    const char *own = variable("EVENKEEL_DATA"), *shared = variable("XDG_DATA_HOME"), *home = variable("HOME");
+    const char *own = variable("EVENKEEL_DATA"), *shared = variable("XDG_DATA_HOME"),
+               *home = variable("HOME");
     EK_TRY(add_place(place, count, own, "", name));
     EK_TRY(add_place(place, count, own, "", ""));
-    EK_TRY(add_place(place, count, shared ? shared : home, shared ? "/evenkeel" : "/.local/share/evenkeel", name));
+    EK_TRY(add_place(place, count, shared ? shared : home, shared ? "/evenkeel" : "/.local/share/evenkeel",
+                     name));
     EK_TRY(add_place(place, count, "/usr/local/share/evenkeel", "", name));
     return add_place(place, count, "/usr/share/datasets", "", name);
 }
@@ -59,7 +62,8 @@ static ek_status not_found(const struct named *set, char *const *place, int coun
     for (int i = 0; i < count; i++) ek_text_add(&looked, "%s%s", i ? ", " : "", place[i]);
     ek_status status = ek_text_status(&looked);
     if (status == EK_OK)
-        status = ek_fail(EK_E_NOT_FOUND, "%s is not on this machine: %s (looked in %s)", set->name, set->remedy, looked.data);
+        status = ek_fail(EK_E_NOT_FOUND, "%s is not on this machine: %s (looked in %s)", set->name,
+                         set->remedy, looked.data);
     ek_text_free(&looked);
     return status;
 }

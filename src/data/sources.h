@@ -7,10 +7,12 @@
 
 /* Puts images [n, h, w] or [n, c, h, w] or features [n, f] and their labels [n] together. x's data may be
  * taken over. The names are for messages. */
-ek_status ek_dataset_from_arrays(ek_array *x, const char *x_name, const ek_array *y, const char *y_name, ek_dataset **out);
+ek_status ek_dataset_from_arrays(ek_array *x, const char *x_name, const ek_array *y, const char *y_name,
+                                 ek_dataset **out);
 
 /* class_name = copies of the names; labels must be below `count`. */
-ek_status ek_dataset_name_classes(ek_dataset *dataset, const char *const *names, int count, const char *origin);
+ek_status ek_dataset_name_classes(ek_dataset *dataset, const char *const *names, int count,
+                                  const char *origin);
 
 /* Two files, IDX or NPY. */
 ek_status ek_pair_open(const char *x_path, const char *y_path, ek_dataset **out);

@@ -28,12 +28,15 @@ static const uint64_t SEED = 20150211; /* the day of arXiv:1502.03167 */
 /* What a sequence of random numbers is for. */
 enum { PATTERNS, TRAIN_ITEMS, TEST_ITEMS };
 
-static const double COMMON = 1.0, OWN = 0.4;        /* amplitudes of the patterns' waves */
-static const double HIGHEST = 3.5;                  /* cycles of a wave across the image */
-static const double LEVEL = 28.0, NOISE = 36.0;   /* of bytes */
-static const double CENTRE = 4.2, ARM = 4.0;      /* distances, in deviations of the noise */
+static const double COMMON = 1.0, OWN = 0.4;    /* amplitudes of the patterns' waves */
+static const double HIGHEST = 3.5;              /* cycles of a wave across the image */
+static const double LEVEL = 28.0, NOISE = 36.0; /* of bytes */
+static const double CENTRE = 4.2, ARM = 4.0;    /* distances, in deviations of the noise */
 
-static double between(ek_random *random, double low, double high) { return low + (high - low) * ek_random_uniform(random); }
+static double between(ek_random *random, double low, double high)
+{
+    return low + (high - low) * ek_random_uniform(random);
+}
 
 /* Four random bytes summed: nearly normal, mean 0, deviation 1, and much cheaper than the true thing.
  * Each byte has the variance (256^2 - 1)/12. */
@@ -49,7 +52,7 @@ static double noise(ek_random *random)
 /* A pattern of the image and of the pixels around it that a move can bring in. */
 typedef struct canvas {
     int64_t c, h, w;
-    int64_t margin;   /* pixels that an image can be moved */
+    int64_t margin; /* pixels that an image can be moved */
     int64_t rows, columns;
 } canvas;
 
@@ -73,7 +76,8 @@ static void add_waves(ek_random *random, const canvas *v, double amplitude, floa
         double fx = turn * between(random, -HIGHEST, HIGHEST) / (double)v->w;
         double phase = between(random, 0, turn);
         for (int64_t i = 0; i < v->rows; i++) {
-            for (int64_t j = 0; j < v->columns; j++) pattern[i * v->columns + j] += (float)(a * cos(fy * (double)i + fx * (double)j + phase));
+            for (int64_t j = 0; j < v->columns; j++)
+                pattern[i * v->columns + j] += (float)(a * cos(fy * (double)i + fx * (double)j + phase));
         }
     }
 }
@@ -86,7 +90,8 @@ static ek_status make_patterns(const canvas *v, float **out)
     EK_TRY(EK_NEW(patterns, (size_t)(CLASSES * pattern)));
     ek_random random = ek_random_start(SEED, EK_STREAM_SYNTHETIC, PATTERNS);
     for (int64_t c = 0; c < v->c; c++) add_waves(&random, v, COMMON, patterns + c * plane);
-    for (int k = 1; k < CLASSES; k++) memcpy(patterns + k * pattern, patterns, (size_t)pattern * sizeof *patterns);
+    for (int k = 1; k < CLASSES; k++)
+        memcpy(patterns + k * pattern, patterns, (size_t)pattern * sizeof *patterns);
     for (int64_t n = 0; n < CLASSES * v->c; n++) add_waves(&random, v, OWN, patterns + n * plane);
     *out = patterns;
     return EK_OK;
@@ -140,7 +145,8 @@ static ek_status make_features(ek_random *random, ek_dataset *d)
     for (int64_t i = 0; i < d->count; i++) {
         int64_t k = d->label[i] = (int32_t)ek_random_below(random, CLASSES);
         float sign = ek_random_below(random, 2) ? 1.0f : -1.0f, *x = d->floats + i * n;
-        for (int64_t f = 0; f < n; f++) x[f] = centre[k * n + f] + sign * arm[k * n + f] + (float)noise(random);
+        for (int64_t f = 0; f < n; f++)
+            x[f] = centre[k * n + f] + sign * arm[k * n + f] + (float)noise(random);
     }
     ek_free(centre);
     return EK_OK;
@@ -159,14 +165,18 @@ static ek_status parse_shape(const char *spec, ek_shape *out)
     if (sscanf(text, ":%5lldx%5lldx%5lld%n%c", &c, &h, &w, &used, &tail) == 3 && c > 0 && h > 0 && w > 0) {
         *out = (ek_shape){3, {c, h, w}};
         if (c * h * w <= MAX_IMAGE) return EK_OK;
-        return ek_fail(EK_E_ARGUMENT, "%s has %lld numbers an image; at most %d are made", spec, c * h * w, MAX_IMAGE);
+        return ek_fail(EK_E_ARGUMENT, "%s has %lld numbers an image; at most %d are made", spec, c * h * w,
+                       MAX_IMAGE);
     }
     if (sscanf(text, ":%5lld%n%c", &c, &used, &tail) == 1 && c > 0) {
         *out = (ek_shape){1, {c}};
         if (c <= MAX_FEATURES) return EK_OK;
         return ek_fail(EK_E_ARGUMENT, "%s has too many features; at most %d are made", spec, MAX_FEATURES);
     }
-    return ek_fail(EK_E_ARGUMENT, "cannot read '%s': say synthetic, synthetic:3x32x32 (channels, height, width) or synthetic:20 (features)", spec);
+    return ek_fail(EK_E_ARGUMENT,
+                   "cannot read '%s': say synthetic, synthetic:3x32x32 (channels, height, width) or "
+                   "synthetic:20 (features)",
+                   spec);
 }
 
 ek_status ek_synthetic_open(const char *spec, ek_split split, ek_dataset **out)
@@ -179,7 +189,8 @@ ek_status ek_synthetic_open(const char *spec, ek_split split, ek_dataset **out)
     d->item = d->shape.rank == 3 ? d->shape.dim[0] * d->shape.dim[1] * d->shape.dim[2] : d->shape.dim[0];
     d->classes = CLASSES;
     EK_GO(EK_NEW(d->label, (size_t)d->count));
-    ek_random random = ek_random_start(SEED, EK_STREAM_SYNTHETIC, split == EK_SPLIT_TRAIN ? TRAIN_ITEMS : TEST_ITEMS);
+    ek_random random =
+        ek_random_start(SEED, EK_STREAM_SYNTHETIC, split == EK_SPLIT_TRAIN ? TRAIN_ITEMS : TEST_ITEMS);
     EK_GO(d->shape.rank == 3 ? make_images(&random, d) : make_features(&random, d));
     *out = d;
     d = NULL;

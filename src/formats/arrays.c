@@ -38,14 +38,14 @@ ek_status ek_array_to_float(const ek_array *array, float *out, const char *path)
 {
     switch (array->type) {
     case EK_ARRAY_U8:
-        for (int64_t i = 0; i < array->count; i++) out[i] = (float)((const unsigned char *)array->data)[i] / 255.0f;
+        for (int64_t i = 0; i < array->count; i++)
+            out[i] = (float)((const unsigned char *)array->data)[i] / 255.0f;
         return EK_OK;
-    case EK_ARRAY_F32:
-        memcpy(out, array->data, (size_t)array->count * sizeof *out);
-        return EK_OK;
+    case EK_ARRAY_F32: memcpy(out, array->data, (size_t)array->count * sizeof *out); return EK_OK;
     case EK_ARRAY_I64: break;
     }
-    ek_status status = ek_numbers_to_float(EK_NUMBER_I64, __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__, array->data, array->count, out);
+    ek_status status = ek_numbers_to_float(EK_NUMBER_I64, __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__, array->data,
+                                           array->count, out);
     return status == EK_OK ? EK_OK : ek_fail_in(status, "%s: ", path);
 }
 
@@ -67,7 +67,8 @@ ek_status ek_array_read(const char *path, ek_shape *shape, float **data)
     ek_status status = EK_OK;
     float *values = NULL;
     if (array.rank > EK_MAX_RANK) {
-        status = ek_fail(EK_E_SHAPE, "%s has %d dimensions; at most %d can be used", path, array.rank, EK_MAX_RANK);
+        status = ek_fail(EK_E_SHAPE, "%s has %d dimensions; at most %d can be used", path, array.rank,
+                         EK_MAX_RANK);
         goto done;
     }
     EK_GO(EK_NEW(values, (size_t)array.count));
@@ -85,7 +86,8 @@ done:
 ek_status ek_array_write(const char *path, ek_shape shape, const float *data)
 {
     if (shape.rank < 0 || shape.rank > EK_MAX_RANK)
-        return ek_fail(EK_E_ARGUMENT, "cannot write %s: an array has 0 to %d dimensions, not %d", path, EK_MAX_RANK, shape.rank);
+        return ek_fail(EK_E_ARGUMENT, "cannot write %s: an array has 0 to %d dimensions, not %d", path,
+                       EK_MAX_RANK, shape.rank);
     return ek_npy_write(path, shape.rank, shape.dim, data);
 }
 

@@ -21,7 +21,7 @@ typedef struct reader {
     char *text;
     text_line *lines; /* those with something on them */
     int64_t line_count;
-    int64_t first; /* the first that is data: 1 after a header */
+    int64_t first;   /* the first that is data: 1 after a header */
     char separator;  /* ' ': any run of blanks */
     locale_t locale; /* "C": a number has a decimal point whatever the program's language */
     bool named;      /* the last column holds names */
@@ -72,7 +72,8 @@ static ek_status split_lines(reader *r, size_t size)
     size_t feeds = 0;
     for (size_t i = 0; i < size; i++) feeds += r->text[i] == '\n';
     /* A packed text of nothing but short lines would else be many times its length in memory. */
-    if (feeds >= MAX_LINES) return ek_fail(EK_E_FORMAT, "it has more than %d lines; no more are read", MAX_LINES);
+    if (feeds >= MAX_LINES)
+        return ek_fail(EK_E_FORMAT, "it has more than %d lines; no more are read", MAX_LINES);
     EK_TRY(EK_NEW(r->lines, feeds + 1));
     char *next = r->text;
     if (!strncmp(next, "\xef\xbb\xbf", 3)) next += 3; /* the mark that spreadsheets begin UTF-8 with */
@@ -127,8 +128,10 @@ static bool to_number(const reader *r, field f, double *out)
 static ek_status complain(const text_line *line, int64_t column, field f, const char *what)
 {
     char shown[SHOWN + 1] = "";
-    for (size_t i = 0; i < SHOWN && i < f.length; i++) shown[i] = (unsigned char)f.text[i] < ' ' || f.text[i] == 127 ? '?' : f.text[i];
-    return ek_fail(EK_E_FORMAT, "line %lld, column %lld: '%s' %s", (long long)line->number, (long long)column, shown, what);
+    for (size_t i = 0; i < SHOWN && i < f.length; i++)
+        shown[i] = (unsigned char)f.text[i] < ' ' || f.text[i] == 127 ? '?' : f.text[i];
+    return ek_fail(EK_E_FORMAT, "line %lld, column %lld: '%s' %s", (long long)line->number, (long long)column,
+                   shown, what);
 }
 
 typedef struct tally {
@@ -155,9 +158,13 @@ static tally count_fields(const reader *r, const text_line *line)
 static void find_layout(reader *r, int64_t *columns)
 {
     const text_line *sample = &r->lines[r->line_count > 1];
-    r->separator = strchr(sample->text, ',') ? ',' : strchr(sample->text, ';') ? ';' : strchr(sample->text, '\t') ? '\t' : ' ';
+    r->separator = strchr(sample->text, ',')    ? ','
+                   : strchr(sample->text, ';')  ? ';'
+                   : strchr(sample->text, '\t') ? '\t'
+                                                : ' ';
     tally first = count_fields(r, &r->lines[0]), second = count_fields(r, sample);
-    if (r->line_count > 1 && first.numbers < first.fields && (!first.numbers || first.fields != second.fields)) {
+    if (r->line_count > 1 && first.numbers < first.fields &&
+        (!first.numbers || first.fields != second.fields)) {
         r->first = 1;
         first = second;
     }
@@ -175,7 +182,8 @@ static ek_status name_index(ek_table *table, const text_line *line, field f, flo
         return EK_OK;
     }
     if (table->name_count == MAX_NAMES)
-        return ek_fail(EK_E_FORMAT, "line %lld: more than %d different names in the last column", (long long)line->number, MAX_NAMES);
+        return ek_fail(EK_E_FORMAT, "line %lld: more than %d different names in the last column",
+                       (long long)line->number, MAX_NAMES);
     *out = (float)table->name_count;
     char *name = ek_strndup(f.text, f.length);
     if (!name) return EK_E_MEMORY;
@@ -209,13 +217,14 @@ static ek_status read_table(const reader *r, ek_table *table)
     for (int64_t i = r->first; i < r->line_count; i++) {
         int64_t fields = count_fields(r, &r->lines[i]).fields;
         if (fields != table->columns)
-            return ek_fail(EK_E_FORMAT, "line %lld has %lld columns, the first row has %lld", (long long)r->lines[i].number,
-                           (long long)fields, (long long)table->columns);
+            return ek_fail(EK_E_FORMAT, "line %lld has %lld columns, the first row has %lld",
+                           (long long)r->lines[i].number, (long long)fields, (long long)table->columns);
     }
     table->rows = r->line_count - r->first;
     EK_TRY(EK_NEW(table->values, (size_t)table->rows * (size_t)table->columns));
     if (r->named) EK_TRY(EK_NEW(table->names, MAX_NAMES));
-    for (int64_t i = 0; i < table->rows; i++) EK_TRY(read_row(r, &r->lines[r->first + i], table, table->values + i * table->columns));
+    for (int64_t i = 0; i < table->rows; i++)
+        EK_TRY(read_row(r, &r->lines[r->first + i], table, table->values + i * table->columns));
     return EK_OK;
 }
 

@@ -23,8 +23,10 @@ ek_status ek_source_open(const char *path, ek_source *out)
         }
     }
 done:
-    if (status == EK_OK) *out = source;
-    else ek_source_close(&source);
+    if (status == EK_OK)
+        *out = source;
+    else
+        ek_source_close(&source);
     return status;
 }
 
@@ -55,11 +57,14 @@ static ek_status unpack(ek_source *s, unsigned char *bytes, size_t size, size_t 
         case Z_STREAM_END: /* zlib has compared checksum and length */
             s->ended = true;
             if (s->used < s->size)
-                return ek_fail(EK_E_FORMAT, "%zu bytes follow after the end of the gzip data", s->size - s->used);
+                return ek_fail(EK_E_FORMAT, "%zu bytes follow after the end of the gzip data",
+                               s->size - s->used);
             break;
         case Z_BUF_ERROR: return ek_fail(EK_E_FORMAT, "the gzip data is cut short");
         case Z_MEM_ERROR: return ek_fail(EK_E_MEMORY, "out of memory to unpack the gzip data");
-        default: return ek_fail(EK_E_FORMAT, "the gzip data is broken: %s", z->msg ? z->msg : "it needs a dictionary");
+        default:
+            return ek_fail(EK_E_FORMAT, "the gzip data is broken: %s",
+                           z->msg ? z->msg : "it needs a dictionary");
         }
     }
     return EK_OK;

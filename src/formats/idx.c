@@ -30,7 +30,8 @@ static ek_status read_header(ek_source *source, ek_array *array, ek_number *numb
     unsigned char magic[4], dim[4];
     EK_TRY(read_exactly(source, magic, sizeof magic, "the IDX header"));
     if (magic[0] || magic[1] || !number_of(magic[2], number))
-        return ek_fail(EK_E_FORMAT, "it is not an IDX file: it begins with %02x %02x %02x %02x", magic[0], magic[1], magic[2], magic[3]);
+        return ek_fail(EK_E_FORMAT, "it is not an IDX file: it begins with %02x %02x %02x %02x", magic[0],
+                       magic[1], magic[2], magic[3]);
     array->rank = magic[3];
     if (array->rank < 1 || array->rank > EK_ARRAY_MAX_RANK)
         return ek_fail(EK_E_FORMAT, "it has %d dimensions; 1 to %d are read", array->rank, EK_ARRAY_MAX_RANK);
@@ -41,7 +42,8 @@ static ek_status read_header(ek_source *source, ek_array *array, ek_number *numb
         array->dim[i] = (int64_t)dim[0] << 24 | dim[1] << 16 | dim[2] << 8 | dim[3];
         if (__builtin_mul_overflow(array->count, array->dim[i], &array->count)) fits = false;
     }
-    if (!fits || ek_multiply_overflows((size_t)array->count, ek_number_size(*number), bytes) || *bytes > ek_source_bound(source))
+    if (!fits || ek_multiply_overflows((size_t)array->count, ek_number_size(*number), bytes) ||
+        *bytes > ek_source_bound(source))
         return ek_fail(EK_E_FORMAT, "it is cut short: its header promises more data than it can hold");
     return EK_OK;
 }

@@ -58,17 +58,21 @@ static ek_status add_conventions(const ek_net *net, ek_st_writer *writer)
         const ek_node *node = &net->graph.node[i];
         if (node->op != ek_op_find("batchnorm")) continue;
         ek_batch_norm_options o = ek_batchnorm_options(node);
-        json_t *layer = json_pack("{s:f, s:o, s:s}", "eps", o.eps, "momentum", o.cumulative ? json_null() : json_real(o.momentum),
-                                  "running_var", o.unbiased_running_var ? "unbiased" : "biased");
+        json_t *layer = json_pack("{s:f, s:o, s:s}", "eps", o.eps, "momentum",
+                                  o.cumulative ? json_null() : json_real(o.momentum), "running_var",
+                                  o.unbiased_running_var ? "unbiased" : "biased");
         failed |= json_object_set_new(layers, node->label, layer);
     }
     if (failed || json_object_size(layers) == 0) {
         json_decref(layers);
         return failed ? ek_fail(EK_E_MEMORY, "out of memory for the model's conventions") : EK_OK;
     }
-    return add_json(writer, "evenkeel.batch_norm",
-                    json_pack("{s:s, s:s, s:o}", "momentum", "running = (1-momentum)*running + momentum*batch; null: the average of all batches",
-                              "running_var", "unbiased: M2/(m-1); biased: M2/m; batches are normalized with M2/m", "layers", layers));
+    return add_json(
+        writer, "evenkeel.batch_norm",
+        json_pack("{s:s, s:s, s:o}", "momentum",
+                  "running = (1-momentum)*running + momentum*batch; null: the average of all batches",
+                  "running_var", "unbiased: M2/(m-1); biased: M2/m; batches are normalized with M2/m",
+                  "layers", layers));
 }
 
 static ek_status add_tensors(const ek_net *net, ek_st_writer *writer)
@@ -79,8 +83,12 @@ static ek_status add_tensors(const ek_net *net, ek_st_writer *writer)
             bool counter = param->role == EK_ROLE_COUNTER;
             const void *data = counter ? (const void *)&param->counter : param->data;
             if (!counter && !net->context->kernels->all_finite(param->count, param->data))
-                return ek_fail(EK_E_NUMERIC, "%s holds a value that is not finite, and such a model is not saved; a smaller learning rate usually helps", param->name);
-            EK_TRY(ek_st_add(writer, param->name, counter ? EK_I64 : EK_F32, param->shape.rank, param->shape.dim, data));
+                return ek_fail(EK_E_NUMERIC,
+                               "%s holds a value that is not finite, and such a model is not saved; a "
+                               "smaller learning rate usually helps",
+                               param->name);
+            EK_TRY(ek_st_add(writer, param->name, counter ? EK_I64 : EK_F32, param->shape.rank,
+                             param->shape.dim, data));
         }
     }
     return EK_OK;
@@ -89,7 +97,8 @@ static ek_status add_tensors(const ek_net *net, ek_st_writer *writer)
 ek_status ek_model_add(const ek_net *net, ek_st_writer *writer)
 {
     EK_TRY(add_tensors(net, writer));
-    for (int i = 0; i < net->metadata_count; i++) EK_TRY(ek_st_add_metadata(writer, net->metadata[i].key, net->metadata[i].value));
+    for (int i = 0; i < net->metadata_count; i++)
+        EK_TRY(ek_st_add_metadata(writer, net->metadata[i].key, net->metadata[i].value));
     EK_TRY(ek_st_add_metadata(writer, "format", "pt")); /* what PyTorch's loaders ask for */
     EK_TRY(ek_st_add_metadata(writer, "evenkeel.version", ek_version()));
     EK_TRY(ek_st_add_metadata(writer, NET_KEY, net->graph.text));
@@ -114,9 +123,15 @@ typedef struct slots {
     float *memory;
 } slots;
 
-static int by_name(const void *a, const void *b) { return strcmp(((const slot *)a)->param->name, ((const slot *)b)->param->name); }
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const slot *)a)->param->name, ((const slot *)b)->param->name);
+}
 static int name_of(const void *name, const void *at) { return strcmp(name, ((const slot *)at)->param->name); }
-static slot *find(const slots *s, const char *name) { return bsearch(name, s->slot, s->count, sizeof *s->slot, name_of); }
+static slot *find(const slots *s, const char *name)
+{
+    return bsearch(name, s->slot, s->count, sizeof *s->slot, name_of);
+}
 
 static ek_status make_slots(ek_net *net, slots *out)
 {
@@ -154,7 +169,8 @@ static void add_names(ek_text *text, const char *const *names, int count)
     if (count > SHOWN) ek_text_add(text, " and %d more", count - SHOWN);
 }
 
-static ek_status fail_names(const char *const *missing, int missing_count, const char *const *extra, int extra_count)
+static ek_status fail_names(const char *const *missing, int missing_count, const char *const *extra,
+                            int extra_count)
 {
     ek_text text = {0};
     if (missing_count) {
@@ -184,12 +200,15 @@ static ek_status match(slots *s, const ek_safetensors *file, const char *ignored
     for (int i = 0; i < file->count; i++) {
         const char *name = file->tensor[i].name;
         slot *wanted = find(s, name);
-        if (wanted) wanted->tensor = &file->tensor[i];
-        else if (!ignored_prefix || strncmp(name, ignored_prefix, strlen(ignored_prefix))) extra[extra_count++] = name;
+        if (wanted)
+            wanted->tensor = &file->tensor[i];
+        else if (!ignored_prefix || strncmp(name, ignored_prefix, strlen(ignored_prefix)))
+            extra[extra_count++] = name;
     }
     for (size_t i = 0; i < s->count; i++) {
         const slot *wanted = &s->slot[i];
-        if (!wanted->tensor && wanted->param->role != EK_ROLE_COUNTER) missing[missing_count++] = wanted->param->name;
+        if (!wanted->tensor && wanted->param->role != EK_ROLE_COUNTER)
+            missing[missing_count++] = wanted->param->name;
     }
     if (missing_count || extra_count) status = fail_names(missing, missing_count, extra, extra_count);
 done:
@@ -203,7 +222,8 @@ enum { DIMS_TEXT = 24 * EK_SAFETENSORS_MAX_RANK };
 static const char *dims_text(int rank, const int64_t *dim, char out[DIMS_TEXT])
 {
     size_t used = (size_t)snprintf(out, DIMS_TEXT, "[");
-    for (int i = 0; i < rank; i++) used += (size_t)snprintf(out + used, DIMS_TEXT - used, i ? ",%lld" : "%lld", (long long)dim[i]);
+    for (int i = 0; i < rank; i++)
+        used += (size_t)snprintf(out + used, DIMS_TEXT - used, i ? ",%lld" : "%lld", (long long)dim[i]);
     snprintf(out + used, DIMS_TEXT - used, "]");
     return out;
 }
@@ -214,16 +234,20 @@ static ek_status check_dims(const ek_param *param, const ek_st_tensor *tensor)
     for (int i = 0; same && i < tensor->rank; i++) same = param->shape.dim[i] == tensor->dim[i];
     char there[DIMS_TEXT], here[DIMS_TEXT];
     return same ? EK_OK
-                : ek_fail(EK_E_SHAPE, "%s is %s in the file, the net needs %s", param->name, dims_text(tensor->rank, tensor->dim, there),
+                : ek_fail(EK_E_SHAPE, "%s is %s in the file, the net needs %s", param->name,
+                          dims_text(tensor->rank, tensor->dim, there),
                           dims_text(param->shape.rank, param->shape.dim, here));
 }
 
 static ek_status check_values(const slot *s)
 {
     for (int64_t i = 0; i < s->param->count; i++) {
-        if (!isfinite(s->value[i])) return ek_fail(EK_E_NUMERIC, "%s holds a value that is not finite, number %lld", s->param->name, (long long)i);
+        if (!isfinite(s->value[i]))
+            return ek_fail(EK_E_NUMERIC, "%s holds a value that is not finite, number %lld", s->param->name,
+                           (long long)i);
         if (s->param->role == EK_ROLE_RUNNING_VAR && s->value[i] < 0)
-            return ek_fail(EK_E_NUMERIC, "%s holds %g, and a variance is never negative", s->param->name, (double)s->value[i]);
+            return ek_fail(EK_E_NUMERIC, "%s holds %g, and a variance is never negative", s->param->name,
+                           (double)s->value[i]);
     }
     return EK_OK;
 }
@@ -241,7 +265,8 @@ static ek_status read_slot(slot *s)
     }
     EK_TRY(ek_st_to_int64(s->tensor, &s->counter));
     if (s->counter >= 0 && s->counter <= MAX_BATCHES) return EK_OK;
-    return ek_fail(EK_E_NUMERIC, "%s is %lld, which no count of batches can be", s->param->name, (long long)s->counter);
+    return ek_fail(EK_E_NUMERIC, "%s is %lld, which no count of batches can be", s->param->name,
+                   (long long)s->counter);
 }
 
 /* A redundant bias b adds to what the BN behind it sees, and its running mean has b in it; this net computes
@@ -252,7 +277,8 @@ static ek_status move_bias(ek_net *net, const slots *s, const slot *bias)
     ek_node *norm = ek_graph_redundant_by(&net->graph, bias->node);
     ek_param *param = ek_node_param(norm, EK_ROLE_RUNNING_MEAN);
     const slot *mean = param ? find(s, param->name) : NULL;
-    for (int64_t i = 0; mean && i < param->count; i++) mean->value[i] = (float)((double)mean->value[i] - bias->value[i]);
+    for (int64_t i = 0; mean && i < param->count; i++)
+        mean->value[i] = (float)((double)mean->value[i] - bias->value[i]);
     memset(bias->value, 0, (size_t)bias->param->count * sizeof *bias->value);
     return mean ? check_values(mean) : EK_OK;
 }
@@ -269,8 +295,10 @@ ek_status ek_model_take(ek_net *net, const ek_safetensors *file, const char *ign
     }
     for (size_t i = 0; i < s.count; i++) {
         ek_param *param = s.slot[i].param;
-        if (param->role == EK_ROLE_COUNTER) param->counter = s.slot[i].counter;
-        else memcpy(param->data, s.slot[i].value, (size_t)param->count * sizeof *param->data);
+        if (param->role == EK_ROLE_COUNTER)
+            param->counter = s.slot[i].counter;
+        else
+            memcpy(param->data, s.slot[i].value, (size_t)param->count * sizeof *param->data);
     }
 done:
     ek_free(s.slot);
@@ -291,7 +319,8 @@ static ek_status check_size(const char *text, const char *origin, const ek_safet
     }
     ek_graph_free(&graph);
     if (numbers <= file->size) return EK_OK;
-    return ek_fail(EK_E_FORMAT, "%s has %llu parameters, more than the file's %zu bytes can hold", origin, (unsigned long long)numbers, file->size);
+    return ek_fail(EK_E_FORMAT, "%s has %llu parameters, more than the file's %zu bytes can hold", origin,
+                   (unsigned long long)numbers, file->size);
 }
 
 static ek_status take_classes(ek_net *net, const char *text)
@@ -305,20 +334,26 @@ static ek_status take_classes(ek_net *net, const char *text)
     for (size_t i = 0; i < count; i++) names[i] = json_string_value(json_array_get(json, i));
     bool fine = json_is_array(json);
     for (size_t i = 0; i < count; i++) fine &= names[i] != NULL;
-    if (fine) status = ek_net_set_classes(net, names, (int)count);
-    else status = ek_fail(EK_E_FORMAT, "its " CLASSES_KEY " is not a JSON array of names");
+    if (fine)
+        status = ek_net_set_classes(net, names, (int)count);
+    else
+        status = ek_fail(EK_E_FORMAT, "its " CLASSES_KEY " is not a JSON array of names");
 done:
     ek_free(names);
     json_decref(json);
     return status;
 }
 
-/* What others wrote about the model stays with it. */
+/* What others wrote about the model stays with it, in numbers that leave room for what is written here. */
 static ek_status keep_metadata(ek_net *net, const ek_safetensors *file)
 {
+    enum { MOST = 1024 };
     EK_TRY(EK_NEW(net->metadata, (size_t)file->metadata_count));
     for (int i = 0; i < file->metadata_count; i++) {
         if (!strcmp(file->key[i], "format") || !strncmp(file->key[i], OWN_KEYS, strlen(OWN_KEYS))) continue;
+        if (net->metadata_count == MOST)
+            return ek_fail(EK_E_FORMAT, "its metadata has more than %d entries of others; no more are kept",
+                           MOST);
         struct ek_metadata *kept = &net->metadata[net->metadata_count++];
         kept->key = ek_strdup(file->key[i]);
         kept->value = ek_strdup(file->value[i]);
@@ -331,7 +366,10 @@ ek_status ek_model_net(ek_context *context, const ek_safetensors *file, const ch
 {
     const char *text = ek_safetensors_metadata(file, NET_KEY);
     if (!text)
-        return ek_fail(EK_E_FORMAT, "%s has no net text in it (it was written elsewhere): give the net and take the parameters with --init %s", path, path);
+        return ek_fail(EK_E_FORMAT,
+                       "%s has no net text in it (it was written elsewhere): give the net and take the "
+                       "parameters with --init %s",
+                       path, path);
     ek_net *net = NULL;
     ek_status status = EK_OK;
     char *origin = ek_strf("%s, net text", path);
@@ -343,7 +381,9 @@ ek_status ek_model_net(ek_context *context, const ek_safetensors *file, const ch
     if (status == EK_E_FORMAT) ek_fail_in(status, "%s: ", path);
 done:
     ek_free(origin);
-    if (status == EK_OK) *out = net;
-    else ek_net_destroy(net);
+    if (status == EK_OK)
+        *out = net;
+    else
+        ek_net_destroy(net);
     return status;
 }

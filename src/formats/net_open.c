@@ -26,8 +26,10 @@ static ek_status open_model(ek_context *context, const char *path, ek_net **out)
     if (status != EK_OK) ek_fail_in(status, "%s: ", path);
 done:
     ek_safetensors_free(&file);
-    if (status == EK_OK) *out = net;
-    else ek_net_destroy(net);
+    if (status == EK_OK)
+        *out = net;
+    else
+        ek_net_destroy(net);
     return status;
 }
 
@@ -36,8 +38,9 @@ static ek_status open_text(ek_context *context, const char *path, ek_net **out)
     unsigned char *text;
     size_t size;
     EK_TRY(ek_file_read(path, MAX_TEXT, &text, &size));
-    ek_status status = memchr(text, 0, size) ? ek_fail(EK_E_FORMAT, "%s is not a net text: it holds zero bytes", path)
-                                             : ek_net_create(context, (const char *)text, path, out);
+    ek_status status = memchr(text, 0, size)
+                           ? ek_fail(EK_E_FORMAT, "%s is not a net text: it holds zero bytes", path)
+                           : ek_net_create(context, (const char *)text, path, out);
     ek_free(text);
     return status;
 }
@@ -53,19 +56,23 @@ static ek_status unknown(const char *name)
         ek_text_add(&list, "%s%s", count ? ", " : "", names[count]);
     }
     const char *near = ek_nearest(name, names, count);
-    ek_status status = near ? ek_fail(EK_E_NOT_FOUND, "there is no net or file '%s'; did you mean '%s'?", name, near)
-                            : ek_fail(EK_E_NOT_FOUND, "there is no net or file '%s'; the shipped nets are %s", name, list.data ? list.data : "");
+    ek_status status =
+        near ? ek_fail(EK_E_NOT_FOUND, "there is no net or file '%s'; did you mean '%s'?", name, near)
+             : ek_fail(EK_E_NOT_FOUND, "there is no net or file '%s'; the shipped nets are %s", name,
+                       list.data ? list.data : "");
     ek_text_free(&list);
     return status;
 }
 
 ek_status ek_net_open(ek_context *context, const char *name_or_path, ek_net **out)
 {
-    if (!context || !name_or_path || !out) return ek_fail(EK_E_ARGUMENT, "ek_net_open needs a context, a name and a place for the net");
+    if (!context || !name_or_path || !out)
+        return ek_fail(EK_E_ARGUMENT, "ek_net_open needs a context, a name and a place for the net");
     int shipped = ek_shipped_net_find(name_or_path);
     if (shipped >= 0) return ek_net_create(context, ek_shipped_net_text(shipped), name_or_path, out);
     if (access(name_or_path, F_OK) != 0) return unknown(name_or_path);
-    return ends_with(name_or_path, ".safetensors") ? open_model(context, name_or_path, out) : open_text(context, name_or_path, out);
+    return ends_with(name_or_path, ".safetensors") ? open_model(context, name_or_path, out)
+                                                   : open_text(context, name_or_path, out);
 }
 
 ek_status ek_net_load_weights(ek_net *net, const char *path)

@@ -68,7 +68,8 @@ static bool take_number(cursor *c, int64_t *out)
     const char *start = c->at;
     *out = 0;
     while (c->at < c->end && *c->at >= '0' && *c->at <= '9') {
-        if (__builtin_mul_overflow(*out, 10, out) || __builtin_add_overflow(*out, *c->at - '0', out)) return false;
+        if (__builtin_mul_overflow(*out, 10, out) || __builtin_add_overflow(*out, *c->at - '0', out))
+            return false;
         c->at++;
     }
     return c->at > start;
@@ -89,7 +90,8 @@ static ek_status parse_descr(cursor *c, header *h)
     if (take(c, '[')) return ek_fail(EK_E_UNSUPPORTED, "its elements are records; plain numbers are read");
     if (!take_string(c, &text, &length)) return ek_fail(EK_E_FORMAT, "its descr is not a string");
     if (length >= 2 && memchr("<>|=", text[0], 4) && text[1] == 'O')
-        return ek_fail(EK_E_UNSUPPORTED, "its elements are Python objects, which are never read; save an array of numbers");
+        return ek_fail(EK_E_UNSUPPORTED,
+                       "its elements are Python objects, which are never read; save an array of numbers");
     if (length == 3) {
         h->big_endian = text[0] == '>' || (text[0] == '=' && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__);
         for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
@@ -99,7 +101,8 @@ static ek_status parse_descr(cursor *c, header *h)
             if (memchr("<>=", text[0], 3) || (text[0] == '|' && ek_number_size(h->number) == 1)) return EK_OK;
         }
     }
-    return ek_fail(EK_E_UNSUPPORTED, "its elements are '%.*s'; b1, u1, i1, u2, i2, u4, i4, i8, f2, f4 and f8 are read",
+    return ek_fail(EK_E_UNSUPPORTED,
+                   "its elements are '%.*s'; b1, u1, i1, u2, i2, u4, i4, i8, f2, f4 and f8 are read",
                    (int)(length < 16 ? length : 16), text);
 }
 
@@ -109,8 +112,10 @@ static ek_status parse_shape(cursor *c, header *h)
     h->rank = 0;
     while (!take(c, ')')) {
         int64_t dim;
-        if (!take_number(c, &dim)) return ek_fail(EK_E_FORMAT, "dimension %d of its shape is not a whole number that fits", h->rank);
-        if (h->rank == EK_ARRAY_MAX_RANK) return ek_fail(EK_E_UNSUPPORTED, "it has more than %d dimensions", EK_ARRAY_MAX_RANK);
+        if (!take_number(c, &dim))
+            return ek_fail(EK_E_FORMAT, "dimension %d of its shape is not a whole number that fits", h->rank);
+        if (h->rank == EK_ARRAY_MAX_RANK)
+            return ek_fail(EK_E_UNSUPPORTED, "it has more than %d dimensions", EK_ARRAY_MAX_RANK);
         h->dim[h->rank++] = dim;
         if (take(c, ',')) continue;
         /* A tuple of one needs its comma. */
@@ -128,22 +133,27 @@ static ek_status parse_dict(cursor *c, header *h)
     while (!take(c, '}')) {
         const char *text;
         size_t length;
-        if (!take_string(c, &text, &length) || !take(c, ':')) return ek_fail(EK_E_FORMAT, "its header is not a dict of plain keys");
+        if (!take_string(c, &text, &length) || !take(c, ':'))
+            return ek_fail(EK_E_FORMAT, "its header is not a dict of plain keys");
         int key = 0;
         while (key < 3 && (strlen(keys[key]) != length || memcmp(keys[key], text, length))) key++;
-        if (key == 3 || seen[key]) return ek_fail(EK_E_FORMAT, "its header must have just descr, fortran_order and shape, each once");
+        if (key == 3 || seen[key])
+            return ek_fail(EK_E_FORMAT,
+                           "its header must have just descr, fortran_order and shape, each once");
         seen[key] = true;
         if (key == 0) EK_TRY(parse_descr(c, h));
         if (key == 1) {
             h->fortran = take_word(c, "True");
-            if (!h->fortran && !take_word(c, "False")) return ek_fail(EK_E_FORMAT, "its fortran_order is neither True nor False");
+            if (!h->fortran && !take_word(c, "False"))
+                return ek_fail(EK_E_FORMAT, "its fortran_order is neither True nor False");
         }
         if (key == 2) EK_TRY(parse_shape(c, h));
         if (take(c, ',')) continue;
         if (!take(c, '}')) return ek_fail(EK_E_FORMAT, "its header is not a dict");
         break;
     }
-    if (!seen[0] || !seen[1] || !seen[2]) return ek_fail(EK_E_FORMAT, "its header lacks descr, fortran_order or shape");
+    if (!seen[0] || !seen[1] || !seen[2])
+        return ek_fail(EK_E_FORMAT, "its header lacks descr, fortran_order or shape");
     skip_blanks(c);
     return c->at == c->end ? EK_OK : ek_fail(EK_E_FORMAT, "its header goes on after the dict");
 }
@@ -153,15 +163,19 @@ static ek_status parse_dict(cursor *c, header *h)
 /* Finds the dict in the file and the data after it. */
 static ek_status parse_file(const unsigned char *bytes, size_t size, header *h, const unsigned char **data)
 {
-    if (size < MAGIC || memcmp(bytes, "\x93NUMPY", MAGIC)) return ek_fail(EK_E_FORMAT, "it is not an NPY file");
+    if (size < MAGIC || memcmp(bytes, "\x93NUMPY", MAGIC))
+        return ek_fail(EK_E_FORMAT, "it is not an NPY file");
     int major = size > MAGIC ? bytes[MAGIC] : 0;
     size_t start = major == 1 ? 10 : 12;
     if (size < start) return ek_fail(EK_E_FORMAT, "it is cut short inside its header");
     if (major < 1 || major > 3 || bytes[MAGIC + 1] != 0)
-        return ek_fail(EK_E_UNSUPPORTED, "it has NPY version %d.%d; 1.0, 2.0 and 3.0 are read", major, bytes[MAGIC + 1]);
+        return ek_fail(EK_E_UNSUPPORTED, "it has NPY version %d.%d; 1.0, 2.0 and 3.0 are read", major,
+                       bytes[MAGIC + 1]);
     size_t length = bytes[8] | (size_t)bytes[9] << 8;
     if (major > 1) length |= (size_t)bytes[10] << 16 | (size_t)bytes[11] << 24;
-    if (length > MAX_HEADER) return ek_fail(EK_E_FORMAT, "its header of %zu bytes is longer than the %d that are read", length, MAX_HEADER);
+    if (length > MAX_HEADER)
+        return ek_fail(EK_E_FORMAT, "its header of %zu bytes is longer than the %d that are read", length,
+                       MAX_HEADER);
     if (length > size - start) return ek_fail(EK_E_FORMAT, "it is cut short inside its header");
     cursor c = {(const char *)bytes + start, (const char *)bytes + start + length};
     *data = bytes + start + length;
@@ -177,7 +191,9 @@ static ek_status count_elements(const header *h, size_t there, int64_t *count)
     for (int i = 0; i < h->rank; i++) fits = fits && !__builtin_mul_overflow(*count, h->dim[i], count);
     if (!fits || ek_multiply_overflows((size_t)*count, ek_number_size(h->number), &needed))
         return ek_fail(EK_E_FORMAT, "the product of its shape overflows");
-    if (there < needed) return ek_fail(EK_E_FORMAT, "it is cut short: its shape needs %zu bytes, %zu are there", needed, there);
+    if (there < needed)
+        return ek_fail(EK_E_FORMAT, "it is cut short: its shape needs %zu bytes, %zu are there", needed,
+                       there);
     if (there > needed) return ek_fail(EK_E_FORMAT, "%zu bytes follow after its data", there - needed);
     return EK_OK;
 }
@@ -213,8 +229,10 @@ ek_status ek_npy_read(const char *path, ek_array *out)
     EK_GO(count_elements(&h, size - (size_t)(data - bytes), &array.count));
     size_t width = ek_number_size(h.number);
     EK_GO(EK_NEW(raw, (size_t)array.count * width));
-    if (h.fortran) reorder(&h, width, array.count, data, raw);
-    else memcpy(raw, data, (size_t)array.count * width);
+    if (h.fortran)
+        reorder(&h, width, array.count, data, raw);
+    else
+        memcpy(raw, data, (size_t)array.count * width);
     EK_GO(ek_array_decode(&array, h.number, h.big_endian, &raw));
     *out = array;
 done:
@@ -237,12 +255,14 @@ ek_status ek_npy_write(const char *path, int rank, const int64_t *dim, const flo
     size_t count = 1;
     for (int i = 0; i < rank; i++) count *= (size_t)dim[i];
     ek_text_add(&text, "{'descr': '<f4', 'fortran_order': False, 'shape': (");
-    for (int i = 0; i < rank; i++) ek_text_add(&text, i + 1 < rank ? "%lld, " : rank == 1 ? "%lld," : "%lld", (long long)dim[i]);
+    for (int i = 0; i < rank; i++)
+        ek_text_add(&text, i + 1 < rank ? "%lld, " : rank == 1 ? "%lld," : "%lld", (long long)dim[i]);
     ek_text_add(&text, "), }");
     EK_GO(ek_text_status(&text));
     /* Blanks and a line feed make the data begin at a multiple of 64. */
     size_t start = (10 + text.length + 1 + 63) / 64 * 64, length = start - 10;
-    const unsigned char prefix[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, (unsigned char)length, (unsigned char)(length >> 8)};
+    const unsigned char prefix[10] = {
+        0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, (unsigned char)length, (unsigned char)(length >> 8)};
     ek_text_add(&text, "%*s\n", (int)(length - text.length - 1), "");
     EK_GO(ek_text_status(&text));
     EK_GO(ek_replace_begin(&file, path));

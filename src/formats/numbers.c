@@ -47,8 +47,10 @@ static double half(uint64_t raw)
 {
     int exponent = raw >> 10 & 31;
     double fraction = (double)(raw & 1023) / 1024.0, size;
-    if (exponent == 31) size = raw & 1023 ? NAN : INFINITY;
-    else size = exponent ? ldexp(1.0 + fraction, exponent - 15) : ldexp(fraction, -14);
+    if (exponent == 31)
+        size = raw & 1023 ? NAN : INFINITY;
+    else
+        size = exponent ? ldexp(1.0 + fraction, exponent - 15) : ldexp(fraction, -14);
     return raw & 0x8000 ? -size : size;
 }
 
@@ -74,10 +76,12 @@ static double real(ek_number kind, uint64_t raw)
 static ek_status check_bool(ek_number kind, uint64_t raw, int64_t index)
 {
     if (kind != EK_NUMBER_BOOL || raw <= 1) return EK_OK;
-    return ek_fail(EK_E_FORMAT, "element %lld is a boolean of value %d, not 0 or 1", (long long)index, (int)raw);
+    return ek_fail(EK_E_FORMAT, "element %lld is a boolean of value %d, not 0 or 1", (long long)index,
+                   (int)raw);
 }
 
-ek_status ek_numbers_to_float(ek_number kind, bool big_endian, const unsigned char *bytes, int64_t count, float *out)
+ek_status ek_numbers_to_float(ek_number kind, bool big_endian, const unsigned char *bytes, int64_t count,
+                              float *out)
 {
     size_t size = ek_number_size(kind);
     for (int64_t i = 0; i < count; i++, bytes += size) {
@@ -86,20 +90,23 @@ ek_status ek_numbers_to_float(ek_number kind, bool big_endian, const unsigned ch
             double value = real(kind, raw);
             out[i] = (float)value;
             if (isinf(out[i]) && !isinf(value))
-                return ek_fail(EK_E_FORMAT, "element %lld is %g, too large for a 32-bit float", (long long)i, value);
+                return ek_fail(EK_E_FORMAT, "element %lld is %g, too large for a 32-bit float", (long long)i,
+                               value);
         } else {
             EK_TRY(check_bool(kind, raw, i));
             int64_t value = integer(kind, raw);
             out[i] = (float)value;
             /* In double, which 2^63, where rounding may lead, does not overflow; below 2^53 it is exact. */
             if ((double)out[i] >= 0x1p63 || (int64_t)out[i] != value)
-                return ek_fail(EK_E_FORMAT, "element %lld is %lld, which a 32-bit float cannot hold exactly", (long long)i, (long long)value);
+                return ek_fail(EK_E_FORMAT, "element %lld is %lld, which a 32-bit float cannot hold exactly",
+                               (long long)i, (long long)value);
         }
     }
     return EK_OK;
 }
 
-ek_status ek_numbers_to_int64(ek_number kind, bool big_endian, const unsigned char *bytes, int64_t count, int64_t *out)
+ek_status ek_numbers_to_int64(ek_number kind, bool big_endian, const unsigned char *bytes, int64_t count,
+                              int64_t *out)
 {
     size_t size = ek_number_size(kind);
     for (int64_t i = 0; i < count; i++, bytes += size) {

@@ -24,7 +24,9 @@ bool ek_number_is_real(ek_number kind);
 
 /* `bytes` may be unaligned. Reals are rounded to float, integers must be exact in it; reals become integers
  * only where they are whole. EK_E_FORMAT names the first element that cannot be carried over. */
-ek_status ek_numbers_to_float(ek_number kind, bool big_endian, const unsigned char *bytes, int64_t count, float *out);
-ek_status ek_numbers_to_int64(ek_number kind, bool big_endian, const unsigned char *bytes, int64_t count, int64_t *out);
+ek_status ek_numbers_to_float(ek_number kind, bool big_endian, const unsigned char *bytes, int64_t count,
+                              float *out);
+ek_status ek_numbers_to_int64(ek_number kind, bool big_endian, const unsigned char *bytes, int64_t count,
+                              int64_t *out);
 
 #endif

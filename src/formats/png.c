@@ -14,13 +14,15 @@ static const size_t MAX_FILE = (size_t)1 << 28;
 /* Decodes to RGBA bytes [h, w, 4]. */
 static ek_status decode(const unsigned char *bytes, size_t size, png_image *image, unsigned char **rgba)
 {
-    if (!png_image_begin_read_from_memory(image, bytes, size)) return ek_fail(EK_E_FORMAT, "it is not a readable PNG: %s", image->message);
+    if (!png_image_begin_read_from_memory(image, bytes, size))
+        return ek_fail(EK_E_FORMAT, "it is not a readable PNG: %s", image->message);
     if (image->width > MAX_SIDE || image->height > MAX_SIDE)
-        return ek_fail(EK_E_UNSUPPORTED, "it has %u x %u pixels; at most %d x %d are read", (unsigned)image->width,
-                       (unsigned)image->height, MAX_SIDE, MAX_SIDE);
+        return ek_fail(EK_E_UNSUPPORTED, "it has %u x %u pixels; at most %d x %d are read",
+                       (unsigned)image->width, (unsigned)image->height, MAX_SIDE, MAX_SIDE);
     image->format = PNG_FORMAT_RGBA;
     EK_TRY(EK_NEW(*rgba, PNG_IMAGE_SIZE(*image)));
-    if (!png_image_finish_read(image, NULL, *rgba, 0, NULL)) return ek_fail(EK_E_FORMAT, "it is a broken PNG: %s", image->message);
+    if (!png_image_finish_read(image, NULL, *rgba, 0, NULL))
+        return ek_fail(EK_E_FORMAT, "it is a broken PNG: %s", image->message);
     return EK_OK;
 }
 
@@ -51,7 +53,8 @@ ek_status ek_png_read(const char *path, int channels, ek_array *out)
     int64_t h = image.height, w = image.width;
     EK_GO(EK_NEW(data, (size_t)(channels * h * w)));
     arrange(rgba, h * w, channels, data);
-    *out = (ek_array){.type = EK_ARRAY_U8, .rank = 3, .dim = {channels, h, w}, .count = channels * h * w, .data = data};
+    *out = (ek_array){
+        .type = EK_ARRAY_U8, .rank = 3, .dim = {channels, h, w}, .count = channels * h * w, .data = data};
 done:
     if (status != EK_OK) ek_fail_in(status, "%s: ", path);
     png_image_free(&image);

@@ -11,11 +11,11 @@
 #include <string.h>
 
 enum {
-    LENGTH = 8,               /* bytes of the header's length */
+    LENGTH = 8, /* bytes of the header's length */
     MAX_HEADER = 100 * 1000 * 1000,
     MAX_TENSORS = 65536,
     MAX_METADATA = 4096,
-    NAME = 80,                /* letters of a name in a message */
+    NAME = 80, /* letters of a name in a message */
 };
 
 static const size_t MAX_FILE = (size_t)1 << 36;
@@ -24,10 +24,11 @@ static const struct dtype {
     const char *name;
     ek_number number;
 } dtypes[] = {
-    [EK_F32] = {"F32", EK_NUMBER_F32}, [EK_F64] = {"F64", EK_NUMBER_F64}, [EK_F16] = {"F16", EK_NUMBER_F16},
-    [EK_BF16] = {"BF16", EK_NUMBER_BF16}, [EK_I64] = {"I64", EK_NUMBER_I64}, [EK_I32] = {"I32", EK_NUMBER_I32},
-    [EK_I16] = {"I16", EK_NUMBER_I16}, [EK_I8] = {"I8", EK_NUMBER_I8}, [EK_U8] = {"U8", EK_NUMBER_U8},
-    [EK_BOOL] = {"BOOL", EK_NUMBER_BOOL},
+    [EK_F32] = {"F32", EK_NUMBER_F32}, [EK_F64] = {"F64", EK_NUMBER_F64},
+    [EK_F16] = {"F16", EK_NUMBER_F16}, [EK_BF16] = {"BF16", EK_NUMBER_BF16},
+    [EK_I64] = {"I64", EK_NUMBER_I64}, [EK_I32] = {"I32", EK_NUMBER_I32},
+    [EK_I16] = {"I16", EK_NUMBER_I16}, [EK_I8] = {"I8", EK_NUMBER_I8},
+    [EK_U8] = {"U8", EK_NUMBER_U8},    [EK_BOOL] = {"BOOL", EK_NUMBER_BOOL},
 };
 enum { DTYPES = sizeof dtypes / sizeof dtypes[0] };
 
@@ -81,7 +82,8 @@ static ek_status parse_dtype(const json_t *info, ek_st_tensor *t)
         t->dtype = (ek_dtype)i;
         return EK_OK;
     }
-    return ek_fail(EK_E_UNSUPPORTED, "tensor '%s' has dtype '%s'; F32, F64, F16, BF16, I64, I32, I16, I8, U8 and BOOL are read",
+    return ek_fail(EK_E_UNSUPPORTED,
+                   "tensor '%s' has dtype '%s'; F32, F64, F16, BF16, I64, I32, I16, I8, U8 and BOOL are read",
                    show(t->name).text, show(text).text);
 }
 
@@ -97,10 +99,13 @@ static ek_status parse_shape(const json_t *info, ek_st_tensor *t)
     for (int i = 0; i < t->rank; i++) {
         uint64_t dim;
         if (!natural(json_array_get(shape, (size_t)i), &dim))
-            return ek_fail(EK_E_FORMAT, "tensor '%s': dimension %d of its shape is not a whole number from 0 up", show(t->name).text, i);
+            return ek_fail(EK_E_FORMAT,
+                           "tensor '%s': dimension %d of its shape is not a whole number from 0 up",
+                           show(t->name).text, i);
         t->dim[i] = (int64_t)dim;
         if (__builtin_mul_overflow(t->count, t->dim[i], &t->count))
-            return ek_fail(EK_E_FORMAT, "tensor '%s': the product of its shape overflows", show(t->name).text);
+            return ek_fail(EK_E_FORMAT, "tensor '%s': the product of its shape overflows",
+                           show(t->name).text);
     }
     return EK_OK;
 }
@@ -111,15 +116,16 @@ static ek_status parse_offsets(const json_t *info, const ek_st_tensor *t, range 
     if (!json_is_array(offsets) || json_array_size(offsets) != 2)
         return ek_fail(EK_E_FORMAT, "tensor '%s' has no data_offsets of two numbers", show(t->name).text);
     if (!natural(json_array_get(offsets, 0), &out->begin) || !natural(json_array_get(offsets, 1), &out->end))
-        return ek_fail(EK_E_FORMAT, "tensor '%s': its data_offsets are not whole numbers from 0 up", show(t->name).text);
+        return ek_fail(EK_E_FORMAT, "tensor '%s': its data_offsets are not whole numbers from 0 up",
+                       show(t->name).text);
     if (out->end < out->begin)
         return ek_fail(EK_E_FORMAT, "tensor '%s': its data ends before it begins", show(t->name).text);
     size_t bytes;
     if (ek_multiply_overflows((size_t)t->count, ek_number_size(dtypes[t->dtype].number), &bytes))
         return ek_fail(EK_E_FORMAT, "tensor '%s': the bytes of its shape overflow", show(t->name).text);
     if (out->end - out->begin != bytes)
-        return ek_fail(EK_E_FORMAT, "tensor '%s': its shape needs %zu bytes, its data_offsets give %llu", show(t->name).text,
-                       bytes, (unsigned long long)(out->end - out->begin));
+        return ek_fail(EK_E_FORMAT, "tensor '%s': its shape needs %zu bytes, its data_offsets give %llu",
+                       show(t->name).text, bytes, (unsigned long long)(out->end - out->begin));
     return EK_OK;
 }
 
@@ -127,15 +133,19 @@ static ek_status parse_metadata(const json_t *object, ek_safetensors *out)
 {
     if (!json_is_object(object)) return ek_fail(EK_E_FORMAT, "__metadata__ is not an object of strings");
     size_t room = json_object_size(object);
-    if (room > MAX_METADATA) return ek_fail(EK_E_FORMAT, "__metadata__ has %zu entries; at most %d are read", room, MAX_METADATA);
+    if (room > MAX_METADATA)
+        return ek_fail(EK_E_FORMAT, "__metadata__ has %zu entries; at most %d are read", room, MAX_METADATA);
     EK_TRY(EK_NEW(out->key, room));
     EK_TRY(EK_NEW(out->value, room));
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)object, key, value) {
-        if (!json_is_string(value)) return ek_fail(EK_E_FORMAT, "__metadata__ '%s' is not a string", show(key).text);
+    json_object_foreach((json_t *)object, key, value)
+    {
+        if (!json_is_string(value))
+            return ek_fail(EK_E_FORMAT, "__metadata__ '%s' is not a string", show(key).text);
         int i = out->metadata_count++;
-        if (!(out->key[i] = ek_strdup(key)) || !(out->value[i] = ek_strdup(json_string_value(value)))) return EK_E_MEMORY;
+        if (!(out->key[i] = ek_strdup(key)) || !(out->value[i] = ek_strdup(json_string_value(value))))
+            return EK_E_MEMORY;
     }
     return EK_OK;
 }
@@ -148,17 +158,23 @@ static ek_status place(range *ranges, const unsigned char *data, uint64_t data_s
     for (int i = 0; i < out->count; i++) {
         const char *name = out->tensor[ranges[i].index].name;
         if (ranges[i].begin < end)
-            return ek_fail(EK_E_FORMAT, "tensors '%s' and '%s' share bytes", show(out->tensor[ranges[i - 1].index].name).text, show(name).text);
+            return ek_fail(EK_E_FORMAT, "tensors '%s' and '%s' share bytes",
+                           show(out->tensor[ranges[i - 1].index].name).text, show(name).text);
         if (ranges[i].begin > end)
-            return ek_fail(EK_E_FORMAT, "tensor '%s' begins at byte %llu of the data, not at %llu where the one before ends",
-                           show(name).text, (unsigned long long)ranges[i].begin, (unsigned long long)end);
+            return ek_fail(
+                EK_E_FORMAT,
+                "tensor '%s' begins at byte %llu of the data, not at %llu where the one before ends",
+                show(name).text, (unsigned long long)ranges[i].begin, (unsigned long long)end);
         end = ranges[i].end;
         if (end > data_size)
-            return ek_fail(EK_E_FORMAT, "tensor '%s' ends at byte %llu of the data, of which there are %llu: the file is cut short",
-                           show(name).text, (unsigned long long)end, (unsigned long long)data_size);
+            return ek_fail(
+                EK_E_FORMAT,
+                "tensor '%s' ends at byte %llu of the data, of which there are %llu: the file is cut short",
+                show(name).text, (unsigned long long)end, (unsigned long long)data_size);
     }
     if (end < data_size)
-        return ek_fail(EK_E_FORMAT, "%llu bytes follow after the last tensor", (unsigned long long)(data_size - end));
+        return ek_fail(EK_E_FORMAT, "%llu bytes follow after the last tensor",
+                       (unsigned long long)(data_size - end));
 
     ek_st_tensor *sorted;
     EK_TRY(EK_NEW(sorted, (size_t)out->count));
@@ -171,18 +187,21 @@ static ek_status place(range *ranges, const unsigned char *data, uint64_t data_s
     return EK_OK;
 }
 
-static ek_status parse_header(const json_t *header, const unsigned char *data, uint64_t data_size, ek_safetensors *out)
+static ek_status parse_header(const json_t *header, const unsigned char *data, uint64_t data_size,
+                              ek_safetensors *out)
 {
     if (!json_is_object(header)) return ek_fail(EK_E_FORMAT, "the header is not a JSON object");
     size_t room = json_object_size(header);
-    if (room > MAX_TENSORS) return ek_fail(EK_E_FORMAT, "the header names %zu tensors; at most %d are read", room, MAX_TENSORS);
+    if (room > MAX_TENSORS)
+        return ek_fail(EK_E_FORMAT, "the header names %zu tensors; at most %d are read", room, MAX_TENSORS);
     ek_status status = EK_OK;
     range *ranges;
     EK_TRY(EK_NEW(ranges, room));
     EK_GO(EK_NEW(out->tensor, room));
     const char *name;
     json_t *info;
-    json_object_foreach((json_t *)header, name, info) {
+    json_object_foreach((json_t *)header, name, info)
+    {
         if (!strcmp(name, "__metadata__")) {
             EK_GO(parse_metadata(info, out));
             continue;
@@ -216,9 +235,13 @@ static ek_status load_json(const unsigned char *text, size_t length, json_t **js
     if (*json) return EK_OK;
     switch (json_error_code(&error)) {
     case json_error_out_of_memory: return ek_fail(EK_E_MEMORY, "out of memory for the header");
-    case json_error_invalid_utf8: return ek_fail(EK_E_FORMAT, "the header is not UTF-8 (at its byte %d)", error.position);
-    case json_error_duplicate_key: return ek_fail(EK_E_FORMAT, "the header has a key twice: %s", show(error.text).text);
-    default: return ek_fail(EK_E_FORMAT, "the header is not JSON: %s (at its byte %d)", show(error.text).text, error.position);
+    case json_error_invalid_utf8:
+        return ek_fail(EK_E_FORMAT, "the header is not UTF-8 (at its byte %d)", error.position);
+    case json_error_duplicate_key:
+        return ek_fail(EK_E_FORMAT, "the header has a key twice: %s", show(error.text).text);
+    default:
+        return ek_fail(EK_E_FORMAT, "the header is not JSON: %s (at its byte %d)", show(error.text).text,
+                       error.position);
     }
 }
 
@@ -226,14 +249,20 @@ static ek_status parse(const unsigned char *memory, size_t size, ek_safetensors 
 {
     if (size == 0) return ek_fail(EK_E_FORMAT, "the file is empty");
     if (size < LENGTH)
-        return ek_fail(EK_E_FORMAT, "the file has %zu bytes; a safetensors file begins with %d that tell its header's length", size, LENGTH);
+        return ek_fail(
+            EK_E_FORMAT,
+            "the file has %zu bytes; a safetensors file begins with %d that tell its header's length", size,
+            LENGTH);
     uint64_t length = 0;
     for (int i = LENGTH; i-- > 0;) length = length << 8 | memory[i];
     if (length > MAX_HEADER)
-        return ek_fail(EK_E_FORMAT, "the header's length is given as %llu, more than the %d that are allowed: is this a safetensors file?",
+        return ek_fail(EK_E_FORMAT,
+                       "the header's length is given as %llu, more than the %d that are allowed: is this a "
+                       "safetensors file?",
                        (unsigned long long)length, MAX_HEADER);
     if (length > size - LENGTH)
-        return ek_fail(EK_E_FORMAT, "the header should have %llu bytes, but only %zu follow: the file is cut short",
+        return ek_fail(EK_E_FORMAT,
+                       "the header should have %llu bytes, but only %zu follow: the file is cut short",
                        (unsigned long long)length, size - LENGTH);
     json_t *header;
     EK_TRY(load_json(memory + LENGTH, (size_t)length, &header));
@@ -246,8 +275,10 @@ ek_status ek_safetensors_parse(unsigned char *memory, size_t size, ek_safetensor
 {
     ek_safetensors file = {.memory = memory, .size = size};
     ek_status status = parse(memory, size, &file);
-    if (status == EK_OK) *out = file;
-    else ek_safetensors_free(&file);
+    if (status == EK_OK)
+        *out = file;
+    else
+        ek_safetensors_free(&file);
     return status;
 }
 
@@ -314,26 +345,30 @@ ek_status ek_st_to_int64(const ek_st_tensor *t, int64_t *out)
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensors are written as they lie in memory");
 
 /* Room for one more element of `list`, which has `count` of *room. */
-#define GROW(list, count, room)                                                                     \
-    do {                                                                                            \
-        if ((count) == (room)) {                                                                    \
-            int more_ = (room) ? 2 * (room) : 16;                                                   \
-            void *grown_ = ek_grow((list), (size_t)more_, sizeof *(list));                          \
-            if (!grown_) return EK_E_MEMORY;                                                        \
-            (list) = grown_;                                                                        \
-            (room) = more_;                                                                         \
-        }                                                                                           \
+#define GROW(list, count, room)                                            \
+    do {                                                                   \
+        if ((count) == (room)) {                                           \
+            int more_ = (room) ? 2 * (room) : 16;                          \
+            void *grown_ = ek_grow((list), (size_t)more_, sizeof *(list)); \
+            if (!grown_) return EK_E_MEMORY;                               \
+            (list) = grown_;                                               \
+            (room) = more_;                                                \
+        }                                                                  \
     } while (0)
 
-ek_status ek_st_add(ek_st_writer *writer, const char *name, ek_dtype dtype, int rank, const int64_t *dim, const void *data)
+ek_status ek_st_add(ek_st_writer *writer, const char *name, ek_dtype dtype, int rank, const int64_t *dim,
+                    const void *data)
 {
     if (dtype != EK_F32 && dtype != EK_F64 && dtype != EK_I64)
         return ek_fail(EK_E_UNSUPPORTED, "tensor '%s': only F32, F64 and I64 are written", show(name).text);
     if (rank < 0 || rank > EK_SAFETENSORS_MAX_RANK)
-        return ek_fail(EK_E_ARGUMENT, "tensor '%s' has %d dimensions; 0 to %d can be written", show(name).text, rank, EK_SAFETENSORS_MAX_RANK);
-    if (!strcmp(name, "__metadata__")) return ek_fail(EK_E_ARGUMENT, "a tensor cannot be called __metadata__");
+        return ek_fail(EK_E_ARGUMENT, "tensor '%s' has %d dimensions; 0 to %d can be written",
+                       show(name).text, rank, EK_SAFETENSORS_MAX_RANK);
+    if (!strcmp(name, "__metadata__"))
+        return ek_fail(EK_E_ARGUMENT, "a tensor cannot be called __metadata__");
     for (int i = 0; i < writer->count; i++) {
-        if (!strcmp(writer->tensor[i].name, name)) return ek_fail(EK_E_ARGUMENT, "two tensors are called '%s'", show(name).text);
+        if (!strcmp(writer->tensor[i].name, name))
+            return ek_fail(EK_E_ARGUMENT, "two tensors are called '%s'", show(name).text);
     }
     ek_st_tensor t = {.dtype = dtype, .rank = rank, .count = 1, .bytes = data};
     for (int i = 0; i < rank; i++) {
@@ -398,7 +433,8 @@ static json_t *describe(const ek_st_tensor *t, uint64_t begin, uint64_t end)
 {
     json_t *shape = json_array();
     for (int i = 0; i < t->rank; i++) json_array_append_new(shape, json_integer(t->dim[i]));
-    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtypes[t->dtype].name, "shape", shape, "data_offsets", (json_int_t)begin, (json_int_t)end);
+    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtypes[t->dtype].name, "shape", shape, "data_offsets",
+                     (json_int_t)begin, (json_int_t)end);
 }
 
 /* The header's text (free() it), without padding. */
@@ -436,11 +472,18 @@ ek_status ek_st_write(const ek_st_writer *writer, const char *path)
     const ek_st_tensor **order = NULL;
     char *text = NULL;
     ek_replacement file = {0};
+    /* What reading refuses must not take the place of what it does not. */
+    if (writer->count >= MAX_TENSORS || writer->metadata_count > MAX_METADATA)
+        return ek_fail(EK_E_ARGUMENT,
+                       "cannot write %s: %d tensors and %d entries of metadata are more than can be read",
+                       path, writer->count, writer->metadata_count);
     EK_GO(data_order(writer, &order));
     EK_GO(header_text(writer, order, &text));
     size_t length = strlen(text), padded = (length + 7) / 8 * 8;
     if (padded > MAX_HEADER) {
-        status = ek_fail(EK_E_ARGUMENT, "cannot write %s: its header of %zu bytes is over the %d that are allowed", path, padded, MAX_HEADER);
+        status =
+            ek_fail(EK_E_ARGUMENT, "cannot write %s: its header of %zu bytes is over the %d that are allowed",
+                    path, padded, MAX_HEADER);
         goto done;
     }
     unsigned char size[LENGTH];
@@ -449,7 +492,8 @@ ek_status ek_st_write(const ek_st_writer *writer, const char *path)
     EK_GO(ek_replace_write(&file, size, sizeof size));
     EK_GO(ek_replace_write(&file, text, length));
     EK_GO(ek_replace_write(&file, "       ", padded - length));
-    for (int i = 0; i < writer->count; i++) EK_GO(ek_replace_write(&file, order[i]->bytes, (size_t)order[i]->count * width(order[i])));
+    for (int i = 0; i < writer->count; i++)
+        EK_GO(ek_replace_write(&file, order[i]->bytes, (size_t)order[i]->count * width(order[i])));
     EK_GO(ek_replace_finish(&file));
 done:
     ek_replace_cancel(&file);

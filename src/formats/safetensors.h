@@ -4,7 +4,18 @@
 
 #include "core/status.h"
 
-typedef enum ek_dtype { EK_F32, EK_F64, EK_F16, EK_BF16, EK_I64, EK_I32, EK_I16, EK_I8, EK_U8, EK_BOOL } ek_dtype;
+typedef enum ek_dtype {
+    EK_F32,
+    EK_F64,
+    EK_F16,
+    EK_BF16,
+    EK_I64,
+    EK_I32,
+    EK_I16,
+    EK_I8,
+    EK_U8,
+    EK_BOOL
+} ek_dtype;
 
 #define EK_SAFETENSORS_MAX_RANK 8
 
@@ -22,7 +33,7 @@ typedef struct ek_safetensors {
     size_t size;
     ek_st_tensor *tensor; /* in the order of their data */
     int count;
-    char **key, **value;  /* __metadata__ */
+    char **key, **value; /* __metadata__ */
     int metadata_count;
 } ek_safetensors;
 
@@ -46,7 +57,8 @@ typedef struct ek_st_writer {
     int metadata_count, metadata_room;
 } ek_st_writer;
 
-ek_status ek_st_add(ek_st_writer *writer, const char *name, ek_dtype dtype, int rank, const int64_t *dim, const void *data);
+ek_status ek_st_add(ek_st_writer *writer, const char *name, ek_dtype dtype, int rank, const int64_t *dim,
+                    const void *data);
 /* A key added again takes the new value. */
 ek_status ek_st_add_metadata(ek_st_writer *writer, const char *key, const char *value);
 /* Atomically (core/file.h); header padded so that the data is aligned to 8 bytes. */

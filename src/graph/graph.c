@@ -16,8 +16,10 @@ static ek_status check_shape(const ek_node *node)
         fits &= count <= EK_MAX_COUNT;
     }
     if (fits) return EK_OK;
-    return ek_fail(EK_E_SHAPE, "the output of %s would be %s; a dimension is at most %lld, and a layer has at most %lld values",
-                   node->op->name, ek_shape_text(node->out, text), (long long)EK_MAX_DIM, (long long)EK_MAX_COUNT);
+    return ek_fail(
+        EK_E_SHAPE,
+        "the output of %s would be %s; a dimension is at most %lld, and a layer has at most %lld values",
+        node->op->name, ek_shape_text(node->out, text), (long long)EK_MAX_DIM, (long long)EK_MAX_COUNT);
 }
 
 static ek_status build_node(ek_graph *graph, ek_node *node, int64_t *parameters)
@@ -32,8 +34,8 @@ static ek_status build_node(ek_graph *graph, ek_node *node, int64_t *parameters)
     for (int k = 0; k < node->param_count; k++) {
         int64_t count = node->param[k].count;
         if (count > EK_MAX_COUNT || (*parameters += count) > EK_MAX_COUNT)
-            return ek_fail(EK_E_SHAPE, "%s takes the net's parameters beyond %lld, the most there may be", node->param[k].name,
-                           (long long)EK_MAX_COUNT);
+            return ek_fail(EK_E_SHAPE, "%s takes the net's parameters beyond %lld, the most there may be",
+                           node->param[k].name, (long long)EK_MAX_COUNT);
     }
     return EK_OK;
 }
@@ -85,8 +87,10 @@ ek_status ek_graph_build(ek_graph *graph, const char *origin)
     for (int i = 0; i < graph->count - 1; i++) {
         const ek_node *node = &graph->node[i];
         if (node->consumers > 0) continue;
-        return ek_fail(EK_E_FORMAT, "%s:%d:%d: the output of '%s' is never used: read it with from= or add, or remove the layer",
-                       origin, node->line, node->column, *node->label ? node->label : node->op->name);
+        return ek_fail(
+            EK_E_FORMAT,
+            "%s:%d:%d: the output of '%s' is never used: read it with from= or add, or remove the layer",
+            origin, node->line, node->column, *node->label ? node->label : node->op->name);
     }
     mark_redundant(graph);
     return EK_OK;
@@ -159,7 +163,8 @@ ek_status ek_graph_allocate(ek_graph *graph)
 
 static void fill_uniform(ek_param *param, ek_random *random, double bound)
 {
-    for (int64_t i = 0; i < param->count; i++) param->data[i] = (float)((2 * ek_random_uniform(random) - 1) * bound);
+    for (int64_t i = 0; i < param->count; i++)
+        param->data[i] = (float)((2 * ek_random_uniform(random) - 1) * bound);
 }
 
 static void draw(ek_param *param, ek_init init, ek_random random)
@@ -173,7 +178,8 @@ static void draw(ek_param *param, ek_init init, ek_random random)
         if (!bias) fill_uniform(param, &random, sqrt(6 / (fan_in + fan_out)));
         break;
     case EK_INIT_KAIMING:
-        for (int64_t i = 0; !bias && i < param->count; i++) param->data[i] = (float)(ek_random_normal(&random) * sqrt(2 / fan_in));
+        for (int64_t i = 0; !bias && i < param->count; i++)
+            param->data[i] = (float)(ek_random_normal(&random) * sqrt(2 / fan_in));
         break;
     }
 }

@@ -15,9 +15,9 @@ typedef struct ek_graph {
 
 /* Limits that keep every size within its type. */
 #define EK_MAX_LAYERS 10000
-#define EK_MAX_NET_TEXT (1 << 20)         /* bytes */
+#define EK_MAX_NET_TEXT (1 << 20) /* bytes */
 #define EK_MAX_DIM ((int64_t)1 << 24)
-#define EK_MAX_COUNT ((int64_t)1 << 30)   /* numbers in a sample's value, and in all parameters */
+#define EK_MAX_COUNT ((int64_t)1 << 30) /* numbers in a sample's value, and in all parameters */
 
 /* Parses a net text, finds shapes and parameters (data not yet there), marks redundant biases.
  * Errors: "lenet.net:3:12: conv has no option 'kernl'; did you mean 'kernel'?" */

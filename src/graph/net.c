@@ -18,7 +18,8 @@ static void mark_trained(ek_graph *graph)
 
 ek_status ek_net_create(ek_context *context, const char *text, const char *origin, ek_net **out)
 {
-    if (!context || !text || !out) return ek_fail(EK_E_ARGUMENT, "ek_net_create needs a context, a text and a place for the net");
+    if (!context || !text || !out)
+        return ek_fail(EK_E_ARGUMENT, "ek_net_create needs a context, a text and a place for the net");
     ek_net *net;
     EK_TRY(EK_NEW(net, 1));
     net->context = context;
@@ -35,8 +36,10 @@ ek_status ek_net_create(ek_context *context, const char *text, const char *origi
         EK_GO(ek_text_status(&options));
     }
 done:
-    if (status == EK_OK) *out = net;
-    else ek_net_destroy(net);
+    if (status == EK_OK)
+        *out = net;
+    else
+        ek_net_destroy(net);
     return status;
 }
 
@@ -66,7 +69,8 @@ void ek_net_destroy(ek_net *net)
 
 ek_status ek_net_init(ek_net *net, ek_init init, uint64_t seed)
 {
-    if (init < EK_INIT_DEFAULT || init > EK_INIT_KAIMING) return ek_fail(EK_E_ARGUMENT, "there is no initialization number %d", (int)init);
+    if (init < EK_INIT_DEFAULT || init > EK_INIT_KAIMING)
+        return ek_fail(EK_E_ARGUMENT, "there is no initialization number %d", (int)init);
     ek_graph_init(&net->graph, init, seed);
     return EK_OK;
 }
@@ -76,7 +80,8 @@ ek_status ek_net_set_classes(ek_net *net, const char *const *names, int count)
     if (count < 0) return ek_fail(EK_E_ARGUMENT, "there cannot be %d classes", count);
     for (int i = 0; names && i < count; i++) {
         if (names[i] && !ek_is_plain_text(names[i]))
-            return ek_fail(EK_E_FORMAT, "the name of class %d is not UTF-8 text without control characters", i);
+            return ek_fail(EK_E_FORMAT, "the name of class %d is not UTF-8 text without control characters",
+                           i);
     }
     char **copy;
     EK_TRY(EK_NEW(copy, (size_t)count));
@@ -116,9 +121,12 @@ ek_layer_info ek_net_layer(const ek_net *net, int index)
     for (int i = 0; i < node->input_count; i++) info.inputs[i] = node->input[i];
     for (int i = 0; i < node->param_count; i++) {
         const ek_param *param = &node->param[i];
-        if (param->redundant) info.redundant_bias = true;
-        else if (param->role == EK_ROLE_RUNNING_MEAN || param->role == EK_ROLE_RUNNING_VAR) info.buffers += param->count;
-        else if (param->role != EK_ROLE_COUNTER) info.parameters += param->count;
+        if (param->redundant)
+            info.redundant_bias = true;
+        else if (param->role == EK_ROLE_RUNNING_MEAN || param->role == EK_ROLE_RUNNING_VAR)
+            info.buffers += param->count;
+        else if (param->role != EK_ROLE_COUNTER)
+            info.parameters += param->count;
     }
     if (node->op->multiply_adds) info.multiply_adds = node->op->multiply_adds(node);
     return info;
@@ -140,8 +148,13 @@ int ek_net_tensor_count(const ek_net *net)
 
 static ek_tensor tensor_of(ek_param *param, int layer)
 {
-    return (ek_tensor){.name = param->name, .role = param->role, .layer = layer, .shape = param->shape, .data = param->data,
-                       .grad = param->grad, .counter = param->role == EK_ROLE_COUNTER ? &param->counter : NULL};
+    return (ek_tensor){.name = param->name,
+                       .role = param->role,
+                       .layer = layer,
+                       .shape = param->shape,
+                       .data = param->data,
+                       .grad = param->grad,
+                       .counter = param->role == EK_ROLE_COUNTER ? &param->counter : NULL};
 }
 
 ek_tensor ek_net_tensor(const ek_net *net, int index)
@@ -168,7 +181,8 @@ ek_status ek_net_find_tensor(const ek_net *net, const char *name, ek_tensor *out
         goto done;
     }
     const char *near = ek_nearest(name, names, count);
-    status = ek_fail(EK_E_NOT_FOUND, "the net has no tensor '%s'%s%s%s", name, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    status = ek_fail(EK_E_NOT_FOUND, "the net has no tensor '%s'%s%s%s", name, near ? "; did you mean '" : "",
+                     near ? near : "", near ? "'?" : "");
 done:
     ek_free(names);
     return status;
@@ -178,9 +192,12 @@ done:
 
 ek_status ek_net_prepare(ek_net *net, int64_t samples, bool training)
 {
-    if (samples < 1) return ek_fail(EK_E_SHAPE, "a batch has at least one sample, not %lld", (long long)samples);
+    if (samples < 1)
+        return ek_fail(EK_E_SHAPE, "a batch has at least one sample, not %lld", (long long)samples);
     /* Far beyond any memory, and small enough that no layer's size overflows. */
-    if (samples > (int64_t)1 << 24) return ek_fail(EK_E_SHAPE, "a batch of %lld samples is too large; at most %d fit", (long long)samples, 1 << 24);
+    if (samples > (int64_t)1 << 24)
+        return ek_fail(EK_E_SHAPE, "a batch of %lld samples is too large; at most %d fit", (long long)samples,
+                       1 << 24);
     ek_plan *old = net->plan;
     if (old && old->capacity >= samples && (old->training || !training)) return EK_OK;
     if (old && old->capacity > samples) samples = old->capacity;
@@ -218,7 +235,8 @@ void ek_net_set_input(ek_net *net, int64_t n, const float *x)
     bool lanes = ek_is_lanes(shape);
     if (!lanes) memcpy(input, x, (size_t)(n * features) * sizeof *x);
     for (int64_t b = 0; lanes && b < ek_blocks(n); b++) {
-        net->context->kernels->rows_to_lanes(features, ek_live(n, b), x + b * EK_LANES * features, input + b * EK_LANES * features);
+        net->context->kernels->rows_to_lanes(features, ek_live(n, b), x + b * EK_LANES * features,
+                                             input + b * EK_LANES * features);
     }
     for (int64_t c = 0; c < pixels.channels; c++) {
         if (pixels.mean[c] == 0 && pixels.std[c] == 1) continue;
@@ -259,7 +277,8 @@ static void read_output(ek_net *net, int64_t n, float *y)
 ek_status ek_net_forward(ek_net *net, ek_mode mode, int64_t n, const float *x, float *y)
 {
     enum { CUT = 256 };
-    if (!net || !x || !y) return ek_fail(EK_E_ARGUMENT, "ek_net_forward needs a net, an input and room for the output");
+    if (!net || !x || !y)
+        return ek_fail(EK_E_ARGUMENT, "ek_net_forward needs a net, an input and room for the output");
     int64_t each = independent(net, mode) && n > CUT ? CUT : n;
     EK_TRY(ek_net_prepare(net, each, false));
     int64_t in = ek_shape_count(ek_net_input_shape(net)), out = ek_shape_count(ek_net_output_shape(net));

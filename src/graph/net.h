@@ -9,13 +9,13 @@ typedef struct ek_plan ek_plan;
 struct ek_net {
     ek_context *context;
     ek_graph graph;
-    ek_plan *plan;        /* made when first run, remade when a larger batch comes */
+    ek_plan *plan; /* made when first run, remade when a larger batch comes */
     char **class_name;
     int class_count;
-    char **options_text;  /* by layer, for ek_net_layer */
-    struct ek_metadata {  /* further metadata of the model file it came from, kept */
+    char **options_text; /* by layer, for ek_net_layer */
+    struct ek_metadata { /* further metadata of the model file it came from, kept */
         char *key, *value;
-    } *metadata;
+    } * metadata;
     int metadata_count;
 };
 

@@ -81,15 +81,16 @@ typedef struct word {
 typedef struct parser {
     ek_graph *graph;
     const char *origin;
-    int number;              /* of the line, from 1 */
+    int number;                  /* of the line, from 1 */
     const char *line, *at, *end; /* the line, what is left of it, where it or its content ends */
-    int *label;              /* hash table: node index + 1, or 0 */
+    int *label;                  /* hash table: node index + 1, or 0 */
 } parser;
 
 /* A word for a message, cut where it is endless. */
 #define SHOWN(w) ((w).length < 40 ? (w).length : 40), (w).at
 
-__attribute__((format(printf, 3, 4))) static ek_status fail_at(const parser *p, int column, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static ek_status fail_at(const parser *p, int column,
+                                                               const char *format, ...)
 {
     char text[900];
     va_list args;
@@ -121,10 +122,14 @@ static void copy_word(word w, char out[EK_LABEL_MAX])
     out[length] = 0;
 }
 
-static bool word_is(word w, const char *text) { return strlen(text) == (size_t)w.length && !memcmp(w.at, text, (size_t)w.length); }
+static bool word_is(word w, const char *text)
+{
+    return strlen(text) == (size_t)w.length && !memcmp(w.at, text, (size_t)w.length);
+}
 
 /* "unknown layer 'cov'; did you mean 'conv'?", or what there is. */
-static ek_status fail_unknown(const parser *p, word w, const char *what, const char *const *names, int count, const char *others)
+static ek_status fail_unknown(const parser *p, word w, const char *what, const char *const *names, int count,
+                              const char *others)
 {
     enum { LISTED = 24 };
     char text[EK_LABEL_MAX];
@@ -134,7 +139,8 @@ static ek_status fail_unknown(const parser *p, word w, const char *what, const c
     ek_text list = {0};
     for (int i = 0; i < count && i < LISTED; i++) ek_text_add(&list, "%s%s", i ? ", " : "", names[i]);
     if (count > LISTED) ek_text_add(&list, ", ...");
-    ek_status status = fail_at(p, w.column, "%s '%.*s'; %s%s", what, SHOWN(w), others, list.data ? list.data : "none");
+    ek_status status =
+        fail_at(p, w.column, "%s '%.*s'; %s%s", what, SHOWN(w), others, list.data ? list.data : "none");
     ek_text_free(&list);
     return status;
 }
@@ -171,7 +177,8 @@ static ek_status find_label(const parser *p, word w, int *out)
     for (int i = 0; i < p->graph->count - 1; i++) {
         if (*p->graph->node[i].label) names[count++] = p->graph->node[i].label;
     }
-    ek_status status = fail_unknown(p, w, "no layer above has the label", names, count, "the labels above are: ");
+    ek_status status =
+        fail_unknown(p, w, "no layer above has the label", names, count, "the labels above are: ");
     ek_free(names);
     return status;
 }
@@ -180,17 +187,24 @@ static ek_status read_label(const parser *p, word w, ek_node *node)
 {
     if (w.length == 0) return fail_at(p, w.column, "a label is missing before ':'");
     if (w.length >= EK_LABEL_MAX)
-        return fail_at(p, w.column, "a label has at most %d characters, this one has %d", EK_LABEL_MAX - 1, w.length);
+        return fail_at(p, w.column, "a label has at most %d characters, this one has %d", EK_LABEL_MAX - 1,
+                       w.length);
     for (int i = 0; i < w.length; i++) {
         char c = w.at[i];
-        if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' || c == '-') continue;
-        return fail_at(p, w.column + i, "'%c' cannot be in a label; letters, digits, '_', '.' and '-' can", c);
+        if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+            c == '.' || c == '-')
+            continue;
+        return fail_at(p, w.column + i, "'%c' cannot be in a label; letters, digits, '_', '.' and '-' can",
+                       c);
     }
     copy_word(w, node->label);
     if (!strcmp(node->label, "optimizer") || !strncmp(node->label, "optimizer.", 10))
-        return fail_at(p, w.column, "'optimizer' names the training state in checkpoints; choose another label");
+        return fail_at(p, w.column,
+                       "'optimizer' names the training state in checkpoints; choose another label");
     int taken = *label_slot(p, node->label);
-    if (taken) return fail_at(p, w.column, "the label '%s' is taken by line %d; choose another", node->label, p->graph->node[taken - 1].line);
+    if (taken)
+        return fail_at(p, w.column, "the label '%s' is taken by line %d; choose another", node->label,
+                       p->graph->node[taken - 1].line);
     return EK_OK;
 }
 
@@ -235,7 +249,9 @@ static const char *expected(const ek_attr_spec *spec, char out[200])
     case EK_ATTR_COUNT: format = "a whole number from %s to %s"; break;
     case EK_ATTR_PAIR: format = "K or HxW, whole numbers from %s to %s"; break;
     case EK_ATTR_SHAPE: format = "whole numbers from %s to %s with x between, such as 1x28x28"; break;
-    case EK_ATTR_REAL: format = spec->allow_none ? "a number from %s to %s, or none" : "a number from %s to %s"; break;
+    case EK_ATTR_REAL:
+        format = spec->allow_none ? "a number from %s to %s, or none" : "a number from %s to %s";
+        break;
     case EK_ATTR_LIST: format = "numbers from %s to %s with commas between, at most 4"; break;
     case EK_ATTR_BOOL: return strcpy(out, "true or false");
     }
@@ -245,7 +261,8 @@ static const char *expected(const ek_attr_spec *spec, char out[200])
 
 static bool read_numbers(const ek_attr_spec *spec, word w, ek_attr *attr)
 {
-    bool list = spec->type == EK_ATTR_LIST, shape = spec->type == EK_ATTR_SHAPE, pair = spec->type == EK_ATTR_PAIR;
+    bool list = spec->type == EK_ATTR_LIST, shape = spec->type == EK_ATTR_SHAPE,
+         pair = spec->type == EK_ATTR_PAIR;
     int most = list || shape ? EK_MAX_RANK : pair ? 2 : 1;
     const char *end = w.at + w.length;
     attr->n = 0;
@@ -253,7 +270,8 @@ static bool read_numbers(const ek_attr_spec *spec, word w, ek_attr *attr)
         const char *stop = memchr(at, list ? ',' : 'x', (size_t)(end - at));
         if (!stop) stop = end;
         double *value = &attr->v[attr->n++];
-        bool read = list || spec->type == EK_ATTR_REAL ? read_real(at, stop, value) : read_whole(at, stop, value);
+        bool read =
+            list || spec->type == EK_ATTR_REAL ? read_real(at, stop, value) : read_whole(at, stop, value);
         if (!read || !(*value >= spec->min && *value <= spec->max)) return false;
         if (stop == end) {
             if (pair && attr->n == 1) attr->v[attr->n++] = *value;
@@ -276,7 +294,9 @@ static ek_status read_value(const parser *p, const ek_op *op, const ek_attr_spec
     } else {
         fine = read_numbers(spec, w, attr);
     }
-    return fine ? EK_OK : fail_at(p, w.column, "%s of %s must be %s, not '%.*s'", spec->name, op->name, expected(spec, text), SHOWN(w));
+    return fine ? EK_OK
+                : fail_at(p, w.column, "%s of %s must be %s, not '%.*s'", spec->name, op->name,
+                          expected(spec, text), SHOWN(w));
 }
 
 /* NAME=VALUE; from=LABEL is every layer's. */
@@ -310,9 +330,12 @@ static ek_status read_positional(const parser *p, ek_node *node, word w, int pos
     const ek_op *op = node->op;
     if (op->inputs == 2 && position-- == 0) return find_label(p, w, &node->input[1]);
     for (int i = 0; op->attrs[i].name; i++) {
-        if (op->attrs[i].positional && position-- == 0) return read_value(p, op, &op->attrs[i], w, &node->attr[i]);
+        if (op->attrs[i].positional && position-- == 0)
+            return read_value(p, op, &op->attrs[i], w, &node->attr[i]);
     }
-    return fail_at(p, w.column, "'%.*s' is one value too many for %s; options are written name=value, without blanks", SHOWN(w), op->name);
+    return fail_at(p, w.column,
+                   "'%.*s' is one value too many for %s; options are written name=value, without blanks",
+                   SHOWN(w), op->name);
 }
 
 static ek_status fill_defaults(const parser *p, ek_node *node)
@@ -322,7 +345,8 @@ static ek_status fill_defaults(const parser *p, ek_node *node)
         ek_attr *attr = &node->attr[i];
         if (attr->given) continue;
         if (spec->required)
-            return fail_at(p, node->column, "%s needs %s%s (%s)", node->op->name, spec->positional ? "a value for " : spec->name,
+            return fail_at(p, node->column, "%s needs %s%s (%s)", node->op->name,
+                           spec->positional ? "a value for " : spec->name,
                            spec->positional ? spec->name : "=", spec->help);
         attr->n = spec->type == EK_ATTR_PAIR ? 2 : 1;
         attr->v[0] = attr->v[1] = spec->fallback;
@@ -362,8 +386,12 @@ static ek_status read_operator(const parser *p, word w, ek_node *node)
     }
     node->input_count = node->op->inputs;
     bool first = p->graph->count == 1, input = node->op->inputs == 0;
-    if (first && !input) return fail_at(p, w.column, "a net begins with its input, such as 'input 1x28x28', not with %s", node->op->name);
-    if (!first && input) return fail_at(p, w.column, "a net has one %s, and line %d has it", node->op->name, p->graph->node[0].line);
+    if (first && !input)
+        return fail_at(p, w.column, "a net begins with its input, such as 'input 1x28x28', not with %s",
+                       node->op->name);
+    if (!first && input)
+        return fail_at(p, w.column, "a net has one %s, and line %d has it", node->op->name,
+                       p->graph->node[0].line);
     return EK_OK;
 }
 
@@ -379,7 +407,9 @@ static ek_status read_layer(parser *p)
         EK_TRY(read_label(p, (word){w.at, length, w.column}, node));
         w = word_after(w, length + 1);
         if (w.length == 0 && !next_word(p, &w))
-            return fail_at(p, w.column, "the label '%s' has no layer; both stand on one line, as in '%s: relu'", node->label, node->label);
+            return fail_at(p, w.column,
+                           "the label '%s' has no layer; both stand on one line, as in '%s: relu'",
+                           node->label, node->label);
     }
     EK_TRY(read_operator(p, w, node));
 
@@ -391,14 +421,17 @@ static ek_status read_layer(parser *p)
             named = true;
             EK_TRY(read_option(p, node, w, (int)(equals - w.at), &from_given));
         } else if (named) {
-            return fail_at(p, w.column, "'%.*s' has no name and so must stand before the options; options are written name=value, without blanks",
+            return fail_at(p, w.column,
+                           "'%.*s' has no name and so must stand before the options; options are written "
+                           "name=value, without blanks",
                            SHOWN(w));
         } else {
             EK_TRY(read_positional(p, node, w, positions++));
         }
     }
     if (node->op->inputs == 2 && node->input[1] < 0)
-        return fail_at(p, node->column, "%s needs the label of a second layer, as in '%s conv1'", node->op->name, node->op->name);
+        return fail_at(p, node->column, "%s needs the label of a second layer, as in '%s conv1'",
+                       node->op->name, node->op->name);
     if (*node->label) *label_slot(p, node->label) = p->graph->count;
     return fill_defaults(p, node);
 }
@@ -412,7 +445,9 @@ static ek_status scan_line(parser *p, const char *line_end)
     for (const char *c = p->line; c < p->end; c++) {
         if (*c >= ' ' && *c <= '~') continue;
         if (*c != '\t')
-            return fail_at(p, (int)(c - p->line) + 1, "byte 0x%02x cannot be here; a net text is plain ASCII save for comments", (unsigned char)*c);
+            return fail_at(p, (int)(c - p->line) + 1,
+                           "byte 0x%02x cannot be here; a net text is plain ASCII save for comments",
+                           (unsigned char)*c);
     }
     return EK_OK;
 }
@@ -439,7 +474,8 @@ ek_status ek_graph_parse(const char *text, const char *origin, ek_graph *out)
     locales held = use_plain_numbers();
     ek_status status = EK_OK;
     if (strnlen(text, EK_MAX_NET_TEXT + 1) > EK_MAX_NET_TEXT) {
-        status = ek_fail(EK_E_FORMAT, "%s: a net text has at most %d bytes, this one has more", origin, EK_MAX_NET_TEXT);
+        status = ek_fail(EK_E_FORMAT, "%s: a net text has at most %d bytes, this one has more", origin,
+                         EK_MAX_NET_TEXT);
         goto done;
     }
     EK_GO(EK_NEW(p.label, LABEL_SLOTS));
@@ -448,7 +484,10 @@ ek_status ek_graph_parse(const char *text, const char *origin, ek_graph *out)
     EK_GO(ek_graph_build(&graph, origin));
     EK_GO(ek_graph_write(&graph, &canonical));
     if (canonical.length > EK_MAX_NET_TEXT) {
-        status = ek_fail(EK_E_FORMAT, "%s: written out with its labels, the net has more than %d bytes; use shorter labels", origin, EK_MAX_NET_TEXT);
+        status =
+            ek_fail(EK_E_FORMAT,
+                    "%s: written out with its labels, the net has more than %d bytes; use shorter labels",
+                    origin, EK_MAX_NET_TEXT);
         goto done;
     }
     graph.text = canonical.data;
@@ -457,8 +496,10 @@ done:
     use_own_numbers(held);
     ek_free(p.label);
     ek_text_free(&canonical);
-    if (status == EK_OK) *out = graph;
-    else ek_graph_free(&graph);
+    if (status == EK_OK)
+        *out = graph;
+    else
+        ek_graph_free(&graph);
     return status;
 }
 
@@ -526,15 +567,18 @@ ek_status ek_graph_write(const ek_graph *graph, ek_text *out)
         char head[EK_LABEL_MAX + 2] = "";
         if (*node->label) snprintf(head, sizeof head, "%s: ", node->label);
         /* As in the texts, the input without a label stands where the labels do, its shape with the layers. */
-        if (node->input_count == 0 && !*node->label) ek_text_add(out, "%-*s", width, node->op->name);
-        else ek_text_add(out, "%-*s%s", width, head, node->op->name);
+        if (node->input_count == 0 && !*node->label)
+            ek_text_add(out, "%-*s", width, node->op->name);
+        else
+            ek_text_add(out, "%-*s%s", width, head, node->op->name);
 
         ek_text options = {0};
         ek_graph_write_options(node, &options);
         if (node->input_count == 2) ek_text_add(out, " %s", graph->node[node->input[1]].label);
         bool blank = node->input_count > 0 || *node->label;
         if (options.length > 0) ek_text_add(out, "%s%s", blank ? " " : "", options.data);
-        if (node->input_count > 0 && node->input[0] != i - 1) ek_text_add(out, " from=%s", graph->node[node->input[0]].label);
+        if (node->input_count > 0 && node->input[0] != i - 1)
+            ek_text_add(out, " from=%s", graph->node[node->input[0]].label);
         ek_text_add(out, "\n");
         out->failed |= options.failed;
         ek_text_free(&options);

@@ -15,10 +15,10 @@ struct ek_oracle {
 static size_t lay_out(const ek_graph *graph, int64_t samples, ek_oracle *o, double *at)
 {
     size_t used = 0;
-#define TAKE(where, count)                                                                          \
-    do {                                                                                            \
-        if (at) (where) = at + used;                                                                \
-        used += (size_t)(count);                                                                    \
+#define TAKE(where, count)           \
+    do {                             \
+        if (at) (where) = at + used; \
+        used += (size_t)(count);     \
     } while (0)
     for (int i = 0; i < graph->count; i++) {
         const ek_node *node = &graph->node[i];
@@ -50,8 +50,10 @@ ek_status ek_oracle_create(ek_net *net, int64_t samples, ek_oracle **out)
     EK_GO(EK_NEW(o->memory, lay_out(&net->graph, samples, o, NULL)));
     lay_out(&net->graph, samples, o, o->memory);
 done:
-    if (status == EK_OK) *out = o;
-    else ek_oracle_destroy(o);
+    if (status == EK_OK)
+        *out = o;
+    else
+        ek_oracle_destroy(o);
     return status;
 }
 
@@ -94,7 +96,11 @@ static void from_plain(ek_shape shape, int64_t n, const double *from, float *to)
 static ek_ref ref_of(const ek_oracle *o, const ek_net *net, int node)
 {
     const ek_pass *pass = &net->plan->pass;
-    ek_ref ref = {.n = pass->n, .training = pass->training, .seed = pass->seed, .step = pass->step, .kept = o->kept[node]};
+    ek_ref ref = {.n = pass->n,
+                  .training = pass->training,
+                  .seed = pass->seed,
+                  .step = pass->step,
+                  .kept = o->kept[node]};
     memcpy(ref.param, o->param[node], sizeof ref.param);
     memcpy(ref.grad, o->param_grad[node], sizeof ref.grad);
     return ref;
@@ -108,7 +114,8 @@ void ek_oracle_forward(ek_oracle *o, ek_net *net)
     for (int i = 0; i < graph->count; i++) {
         ek_node *node = &graph->node[i];
         for (int p = 0; p < node->param_count; p++) {
-            for (int64_t k = 0; o->param[i][p] && k < node->param[p].count; k++) o->param[i][p][k] = node->param[p].data[k];
+            for (int64_t k = 0; o->param[i][p] && k < node->param[p].count; k++)
+                o->param[i][p][k] = node->param[p].data[k];
         }
         const double *x[EK_MAX_INPUTS] = {NULL};
         for (int k = 0; k < node->input_count; k++) x[k] = o->value[node->input[k]];
@@ -129,7 +136,8 @@ void ek_oracle_backward(ek_oracle *o, ek_net *net)
         ek_node *node = &graph->node[i];
         memset(o->grad[i], 0, (size_t)(ek_shape_count(node->out) * n) * sizeof(double));
         for (int p = 0; p < node->param_count; p++) {
-            if (o->param_grad[i][p]) memset(o->param_grad[i][p], 0, (size_t)node->param[p].count * sizeof(double));
+            if (o->param_grad[i][p])
+                memset(o->param_grad[i][p], 0, (size_t)node->param[p].count * sizeof(double));
         }
     }
     if (!net->plan->grad[last]) return; /* nothing in the net is trained */
@@ -145,7 +153,8 @@ void ek_oracle_backward(ek_oracle *o, ek_net *net)
         ek_ref ref = ref_of(o, net, i);
         node->op->reference_backward(&ref, node, x, o->value[i], o->grad[i], dx);
         for (int p = 0; p < node->param_count; p++) {
-            for (int64_t k = 0; o->param_grad[i][p] && k < node->param[p].count; k++) node->param[p].grad[k] = (float)o->param_grad[i][p][k];
+            for (int64_t k = 0; o->param_grad[i][p] && k < node->param[p].count; k++)
+                node->param[p].grad[k] = (float)o->param_grad[i][p][k];
         }
     }
 }

@@ -35,7 +35,8 @@ static size_t lay_out(const ek_net *net, int64_t samples, bool training, ek_plan
         float *grad = wanted ? take(&w, floats) : NULL;
         float *workspace = node->op->workspace ? take(&w, node->op->workspace(node, samples)) : NULL;
         if (wanted && node->consumers > 1 && floats > shared) shared = floats;
-        if (node->op->scratch && node->op->scratch(node, samples) > scratch) scratch = node->op->scratch(node, samples);
+        if (node->op->scratch && node->op->scratch(node, samples) > scratch)
+            scratch = node->op->scratch(node, samples);
         if (!plan) continue;
         plan->value[i] = value;
         plan->grad[i] = grad;
@@ -54,7 +55,10 @@ static size_t lay_out(const ek_net *net, int64_t samples, bool training, ek_plan
     return w.floats * sizeof(float);
 }
 
-size_t ek_plan_bytes(const ek_net *net, int64_t samples, bool training) { return lay_out(net, samples, training, NULL); }
+size_t ek_plan_bytes(const ek_net *net, int64_t samples, bool training)
+{
+    return lay_out(net, samples, training, NULL);
+}
 
 ek_status ek_plan_create(ek_net *net, int64_t samples, bool training, ek_plan **out)
 {
@@ -73,8 +77,10 @@ ek_status ek_plan_create(ek_net *net, int64_t samples, bool training, ek_plan **
     plan->pass.context = net->context;
     plan->pass.capacity = samples;
 done:
-    if (status == EK_OK) *out = plan;
-    else ek_plan_destroy(plan);
+    if (status == EK_OK)
+        *out = plan;
+    else
+        ek_plan_destroy(plan);
     return status;
 }
 

@@ -6,14 +6,14 @@
 
 /* Two of everything a node may have: its value and the gradient of it. */
 struct ek_plan {
-    int64_t capacity; /* samples */
-    bool training;    /* gradients are there */
-    ek_pass pass;     /* of the last forward pass */
-    float *arena;     /* all that follows lies in here, workspaces too */
-    float **value, **grad; /* by node; grad NULL where none is needed */
+    int64_t capacity;            /* samples */
+    bool training;               /* gradients are there */
+    ek_pass pass;                /* of the last forward pass */
+    float *arena;                /* all that follows lies in here, workspaces too */
+    float **value, **grad;       /* by node; grad NULL where none is needed */
     float *spare[EK_MAX_INPUTS]; /* for gradients that are to be added to others */
-    bool *started;    /* by node: backward has written grad */
-    struct ek_oracle *oracle; /* instead of values and gradients, where the context is the reference's */
+    bool *started;               /* by node: backward has written grad */
+    struct ek_oracle *oracle;    /* instead of values and gradients, where the context is the reference's */
 };
 
 /* Bytes of the arena for `samples`. */

@@ -7,7 +7,8 @@
 static size_t bordered(int channels, int height, int width, conv_border h, conv_border w)
 {
     if (h.before + h.after + w.before + w.after == 0) return 0;
-    return (size_t)channels * (size_t)(height + h.before + h.after) * (size_t)(width + w.before + w.after) * EK_LANES;
+    return (size_t)channels * (size_t)(height + h.before + h.after) * (size_t)(width + w.before + w.after) *
+           EK_LANES;
 }
 
 /* The weight gradient wants borders on both axes, so its need covers the forward pass; the gradient of the

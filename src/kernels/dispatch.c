@@ -46,7 +46,11 @@ ek_status ek_kernels_choose(const char *name, const ek_kernels **out)
             return EK_OK;
         }
         if (name)
-            return ek_fail(EK_E_UNSUPPORTED, "this machine lacks the instruction set %s; give no name to have the best that it has", name);
+            return ek_fail(
+                EK_E_UNSUPPORTED,
+                "this machine lacks the instruction set %s; give no name to have the best that it has", name);
     }
-    return ek_fail(EK_E_ARGUMENT, "there is no instruction set \"%s\"; the names are baseline, avx2, avx512 and reference", name);
+    return ek_fail(EK_E_ARGUMENT,
+                   "there is no instruction set \"%s\"; the names are baseline, avx2, avx512 and reference",
+                   name);
 }

@@ -38,7 +38,8 @@ static void run_tile(void *argument, int64_t piece, int thread)
 {
     const gemm_job *job = argument;
     int64_t m0 = piece / job->tiles_across * job->rows, n0 = piece % job->tiles_across * job->columns;
-    job->kernels->gemm_tile(job->g, m0, least(m0 + job->rows, job->g->m), n0, least(n0 + job->columns, job->g->n),
+    job->kernels->gemm_tile(job->g, m0, least(m0 + job->rows, job->g->m), n0,
+                            least(n0 + job->columns, job->g->n),
                             job->scratch + job->scratch_each * (size_t)thread);
 }
 

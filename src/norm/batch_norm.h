@@ -23,13 +23,18 @@ ek_moments ek_moments_merge_all(ek_moments *parts, int64_t count, int64_t stride
 size_t ek_norm_workspace(ek_norm_view view);
 
 /* The batch's statistics into saved. */
-void ek_norm_statistics(ek_context *context, ek_norm_view view, double eps, const float *x, double *workspace, const ek_batch_norm_saved *saved);
+void ek_norm_statistics(ek_context *context, ek_norm_view view, double eps, const float *x, double *workspace,
+                        const ek_batch_norm_saved *saved);
 /* saved from running statistics. */
-void ek_norm_use_running(double eps, int64_t c, const float *running_mean, const float *running_var, const ek_batch_norm_saved *saved);
+void ek_norm_use_running(double eps, int64_t c, const float *running_mean, const float *running_var,
+                         const ek_batch_norm_saved *saved);
 /* y = (x - mean)*inv_std*gamma + beta; gamma, beta may be NULL; coefficients: workspace too. */
-void ek_norm_apply(ek_context *context, ek_norm_view view, const float *x, const ek_batch_norm_saved *saved, const float *gamma, const float *beta, double *workspace, float *y);
+void ek_norm_apply(ek_context *context, ek_norm_view view, const float *x, const ek_batch_norm_saved *saved,
+                   const float *gamma, const float *beta, double *workspace, float *y);
 /* batch_statistics: the training formula for dx, else the inference one. Any of the outputs may be NULL. */
-void ek_norm_backward(ek_context *context, ek_norm_view view, bool batch_statistics, const float *x, const float *dy, const float *gamma, const ek_batch_norm_saved *saved, double *workspace, float *dx, float *dgamma, float *dbeta);
+void ek_norm_backward(ek_context *context, ek_norm_view view, bool batch_statistics, const float *x,
+                      const float *dy, const float *gamma, const ek_batch_norm_saved *saved,
+                      double *workspace, float *dx, float *dgamma, float *dbeta);
 
 /* EK_E_ARGUMENT: eps or momentum out of range (momentum does not matter where cumulative), or frozen
  * without track. */
@@ -39,7 +44,10 @@ EK_MUST_CHECK ek_status ek_batch_norm_check_options(const ek_batch_norm_options 
  * to an output may be NULL. mean and var are outputs of the statistics and inputs of the others. Gradients
  * are added to what their arrays hold: a value may have several readers. */
 void ek_batch_norm_reference_statistics(ek_ncs shape, const double *x, double *mean, double *var);
-void ek_batch_norm_reference_forward(ek_ncs shape, double eps, const double *x, const double *mean, const double *var, const double *gamma, const double *beta, double *y);
-void ek_batch_norm_reference_backward(ek_ncs shape, double eps, bool batch_statistics, const double *x, const double *dy, const double *mean, const double *var, const double *gamma, double *dx, double *dgamma, double *dbeta);
+void ek_batch_norm_reference_forward(ek_ncs shape, double eps, const double *x, const double *mean,
+                                     const double *var, const double *gamma, const double *beta, double *y);
+void ek_batch_norm_reference_backward(ek_ncs shape, double eps, bool batch_statistics, const double *x,
+                                      const double *dy, const double *mean, const double *var,
+                                      const double *gamma, double *dx, double *dgamma, double *dbeta);
 
 #endif

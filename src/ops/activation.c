@@ -5,7 +5,10 @@
 
 static ek_activation kind_of(const ek_node *node);
 
-static float slope_of(const ek_node *node) { return kind_of(node) == EK_LEAKY_RELU ? (float)ek_attr_real(node, 0) : 0.0f; }
+static float slope_of(const ek_node *node)
+{
+    return kind_of(node) == EK_LEAKY_RELU ? (float)ek_attr_real(node, 0) : 0.0f;
+}
 
 typedef struct work {
     const ek_kernels *kernels;
@@ -18,7 +21,10 @@ typedef struct work {
 
 static work make_work(const ek_pass *pass, const ek_node *node)
 {
-    return (work){.kernels = pass->context->kernels, .kind = kind_of(node), .slope = slope_of(node), .count = ek_value_floats(node->out, pass->n)};
+    return (work){.kernels = pass->context->kernels,
+                  .kind = kind_of(node),
+                  .slope = slope_of(node),
+                  .count = ek_value_floats(node->out, pass->n)};
 }
 
 static void forward_piece(void *argument, int64_t piece, int thread)
@@ -42,10 +48,12 @@ static void backward_piece(void *argument, int64_t piece, int thread)
     (void)thread;
     const work *w = argument;
     int64_t at = piece * EK_CHUNK;
-    w->kernels->activation_backward(w->kind, w->slope, ek_chunk_size(w->count, piece), w->x + at, w->y + at, w->dy + at, w->out + at);
+    w->kernels->activation_backward(w->kind, w->slope, ek_chunk_size(w->count, piece), w->x + at, w->y + at,
+                                    w->dy + at, w->out + at);
 }
 
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y, const float *dy, float *const dx[])
+static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
+                     const float *dy, float *const dx[])
 {
     if (!dx[0]) return;
     work w = make_work(pass, node);
@@ -87,24 +95,26 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
     for (int64_t i = 0; i < count; i++) y[i] = value(kind_of(node), slope_of(node), x[0][i]);
 }
 
-static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[], const double *y, const double *dy, double *const dx[])
+static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[],
+                               const double *y, const double *dy, double *const dx[])
 {
     (void)y;
     if (!dx[0]) return;
     int64_t count = ek_plain_count(node->out, ref->n);
-    for (int64_t i = 0; i < count; i++) dx[0][i] += dy[i] * derivative(kind_of(node), slope_of(node), x[0][i]);
+    for (int64_t i = 0; i < count; i++)
+        dx[0][i] += dy[i] * derivative(kind_of(node), slope_of(node), x[0][i]);
 }
 
-#define PASSES                                                                                      \
-    .inputs = 1, .shape = ek_same_shape, .forward = forward, .backward = backward,                  \
+#define PASSES                                                                     \
+    .inputs = 1, .shape = ek_same_shape, .forward = forward, .backward = backward, \
     .reference_forward = reference_forward, .reference_backward = reference_backward
 
 const ek_op ek_op_relu = {.name = "relu", .help = "max(x, 0)", PASSES};
-const ek_op ek_op_leakyrelu = {
-    .name = "leakyrelu",
-    .help = "x, or slope*x below 0",
-    .attrs = {{"slope", EK_ATTR_REAL, .positional = true, .fallback = 0.01, .min = -1e6, .max = 1e6, .help = "factor below 0"}},
-    PASSES};
+const ek_op ek_op_leakyrelu = {.name = "leakyrelu",
+                               .help = "x, or slope*x below 0",
+                               .attrs = {{"slope", EK_ATTR_REAL, .positional = true, .fallback = 0.01,
+                                          .min = -1e6, .max = 1e6, .help = "factor below 0"}},
+                               PASSES};
 const ek_op ek_op_sigmoid = {.name = "sigmoid", .help = "1/(1 + exp(-x))", PASSES};
 const ek_op ek_op_tanh = {.name = "tanh", .help = "hyperbolic tangent", PASSES};
 const ek_op ek_op_silu = {.name = "silu", .help = "x*sigmoid(x)", PASSES};

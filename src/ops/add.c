@@ -8,7 +8,8 @@ static ek_status shape(ek_node *node)
 {
     char a[EK_SHAPE_TEXT], b[EK_SHAPE_TEXT];
     if (!ek_shape_equal(node->in[0], node->in[1]))
-        return ek_fail(EK_E_SHAPE, "add needs two equal shapes, here %s and %s", ek_shape_text(node->in[0], a), ek_shape_text(node->in[1], b));
+        return ek_fail(EK_E_SHAPE, "add needs two equal shapes, here %s and %s",
+                       ek_shape_text(node->in[0], a), ek_shape_text(node->in[1], b));
     node->out = node->in[0];
     return EK_OK;
 }
@@ -34,7 +35,8 @@ static void forward(const ek_pass *pass, ek_node *node, const float *const x[], 
     ek_pool_run(pass->context->pool, ek_chunks(w.count), forward_piece, &w);
 }
 
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y, const float *dy, float *const dx[])
+static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
+                     const float *dy, float *const dx[])
 {
     (void)x, (void)y;
     size_t bytes = (size_t)ek_value_floats(node->out, pass->n) * sizeof *dy;
@@ -49,7 +51,8 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
     for (int64_t i = 0; i < count; i++) y[i] = x[0][i] + x[1][i];
 }
 
-static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[], const double *y, const double *dy, double *const dx[])
+static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[],
+                               const double *y, const double *dy, double *const dx[])
 {
     (void)x, (void)y;
     int64_t count = ek_plain_count(node->out, ref->n);

@@ -23,7 +23,8 @@ ek_batch_norm_options ek_batchnorm_options(const ek_node *node)
 static ek_status shape(ek_node *node)
 {
     if (ek_attr_bool(node, FROZEN) && !ek_attr_bool(node, TRACK))
-        return ek_fail(EK_E_ARGUMENT, "frozen=true uses the running statistics, track=false has none: drop one of them");
+        return ek_fail(EK_E_ARGUMENT,
+                       "frozen=true uses the running statistics, track=false has none: drop one of them");
     return ek_same_shape(node);
 }
 
@@ -46,14 +47,20 @@ static ek_norm_view view_of(const ek_node *node, int64_t n)
 }
 
 /* The workspace: what is saved, then the passes' doubles. */
-static size_t saved_floats(const ek_node *node) { return ((size_t)node->in[0].dim[0] * 4 + EK_LANES - 1) / EK_LANES * EK_LANES; }
+static size_t saved_floats(const ek_node *node)
+{
+    return ((size_t)node->in[0].dim[0] * 4 + EK_LANES - 1) / EK_LANES * EK_LANES;
+}
 
 static size_t workspace(const ek_node *node, int64_t samples)
 {
     return saved_floats(node) + ek_norm_workspace(view_of(node, samples)) * (sizeof(double) / sizeof(float));
 }
 
-static double *doubles(const ek_node *node) { return (double *)(void *)(node->workspace + saved_floats(node)); }
+static double *doubles(const ek_node *node)
+{
+    return (double *)(void *)(node->workspace + saved_floats(node));
+}
 
 static ek_batch_norm_saved saved_of(const ek_node *node)
 {
@@ -77,7 +84,10 @@ static ek_status check(const ek_pass *pass, const ek_node *node)
 {
     ek_norm_view view = view_of(node, pass->n);
     if (batch_statistics(pass->training, node) && view.n * view.s < 2)
-        return ek_fail(EK_E_SHAPE, "%s has one value a channel in this batch, and one value has no variance: use batches of 2 or more", node->label);
+        return ek_fail(EK_E_SHAPE,
+                       "%s has one value a channel in this batch, and one value has no variance: use batches "
+                       "of 2 or more",
+                       node->label);
     return EK_OK;
 }
 
@@ -88,18 +98,22 @@ static void forward(const ek_pass *pass, ek_node *node, const float *const x[], 
     if (batch_statistics(pass->training, node)) {
         ek_norm_statistics(pass->context, view, ek_attr_real(node, EPS), x[0], doubles(node), &saved);
     } else {
-        ek_norm_use_running(ek_attr_real(node, EPS), view.c, data(node, EK_ROLE_RUNNING_MEAN), data(node, EK_ROLE_RUNNING_VAR), &saved);
+        ek_norm_use_running(ek_attr_real(node, EPS), view.c, data(node, EK_ROLE_RUNNING_MEAN),
+                            data(node, EK_ROLE_RUNNING_VAR), &saved);
     }
-    ek_norm_apply(pass->context, view, x[0], &saved, data(node, EK_ROLE_GAMMA), data(node, EK_ROLE_BETA), doubles(node), y);
+    ek_norm_apply(pass->context, view, x[0], &saved, data(node, EK_ROLE_GAMMA), data(node, EK_ROLE_BETA),
+                  doubles(node), y);
 }
 
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y, const float *dy, float *const dx[])
+static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
+                     const float *dy, float *const dx[])
 {
     (void)y;
     ek_batch_norm_saved saved = saved_of(node);
     ek_param *gamma = ek_node_param(node, EK_ROLE_GAMMA), *beta = ek_node_param(node, EK_ROLE_BETA);
-    ek_norm_backward(pass->context, view_of(node, pass->n), batch_statistics(pass->training, node), x[0], dy, gamma ? gamma->data : NULL,
-                     &saved, doubles(node), dx[0], gamma ? gamma->grad : NULL, beta ? beta->grad : NULL);
+    ek_norm_backward(pass->context, view_of(node, pass->n), batch_statistics(pass->training, node), x[0], dy,
+                     gamma ? gamma->data : NULL, &saved, doubles(node), dx[0], gamma ? gamma->grad : NULL,
+                     beta ? beta->grad : NULL);
 }
 
 static void update(ek_node *node, int64_t n, const ek_batch_norm_saved *saved)
@@ -154,16 +168,19 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
             var[i] = ref_param(ref, node, EK_ROLE_RUNNING_VAR)[i];
         }
     }
-    ek_batch_norm_reference_forward(shape_ncs, ek_attr_real(node, EPS), x[0], mean, var, ref_param(ref, node, EK_ROLE_GAMMA),
-                                    ref_param(ref, node, EK_ROLE_BETA), y);
+    ek_batch_norm_reference_forward(shape_ncs, ek_attr_real(node, EPS), x[0], mean, var,
+                                    ref_param(ref, node, EK_ROLE_GAMMA), ref_param(ref, node, EK_ROLE_BETA),
+                                    y);
 }
 
-static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[], const double *y, const double *dy, double *const dx[])
+static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[],
+                               const double *y, const double *dy, double *const dx[])
 {
     (void)y;
     ek_norm_view v = view_of(node, ref->n);
-    ek_batch_norm_reference_backward((ek_ncs){v.n, v.c, v.s}, ek_attr_real(node, EPS), batch_statistics(ref->training, node), x[0], dy,
-                                     ref->kept, ref->kept + v.c, ref_param(ref, node, EK_ROLE_GAMMA), dx[0],
+    ek_batch_norm_reference_backward((ek_ncs){v.n, v.c, v.s}, ek_attr_real(node, EPS),
+                                     batch_statistics(ref->training, node), x[0], dy, ref->kept,
+                                     ref->kept + v.c, ref_param(ref, node, EK_ROLE_GAMMA), dx[0],
                                      ref_grad(ref, node, EK_ROLE_GAMMA), ref_grad(ref, node, EK_ROLE_BETA));
 }
 
@@ -184,13 +201,19 @@ const ek_op ek_op_batchnorm = {
     .name = "batchnorm",
     .help = "batch normalization of each channel or feature",
     .inputs = 1,
-    .attrs = {{"eps", EK_ATTR_REAL, .fallback = 1e-5, .min = 1e-30, .max = 1e6, .help = "added to the variance inside the root"},
-              {"momentum", EK_ATTR_REAL, .allow_none = true, .fallback = 0.1, .min = 0, .max = 1, .help = "running = (1-momentum)*running + momentum*batch; none: the plain average of all batches"},
+    .attrs = {{"eps", EK_ATTR_REAL, .fallback = 1e-5, .min = 1e-30, .max = 1e6,
+               .help = "added to the variance inside the root"},
+              {"momentum", EK_ATTR_REAL, .allow_none = true, .fallback = 0.1, .min = 0, .max = 1,
+               .help =
+                   "running = (1-momentum)*running + momentum*batch; none: the plain average of all batches"},
               {"scale", EK_ATTR_BOOL, .fallback = 1, .max = 1, .help = "learn gamma"},
               {"shift", EK_ATTR_BOOL, .fallback = 1, .max = 1, .help = "learn beta"},
-              {"track", EK_ATTR_BOOL, .fallback = 1, .max = 1, .help = "keep running statistics; without, inference uses the batch's"},
-              {"frozen", EK_ATTR_BOOL, .fallback = 0, .max = 1, .help = "use the running statistics in training too, and leave them"},
-              {"unbiased", EK_ATTR_BOOL, .fallback = 1, .max = 1, .help = "running_var takes M2/(m-1), not M2/m"}},
+              {"track", EK_ATTR_BOOL, .fallback = 1, .max = 1,
+               .help = "keep running statistics; without, inference uses the batch's"},
+              {"frozen", EK_ATTR_BOOL, .fallback = 0, .max = 1,
+               .help = "use the running statistics in training too, and leave them"},
+              {"unbiased", EK_ATTR_BOOL, .fallback = 1, .max = 1,
+               .help = "running_var takes M2/(m-1), not M2/m"}},
     .shape = shape,
     .params = params,
     .workspace = workspace,

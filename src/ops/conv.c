@@ -12,12 +12,21 @@ enum { OUT, KERNEL, STRIDE, PADDING, DILATION, GROUPS, BIAS };
 static ek_conv geometry(const ek_node *node)
 {
     const ek_attr *a = node->attr;
-    return (ek_conv){
-        .ci = (int)node->in[0].dim[0], .hi = (int)node->in[0].dim[1], .wi = (int)node->in[0].dim[2],
-        .co = (int)node->out.dim[0], .ho = (int)node->out.dim[1], .wo = (int)node->out.dim[2],
-        .kh = (int)a[KERNEL].v[0], .kw = (int)a[KERNEL].v[1], .stride_h = (int)a[STRIDE].v[0], .stride_w = (int)a[STRIDE].v[1],
-        .pad_h = (int)a[PADDING].v[0], .pad_w = (int)a[PADDING].v[1], .dilation_h = (int)a[DILATION].v[0],
-        .dilation_w = (int)a[DILATION].v[1], .groups = (int)a[GROUPS].v[0]};
+    return (ek_conv){.ci = (int)node->in[0].dim[0],
+                     .hi = (int)node->in[0].dim[1],
+                     .wi = (int)node->in[0].dim[2],
+                     .co = (int)node->out.dim[0],
+                     .ho = (int)node->out.dim[1],
+                     .wo = (int)node->out.dim[2],
+                     .kh = (int)a[KERNEL].v[0],
+                     .kw = (int)a[KERNEL].v[1],
+                     .stride_h = (int)a[STRIDE].v[0],
+                     .stride_w = (int)a[STRIDE].v[1],
+                     .pad_h = (int)a[PADDING].v[0],
+                     .pad_w = (int)a[PADDING].v[1],
+                     .dilation_h = (int)a[DILATION].v[0],
+                     .dilation_w = (int)a[DILATION].v[1],
+                     .groups = (int)a[GROUPS].v[0]};
 }
 
 static ek_status shape(ek_node *node)
@@ -25,18 +34,19 @@ static ek_status shape(ek_node *node)
     char text[EK_SHAPE_TEXT];
     ek_shape in = node->in[0];
     if (in.rank != 3)
-        return ek_fail(EK_E_SHAPE, "conv works on maps CxHxW, its input has %s features", ek_shape_text(in, text));
+        return ek_fail(EK_E_SHAPE, "conv works on maps CxHxW, its input has %s features",
+                       ek_shape_text(in, text));
     int64_t out = ek_attr_int(node, OUT), groups = ek_attr_int(node, GROUPS);
     if (in.dim[0] % groups || out % groups)
-        return ek_fail(EK_E_SHAPE, "groups=%lld must divide the %lld input and the %lld output channels", (long long)groups,
-                       (long long)in.dim[0], (long long)out);
+        return ek_fail(EK_E_SHAPE, "groups=%lld must divide the %lld input and the %lld output channels",
+                       (long long)groups, (long long)in.dim[0], (long long)out);
     node->out = (ek_shape){.rank = 3, .dim = {out}};
     for (int d = 0; d < 2; d++) {
         int64_t padded = in.dim[d + 1] + 2 * (int64_t)node->attr[PADDING].v[d];
         int64_t reach = (int64_t)node->attr[DILATION].v[d] * ((int64_t)node->attr[KERNEL].v[d] - 1) + 1;
         if (padded < reach)
-            return ek_fail(EK_E_SHAPE, "the kernel reaches over %lld %s, the padded input has %lld", (long long)reach,
-                           d ? "columns" : "rows", (long long)padded);
+            return ek_fail(EK_E_SHAPE, "the kernel reaches over %lld %s, the padded input has %lld",
+                           (long long)reach, d ? "columns" : "rows", (long long)padded);
         node->out.dim[d + 1] = (padded - reach) / (int64_t)node->attr[STRIDE].v[d] + 1;
     }
     return EK_OK;
@@ -46,7 +56,8 @@ static void params(ek_node *node)
 {
     ek_conv g = geometry(node);
     int64_t taps = (int64_t)g.kh * g.kw;
-    ek_param *weight = ek_node_add_param(node, EK_ROLE_WEIGHT, "weight", (ek_shape){4, {g.co, g.ci / g.groups, g.kh, g.kw}});
+    ek_param *weight =
+        ek_node_add_param(node, EK_ROLE_WEIGHT, "weight", (ek_shape){4, {g.co, g.ci / g.groups, g.kh, g.kw}});
     weight->fan_in = g.ci / g.groups * taps;
     weight->fan_out = g.co / g.groups * taps;
     if (!ek_attr_bool(node, BIAS)) return;
@@ -112,16 +123,20 @@ typedef struct work {
 
 static work make_work(const ek_pass *pass, ek_node *node)
 {
-    return (work){.pass = pass, .kernels = pass->context->kernels, .g = geometry(node), .room = rooms(node, pass->capacity),
-                  .blocks = ek_blocks(pass->n), .x_block = ek_plain_count(node->in[0], EK_LANES),
+    return (work){.pass = pass,
+                  .kernels = pass->context->kernels,
+                  .g = geometry(node),
+                  .room = rooms(node, pass->capacity),
+                  .blocks = ek_blocks(pass->n),
+                  .x_block = ek_plain_count(node->in[0], EK_LANES),
                   .y_block = ek_plain_count(node->out, EK_LANES)};
 }
 
 static void forward_piece(void *argument, int64_t block, int thread)
 {
     const work *w = argument;
-    w->kernels->conv_forward(&w->g, w->x + block * w->x_block, w->room.forward, w->bias, w->y + block * w->y_block,
-                             ek_scratch(w->pass, thread));
+    w->kernels->conv_forward(&w->g, w->x + block * w->x_block, w->room.forward, w->bias,
+                             w->y + block * w->y_block, ek_scratch(w->pass, thread));
 }
 
 static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
@@ -144,8 +159,11 @@ static void backward_piece(void *argument, int64_t piece, int thread)
     float *bias = w->want_bias ? part + w->room.part - align((size_t)w->g.co) : NULL;
     for (int64_t b = piece * w->blocks / parts; b < (piece + 1) * w->blocks / parts; b++) {
         const float *dy = w->dy + b * w->y_block;
-        w->kernels->conv_backward_weights(&w->g, w->x + b * w->x_block, dy, part, bias, ek_scratch(w->pass, thread));
-        if (w->dx) w->kernels->conv_backward_data(&w->g, dy, w->room.backward, w->dx + b * w->x_block, ek_scratch(w->pass, thread));
+        w->kernels->conv_backward_weights(&w->g, w->x + b * w->x_block, dy, part, bias,
+                                          ek_scratch(w->pass, thread));
+        if (w->dx)
+            w->kernels->conv_backward_data(&w->g, dy, w->room.backward, w->dx + b * w->x_block,
+                                           ek_scratch(w->pass, thread));
     }
 }
 
@@ -163,7 +181,8 @@ static void sum_piece(void *argument, int64_t chunk, int thread)
     }
 }
 
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y, const float *dy, float *const dx[])
+static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
+                     const float *dy, float *const dx[])
 {
     (void)y;
     work w = make_work(pass, node);
@@ -176,7 +195,8 @@ static void backward(const ek_pass *pass, ek_node *node, const float *const x[],
     ek_pool_run(pass->context->pool, parts_of(w.blocks), backward_piece, &w);
     ek_pool_run(pass->context->pool, ek_chunks((int64_t)w.room.part), sum_piece, &w);
     memcpy(node->param[0].grad, w.room.parts, (size_t)node->param[0].count * sizeof *dy);
-    if (bias) memcpy(bias->grad, w.room.parts + w.room.part - align((size_t)w.g.co), (size_t)w.g.co * sizeof *dy);
+    if (bias)
+        memcpy(bias->grad, w.room.parts + w.room.part - align((size_t)w.g.co), (size_t)w.g.co * sizeof *dy);
 }
 
 /* Calls `visit` for each product of the sum above, with positions in x, w and y. */
@@ -192,10 +212,12 @@ static void each_product(const ek_ref *ref, const ek_node *node, visit call, voi
                     for (int i = 0; i < in_each; i++)
                         for (int k = 0; k < g.kh; k++)
                             for (int l = 0; l < g.kw; l++) {
-                                int r = p * g.stride_h + k * g.dilation_h - g.pad_h, s = q * g.stride_w + l * g.dilation_w - g.pad_w;
+                                int r = p * g.stride_h + k * g.dilation_h - g.pad_h,
+                                    s = q * g.stride_w + l * g.dilation_w - g.pad_w;
                                 if (r < 0 || r >= g.hi || s < 0 || s >= g.wi) continue;
                                 int channel = o / out_each * in_each + i;
-                                call(state, ((n * g.ci + channel) * g.hi + r) * g.wi + s, ((o * in_each + (int64_t)i) * g.kh + k) * g.kw + l,
+                                call(state, ((n * g.ci + channel) * g.hi + r) * g.wi + s,
+                                     ((o * in_each + (int64_t)i) * g.kh + k) * g.kw + l,
                                      ((n * g.co + o) * g.ho + p) * g.wo + q);
                             }
 }
@@ -225,24 +247,31 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
     each_product(ref, node, add_forward, &(arrays){.x = x[0], .w = ref->param[0], .y = y});
 }
 
-static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[], const double *y, const double *dy, double *const dx[])
+static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[],
+                               const double *y, const double *dy, double *const dx[])
 {
     (void)y;
     int64_t map = node->out.dim[1] * node->out.dim[2], count = ek_plain_count(node->out, ref->n);
     for (int64_t i = 0; ref->grad[1] && i < count; i++) ref->grad[1][i / map % node->out.dim[0]] += dy[i];
-    each_product(ref, node, add_backward, &(arrays){.x = x[0], .w = ref->param[0], .dy = dy, .dx = dx[0], .dw = ref->grad[0]});
+    each_product(ref, node, add_backward,
+                 &(arrays){.x = x[0], .w = ref->param[0], .dy = dy, .dx = dx[0], .dw = ref->grad[0]});
 }
 
 const ek_op ek_op_conv = {
     .name = "conv",
     .help = "2-D convolution: conv OUT kernel=K",
     .inputs = 1,
-    .attrs = {{"out", EK_ATTR_COUNT, .positional = true, .required = true, .min = 1, .max = 1 << 20, .help = "output channels"},
+    .attrs = {{"out", EK_ATTR_COUNT, .positional = true, .required = true, .min = 1, .max = 1 << 20,
+               .help = "output channels"},
               {"kernel", EK_ATTR_PAIR, .required = true, .min = 1, .max = 1 << 12, .help = "K or HxW"},
-              {"stride", EK_ATTR_PAIR, .fallback = 1, .min = 1, .max = 1 << 12, .help = "step between windows"},
-              {"padding", EK_ATTR_PAIR, .fallback = 0, .min = 0, .max = 1 << 12, .help = "zeros around the map"},
-              {"dilation", EK_ATTR_PAIR, .fallback = 1, .min = 1, .max = 1 << 12, .help = "distance between the kernel's cells"},
-              {"groups", EK_ATTR_COUNT, .fallback = 1, .min = 1, .max = 1 << 20, .help = "channels are connected within groups only"},
+              {"stride", EK_ATTR_PAIR, .fallback = 1, .min = 1, .max = 1 << 12,
+               .help = "step between windows"},
+              {"padding", EK_ATTR_PAIR, .fallback = 0, .min = 0, .max = 1 << 12,
+               .help = "zeros around the map"},
+              {"dilation", EK_ATTR_PAIR, .fallback = 1, .min = 1, .max = 1 << 12,
+               .help = "distance between the kernel's cells"},
+              {"groups", EK_ATTR_COUNT, .fallback = 1, .min = 1, .max = 1 << 20,
+               .help = "channels are connected within groups only"},
               {"bias", EK_ATTR_BOOL, .fallback = 1, .max = 1, .help = "add a bias"}},
     .shape = shape,
     .params = params,

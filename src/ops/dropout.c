@@ -12,18 +12,23 @@
 enum { P };
 
 /* Factors (0 or 1/(1-p)) of four samples, 4*group and on, at one element. */
-static void factors(uint64_t seed, uint64_t step, const ek_node *node, int64_t element, int64_t group, float out[4])
+static void factors(uint64_t seed, uint64_t step, const ek_node *node, int64_t element, int64_t group,
+                    float out[4])
 {
     double p = ek_attr_real(node, P);
     float kept = (float)(1 / (1 - p));
     uint32_t threshold = (uint32_t)(p * 0x1p32);
     uint32_t random[4];
-    ek_philox(seed, (uint32_t)EK_STREAM_DROPOUT | (uint32_t)step << 8, (uint32_t)node->id | (uint32_t)(step >> 24) << 16,
-              (uint64_t)element << 24 | (uint64_t)group, random);
+    ek_philox(seed, (uint32_t)EK_STREAM_DROPOUT | (uint32_t)step << 8,
+              (uint32_t)node->id | (uint32_t)(step >> 24) << 16, (uint64_t)element << 24 | (uint64_t)group,
+              random);
     for (int i = 0; i < 4; i++) out[i] = random[i] >= threshold ? kept : 0;
 }
 
-static size_t workspace(const ek_node *node, int64_t samples) { return (size_t)ek_value_floats(node->out, samples); }
+static size_t workspace(const ek_node *node, int64_t samples)
+{
+    return (size_t)ek_value_floats(node->out, samples);
+}
 
 typedef struct work {
     const ek_pass *pass;
@@ -64,11 +69,13 @@ static void forward(const ek_pass *pass, ek_node *node, const float *const x[], 
     ek_pool_run(pass->context->pool, ek_blocks(pass->n), forward_piece, &w);
 }
 
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y, const float *dy, float *const dx[])
+static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
+                     const float *dy, float *const dx[])
 {
     (void)x, (void)y;
     int64_t count = ek_value_floats(node->out, pass->n);
-    for (int64_t i = 0; dx[0] && i < count; i++) dx[0][i] = pass->training ? dy[i] * node->workspace[i] : dy[i];
+    for (int64_t i = 0; dx[0] && i < count; i++)
+        dx[0][i] = pass->training ? dy[i] * node->workspace[i] : dy[i];
 }
 
 static double reference_factor(const ek_ref *ref, const ek_node *node, int64_t element, int64_t sample)
@@ -83,16 +90,19 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
 {
     int64_t elements = ek_plain_count(node->out, 1);
     for (int64_t n = 0; n < ref->n; n++) {
-        for (int64_t e = 0; e < elements; e++) y[n * elements + e] = x[0][n * elements + e] * reference_factor(ref, node, e, n);
+        for (int64_t e = 0; e < elements; e++)
+            y[n * elements + e] = x[0][n * elements + e] * reference_factor(ref, node, e, n);
     }
 }
 
-static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[], const double *y, const double *dy, double *const dx[])
+static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[],
+                               const double *y, const double *dy, double *const dx[])
 {
     (void)x, (void)y;
     int64_t elements = ek_plain_count(node->out, 1);
     for (int64_t n = 0; dx[0] && n < ref->n; n++) {
-        for (int64_t e = 0; e < elements; e++) dx[0][n * elements + e] += dy[n * elements + e] * reference_factor(ref, node, e, n);
+        for (int64_t e = 0; e < elements; e++)
+            dx[0][n * elements + e] += dy[n * elements + e] * reference_factor(ref, node, e, n);
     }
 }
 
@@ -100,7 +110,8 @@ const ek_op ek_op_dropout = {
     .name = "dropout",
     .help = "zeroes a share of the numbers in training",
     .inputs = 1,
-    .attrs = {{"p", EK_ATTR_REAL, .positional = true, .fallback = 0.5, .min = 0, .max = 0.999, .help = "the share that is zeroed"}},
+    .attrs = {{"p", EK_ATTR_REAL, .positional = true, .fallback = 0.5, .min = 0, .max = 0.999,
+               .help = "the share that is zeroed"}},
     .shape = ek_same_shape,
     .workspace = workspace,
     .forward = forward,

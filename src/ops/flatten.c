@@ -35,8 +35,10 @@ static void backward_piece(void *argument, int64_t block, int thread)
 static void run(const ek_pass *pass, const ek_node *node, const float *from, float *to, ek_piece piece)
 {
     work w = {pass->context->kernels, pass->n, node->out.dim[0], from, to};
-    if (ek_is_lanes(node->in[0])) ek_pool_run(pass->context->pool, ek_blocks(w.n), piece, &w);
-    else memcpy(to, from, (size_t)(w.n * w.features) * sizeof *to); /* already rows */
+    if (ek_is_lanes(node->in[0]))
+        ek_pool_run(pass->context->pool, ek_blocks(w.n), piece, &w);
+    else
+        memcpy(to, from, (size_t)(w.n * w.features) * sizeof *to); /* already rows */
 }
 
 static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
@@ -44,7 +46,8 @@ static void forward(const ek_pass *pass, ek_node *node, const float *const x[], 
     run(pass, node, x[0], y, forward_piece);
 }
 
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y, const float *dy, float *const dx[])
+static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
+                     const float *dy, float *const dx[])
 {
     (void)x, (void)y;
     if (dx[0]) run(pass, node, dy, dx[0], backward_piece);
@@ -55,7 +58,8 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
     memcpy(y, x[0], (size_t)ek_plain_count(node->out, ref->n) * sizeof *y);
 }
 
-static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[], const double *y, const double *dy, double *const dx[])
+static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[],
+                               const double *y, const double *dy, double *const dx[])
 {
     (void)x, (void)y;
     int64_t count = ek_plain_count(node->out, ref->n);

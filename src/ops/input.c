@@ -9,7 +9,9 @@ static ek_status shape(ek_node *node)
 {
     const ek_attr *dims = &node->attr[SHAPE];
     if (dims->n != 1 && dims->n != 3)
-        return ek_fail(EK_E_SHAPE, "an input is F features or CxHxW, such as 784 or 1x28x28; this one has %d dimensions", dims->n);
+        return ek_fail(EK_E_SHAPE,
+                       "an input is F features or CxHxW, such as 784 or 1x28x28; this one has %d dimensions",
+                       dims->n);
     node->out = (ek_shape){.rank = dims->n};
     for (int i = 0; i < dims->n; i++) node->out.dim[i] = (int64_t)dims->v[i];
 
@@ -17,8 +19,8 @@ static ek_status shape(ek_node *node)
     for (int i = MEAN; i <= STD; i++) {
         int n = node->attr[i].n;
         if (n != 1 && n != channels)
-            return ek_fail(EK_E_SHAPE, "%s has %d values for %lld channel%s: give one, or one for each", i == MEAN ? "mean" : "std",
-                           n, (long long)channels, channels == 1 ? "" : "s");
+            return ek_fail(EK_E_SHAPE, "%s has %d values for %lld channel%s: give one, or one for each",
+                           i == MEAN ? "mean" : "std", n, (long long)channels, channels == 1 ? "" : "s");
     }
     return EK_OK;
 }
@@ -28,7 +30,8 @@ static void forward(const ek_pass *pass, ek_node *node, const float *const x[], 
     (void)pass, (void)node, (void)x, (void)y; /* the batch is already in place */
 }
 
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y, const float *dy, float *const dx[])
+static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
+                     const float *dy, float *const dx[])
 {
     (void)pass, (void)node, (void)x, (void)y, (void)dy, (void)dx;
 }
@@ -38,7 +41,8 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
     (void)ref, (void)node, (void)x, (void)y;
 }
 
-static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[], const double *y, const double *dy, double *const dx[])
+static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[],
+                               const double *y, const double *dy, double *const dx[])
 {
     (void)ref, (void)node, (void)x, (void)y, (void)dy, (void)dx;
 }
@@ -47,8 +51,10 @@ const ek_op ek_op_input = {
     .name = "input",
     .help = "where data enters: F features or CxHxW",
     .inputs = 0,
-    .attrs = {{"shape", EK_ATTR_SHAPE, .positional = true, .required = true, .min = 1, .max = 1 << 24, .help = "784, or 1x28x28 (channels, height, width)"},
-              {"mean", EK_ATTR_LIST, .fallback = 0, .min = -1e30, .max = 1e30, .help = "subtracted, one value or one a channel; image bytes count as 0 to 1"},
+    .attrs = {{"shape", EK_ATTR_SHAPE, .positional = true, .required = true, .min = 1, .max = 1 << 24,
+               .help = "784, or 1x28x28 (channels, height, width)"},
+              {"mean", EK_ATTR_LIST, .fallback = 0, .min = -1e30, .max = 1e30,
+               .help = "subtracted, one value or one a channel; image bytes count as 0 to 1"},
               {"std", EK_ATTR_LIST, .fallback = 1, .min = 1e-30, .max = 1e30, .help = "then divided by"}},
     .shape = shape,
     .forward = forward,

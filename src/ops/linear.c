@@ -10,7 +10,9 @@ static ek_status shape(ek_node *node)
 {
     char text[EK_SHAPE_TEXT];
     if (node->in[0].rank != 1)
-        return ek_fail(EK_E_SHAPE, "linear works on features, its input is the map %s; put 'flatten' before it", ek_shape_text(node->in[0], text));
+        return ek_fail(EK_E_SHAPE,
+                       "linear works on features, its input is the map %s; put 'flatten' before it",
+                       ek_shape_text(node->in[0], text));
     node->out = (ek_shape){1, {ek_attr_int(node, OUT)}};
     return EK_OK;
 }
@@ -36,29 +38,62 @@ static size_t scratch(const ek_node *node, int64_t samples)
     return ek_gemm_thread_scratch(longest > samples ? longest : samples);
 }
 
-static void multiply(const ek_pass *pass, const ek_gemm *g) { ek_gemm_run(pass->context->kernels, pass->context->pool, g, pass->scratch); }
+static void multiply(const ek_pass *pass, const ek_gemm *g)
+{
+    ek_gemm_run(pass->context->kernels, pass->context->pool, g, pass->scratch);
+}
 
 static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
 {
     int64_t in = node->in[0].dim[0], out = node->out.dim[0];
     ek_param *bias = ek_node_live_bias(node);
-    multiply(pass, &(ek_gemm){.m = pass->n, .n = out, .k = in, .a = x[0], .a_row = in, .a_col = 1, .b = node->param[0].data,
-                              .b_row = 1, .b_col = in, .bias = bias ? bias->data : NULL, .c = y, .ldc = out});
+    multiply(pass, &(ek_gemm){.m = pass->n,
+                              .n = out,
+                              .k = in,
+                              .a = x[0],
+                              .a_row = in,
+                              .a_col = 1,
+                              .b = node->param[0].data,
+                              .b_row = 1,
+                              .b_col = in,
+                              .bias = bias ? bias->data : NULL,
+                              .c = y,
+                              .ldc = out});
 }
 
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y, const float *dy, float *const dx[])
+static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
+                     const float *dy, float *const dx[])
 {
     (void)y;
     int64_t in = node->in[0].dim[0], out = node->out.dim[0];
-    multiply(pass, &(ek_gemm){.m = out, .n = in, .k = pass->n, .a = dy, .a_row = 1, .a_col = out, .b = x[0], .b_row = in,
-                              .b_col = 1, .c = node->param[0].grad, .ldc = in});
+    multiply(pass, &(ek_gemm){.m = out,
+                              .n = in,
+                              .k = pass->n,
+                              .a = dy,
+                              .a_row = 1,
+                              .a_col = out,
+                              .b = x[0],
+                              .b_row = in,
+                              .b_col = 1,
+                              .c = node->param[0].grad,
+                              .ldc = in});
     if (dx[0])
-        multiply(pass, &(ek_gemm){.m = pass->n, .n = in, .k = out, .a = dy, .a_row = out, .a_col = 1, .b = node->param[0].data,
-                                  .b_row = in, .b_col = 1, .c = dx[0], .ldc = in});
+        multiply(pass, &(ek_gemm){.m = pass->n,
+                                  .n = in,
+                                  .k = out,
+                                  .a = dy,
+                                  .a_row = out,
+                                  .a_col = 1,
+                                  .b = node->param[0].data,
+                                  .b_row = in,
+                                  .b_col = 1,
+                                  .c = dx[0],
+                                  .ldc = in});
     ek_param *bias = ek_node_live_bias(node);
     if (!bias) return;
     memcpy(bias->grad, dy, (size_t)out * sizeof *dy);
-    for (int64_t n = 1; n < pass->n; n++) pass->context->kernels->add(out, bias->grad, dy + n * out, bias->grad);
+    for (int64_t n = 1; n < pass->n; n++)
+        pass->context->kernels->add(out, bias->grad, dy + n * out, bias->grad);
 }
 
 static void reference_forward(const ek_ref *ref, const ek_node *node, const double *const x[], double *y)
@@ -73,7 +108,8 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
     }
 }
 
-static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[], const double *y, const double *dy, double *const dx[])
+static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[],
+                               const double *y, const double *dy, double *const dx[])
 {
     (void)y;
     int64_t in = node->in[0].dim[0], out = node->out.dim[0];
@@ -93,7 +129,8 @@ const ek_op ek_op_linear = {
     .name = "linear",
     .help = "fully connected: linear OUT",
     .inputs = 1,
-    .attrs = {{"out", EK_ATTR_COUNT, .positional = true, .required = true, .min = 1, .max = 1 << 24, .help = "output features"},
+    .attrs = {{"out", EK_ATTR_COUNT, .positional = true, .required = true, .min = 1, .max = 1 << 24,
+               .help = "output features"},
               {"bias", EK_ATTR_BOOL, .fallback = 1, .max = 1, .help = "add a bias"}},
     .shape = shape,
     .params = params,

@@ -25,18 +25,18 @@ typedef enum ek_attr_type {
 } ek_attr_type;
 
 typedef struct ek_attr_spec {
-    const char *name;   /* "kernel" */
+    const char *name; /* "kernel" */
     ek_attr_type type;
-    bool positional;    /* stands right after the operator, without its name */
+    bool positional; /* stands right after the operator, without its name */
     bool required;
     bool allow_none;
-    double fallback;    /* what an absent option means (both of a pair) */
-    double min, max;    /* allowed range of each number */
-    const char *help;   /* one line */
+    double fallback;  /* what an absent option means (both of a pair) */
+    double min, max;  /* allowed range of each number */
+    const char *help; /* one line */
 } ek_attr_spec;
 
 typedef struct ek_attr {
-    int n;       /* numbers */
+    int n; /* numbers */
     bool given;
     double v[EK_MAX_RANK];
 } ek_attr;
@@ -45,29 +45,29 @@ typedef struct ek_attr {
 typedef struct ek_param {
     char name[EK_LABEL_MAX + 24]; /* "net.1.weight" */
     ek_role role;
-    ek_shape shape;    /* PyTorch's */
+    ek_shape shape; /* PyTorch's */
     int64_t count;
     int64_t fan_in, fan_out; /* for initialization of weights and biases */
     float *data;
-    float *grad;       /* NULL: not trained */
-    int64_t counter;   /* EK_ROLE_COUNTER */
-    bool redundant;    /* a bias that the next BN cancels: data stays zero, grad is NULL */
+    float *grad;     /* NULL: not trained */
+    int64_t counter; /* EK_ROLE_COUNTER */
+    bool redundant;  /* a bias that the next BN cancels: data stays zero, grad is NULL */
 } ek_param;
 
 /* --- nodes. A rank-3 value lies in lane blocks, a rank-1 value in rows [n][f]. */
 typedef struct ek_node {
     const struct ek_op *op;
-    char label[EK_LABEL_MAX];     /* "" where none was given and none was needed */
-    int id;                       /* its index; inputs have smaller ones */
+    char label[EK_LABEL_MAX]; /* "" where none was given and none was needed */
+    int id;                   /* its index; inputs have smaller ones */
     int input_count;
     int input[EK_MAX_INPUTS];
     int consumers;
-    ek_attr attr[EK_MAX_ATTRS];   /* in the order of op->attrs */
+    ek_attr attr[EK_MAX_ATTRS]; /* in the order of op->attrs */
     ek_shape in[EK_MAX_INPUTS], out;
     int param_count;
     ek_param param[EK_MAX_PARAMS];
-    int line, column;             /* of its operator in the net text, from 1 */
-    bool trained;                 /* something trained lies at or above it: it needs a gradient */
+    int line, column; /* of its operator in the net text, from 1 */
+    bool trained;     /* something trained lies at or above it: it needs a gradient */
 
     /* Made by the plan for a number of samples; see ek_op.workspace. */
     float *workspace;
@@ -86,15 +86,18 @@ static inline int64_t ek_value_floats(ek_shape shape, int64_t samples)
 /* What a pass is given. */
 typedef struct ek_pass {
     ek_context *context;
-    int64_t n;           /* samples */
-    int64_t capacity;    /* samples that the workspaces were made for, >= n */
+    int64_t n;        /* samples */
+    int64_t capacity; /* samples that the workspaces were made for, >= n */
     bool training;
     uint64_t seed, step; /* dropout */
     float *scratch;      /* shared by all operators, one part for each thread */
     size_t scratch_each; /* floats of a thread's part */
 } ek_pass;
 
-static inline float *ek_scratch(const ek_pass *pass, int thread) { return pass->scratch + pass->scratch_each * (size_t)thread; }
+static inline float *ek_scratch(const ek_pass *pass, int thread)
+{
+    return pass->scratch + pass->scratch_each * (size_t)thread;
+}
 
 /* The oracle's view: plain arrays in double, [n, c, h, w] or [n, f]. */
 typedef struct ek_ref {
@@ -108,8 +111,8 @@ typedef struct ek_ref {
 
 typedef struct ek_op {
     const char *name;
-    const char *help;          /* one line */
-    int inputs;                /* 0, 1 or 2 */
+    const char *help;                     /* one line */
+    int inputs;                           /* 0, 1 or 2 */
     ek_attr_spec attrs[EK_MAX_ATTRS + 1]; /* ended by a NULL name */
 
     /* From node->in and node->attr to node->out; says what does not meet ("... expects 3 channels, input
@@ -128,14 +131,16 @@ typedef struct ek_op {
     /* y from x. */
     void (*forward)(const ek_pass *pass, ek_node *node, const float *const x[], float *y);
     /* dx[i] (NULL: not wanted) and param[].grad (overwritten) from dy. dx[] is overwritten, never dy. */
-    void (*backward)(const ek_pass *pass, ek_node *node, const float *const x[], const float *y, const float *dy, float *const dx[]);
+    void (*backward)(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
+                     const float *dy, float *const dx[]);
     /* After a step whose loss was finite: running statistics. NULL: nothing to do. */
     void (*commit)(const ek_pass *pass, ek_node *node);
 
     int64_t (*reference_kept)(const ek_node *node); /* NULL: 0 */
     void (*reference_forward)(const ek_ref *ref, const ek_node *node, const double *const x[], double *y);
     /* dx[i] is added to. */
-    void (*reference_backward)(const ek_ref *ref, const ek_node *node, const double *const x[], const double *y, const double *dy, double *const dx[]);
+    void (*reference_backward)(const ek_ref *ref, const ek_node *node, const double *const x[],
+                               const double *y, const double *dy, double *const dx[]);
     void (*reference_commit)(const ek_ref *ref, ek_node *node);
 } ek_op;
 

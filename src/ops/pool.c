@@ -11,8 +11,11 @@ extern const ek_op ek_op_maxpool, ek_op_globalavgpool;
 static ek_window window_of(const ek_node *node)
 {
     const ek_attr *a = node->attr;
-    ek_window g = {.c = (int)node->in[0].dim[0], .hi = (int)node->in[0].dim[1], .wi = (int)node->in[0].dim[2],
-                   .ho = (int)node->out.dim[1], .wo = (int)node->out.dim[2]};
+    ek_window g = {.c = (int)node->in[0].dim[0],
+                   .hi = (int)node->in[0].dim[1],
+                   .wi = (int)node->in[0].dim[2],
+                   .ho = (int)node->out.dim[1],
+                   .wo = (int)node->out.dim[2]};
     if (node->op == &ek_op_globalavgpool) {
         g.kh = g.stride_h = g.hi;
         g.kw = g.stride_w = g.wi;
@@ -33,18 +36,25 @@ static ek_status shape(ek_node *node)
 {
     char text[EK_SHAPE_TEXT];
     if (node->in[0].rank != 3)
-        return ek_fail(EK_E_SHAPE, "%s works on maps CxHxW, its input has %s features", node->op->name, ek_shape_text(node->in[0], text));
+        return ek_fail(EK_E_SHAPE, "%s works on maps CxHxW, its input has %s features", node->op->name,
+                       ek_shape_text(node->in[0], text));
     ek_window g = window_of(node);
     if (g.pad_h > g.kh / 2 || g.pad_w > g.kw / 2)
-        return ek_fail(EK_E_SHAPE, "padding=%dx%d is more than half of the window %dx%d", g.pad_h, g.pad_w, g.kh, g.kw);
+        return ek_fail(EK_E_SHAPE, "padding=%dx%d is more than half of the window %dx%d", g.pad_h, g.pad_w,
+                       g.kh, g.kw);
     if (g.hi + 2 * g.pad_h < g.kh || g.wi + 2 * g.pad_w < g.kw)
-        return ek_fail(EK_E_SHAPE, "the window %dx%d is larger than the padded input %dx%d", g.kh, g.kw, g.hi + 2 * g.pad_h, g.wi + 2 * g.pad_w);
-    node->out = (ek_shape){3, {g.c, (g.hi + 2 * g.pad_h - g.kh) / g.stride_h + 1, (g.wi + 2 * g.pad_w - g.kw) / g.stride_w + 1}};
+        return ek_fail(EK_E_SHAPE, "the window %dx%d is larger than the padded input %dx%d", g.kh, g.kw,
+                       g.hi + 2 * g.pad_h, g.wi + 2 * g.pad_w);
+    node->out = (ek_shape){
+        3, {g.c, (g.hi + 2 * g.pad_h - g.kh) / g.stride_h + 1, (g.wi + 2 * g.pad_w - g.kw) / g.stride_w + 1}};
     return EK_OK;
 }
 
 /* maxpool keeps where each window's largest was. */
-static size_t index_workspace(const ek_node *node, int64_t samples) { return (size_t)ek_value_floats(node->out, samples); }
+static size_t index_workspace(const ek_node *node, int64_t samples)
+{
+    return (size_t)ek_value_floats(node->out, samples);
+}
 
 typedef struct work {
     const ek_kernels *kernels;
@@ -58,9 +68,14 @@ typedef struct work {
 
 static work make_work(const ek_pass *pass, const ek_node *node, const float *from, float *to)
 {
-    return (work){.kernels = pass->context->kernels, .g = window_of(node), .max = node->op == &ek_op_maxpool,
-                  .x_block = ek_plain_count(node->in[0], EK_LANES), .y_block = ek_plain_count(node->out, EK_LANES),
-                  .from = from, .to = to, .index = (int32_t *)(void *)node->workspace};
+    return (work){.kernels = pass->context->kernels,
+                  .g = window_of(node),
+                  .max = node->op == &ek_op_maxpool,
+                  .x_block = ek_plain_count(node->in[0], EK_LANES),
+                  .y_block = ek_plain_count(node->out, EK_LANES),
+                  .from = from,
+                  .to = to,
+                  .index = (int32_t *)(void *)node->workspace};
 }
 
 static void forward_piece(void *argument, int64_t block, int thread)
@@ -69,8 +84,10 @@ static void forward_piece(void *argument, int64_t block, int thread)
     const work *w = argument;
     const float *x = w->from + block * w->x_block;
     float *y = w->to + block * w->y_block;
-    if (w->max) w->kernels->maxpool_forward(&w->g, x, y, w->index + block * w->y_block);
-    else w->kernels->avgpool_forward(&w->g, x, y);
+    if (w->max)
+        w->kernels->maxpool_forward(&w->g, x, y, w->index + block * w->y_block);
+    else
+        w->kernels->avgpool_forward(&w->g, x, y);
 }
 
 static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
@@ -85,11 +102,14 @@ static void backward_piece(void *argument, int64_t block, int thread)
     const work *w = argument;
     const float *dy = w->from + block * w->y_block;
     float *dx = w->to + block * w->x_block;
-    if (w->max) w->kernels->maxpool_backward(&w->g, dy, w->index + block * w->y_block, dx);
-    else w->kernels->avgpool_backward(&w->g, dy, dx);
+    if (w->max)
+        w->kernels->maxpool_backward(&w->g, dy, w->index + block * w->y_block, dx);
+    else
+        w->kernels->avgpool_backward(&w->g, dy, dx);
 }
 
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y, const float *dy, float *const dx[])
+static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
+                     const float *dy, float *const dx[])
 {
     (void)x, (void)y;
     if (!dx[0]) return;
@@ -106,7 +126,8 @@ typedef struct cells {
 static cells cells_of(const ek_window *g, int p, int q)
 {
     int r = p * g->stride_h - g->pad_h, s = q * g->stride_w - g->pad_w;
-    cells c = {r > 0 ? r : 0, r + g->kh < g->hi ? r + g->kh : g->hi, s > 0 ? s : 0, s + g->kw < g->wi ? s + g->kw : g->wi, 0};
+    cells c = {r > 0 ? r : 0, r + g->kh < g->hi ? r + g->kh : g->hi, s > 0 ? s : 0,
+               s + g->kw < g->wi ? s + g->kw : g->wi, 0};
     c.share = 1.0 / (g->count_pad ? g->kh * g->kw : (c.r1 - c.r0) * (c.s1 - c.s0));
     return c;
 }
@@ -134,13 +155,15 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
                 double sum = 0;
                 for (int r = c.r0; r < c.r1; r++)
                     for (int s = c.s0; s < c.s1; s++) sum += map[(int64_t)r * g.wi + s];
-                y[(m * g.ho + p) * g.wo + q] = node->op == &ek_op_maxpool ? map[largest(&g, c, map)] : sum * c.share;
+                y[(m * g.ho + p) * g.wo + q] =
+                    node->op == &ek_op_maxpool ? map[largest(&g, c, map)] : sum * c.share;
             }
         }
     }
 }
 
-static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[], const double *y, const double *dy, double *const dx[])
+static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[],
+                               const double *y, const double *dy, double *const dx[])
 {
     (void)y;
     ek_window g = window_of(node);
@@ -162,18 +185,29 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
     }
 }
 
-#define WINDOW                                                                                      \
-    {"kernel", EK_ATTR_PAIR, .positional = true, .required = true, .min = 1, .max = 1 << 12, .help = "K or HxW"}, \
-    {"stride", EK_ATTR_PAIR, .fallback = 0, .min = 0, .max = 1 << 12, .help = "step between windows; 0: the kernel's size"}, \
-    {"padding", EK_ATTR_PAIR, .fallback = 0, .min = 0, .max = 1 << 12, .help = "cells around the map, at most half the kernel"}
-#define PASSES                                                                                      \
-    .inputs = 1, .shape = shape, .forward = forward, .backward = backward,                          \
+#define WINDOW                                                                            \
+    {"kernel", EK_ATTR_PAIR,   .positional = true, .required = true,                      \
+     .min = 1, .max = 1 << 12, .help = "K or HxW"},                                       \
+        {"stride", EK_ATTR_PAIR,   .fallback = 0,                                         \
+         .min = 0, .max = 1 << 12, .help = "step between windows; 0: the kernel's size"}, \
+    {                                                                                     \
+        "padding", EK_ATTR_PAIR, .fallback = 0, .min = 0, .max = 1 << 12,                 \
+                                 .help = "cells around the map, at most half the kernel"  \
+    }
+#define PASSES                                                             \
+    .inputs = 1, .shape = shape, .forward = forward, .backward = backward, \
     .reference_forward = reference_forward, .reference_backward = reference_backward
 
-const ek_op ek_op_avgpool = {
-    .name = "avgpool",
-    .help = "mean of each window: avgpool K",
-    .attrs = {WINDOW, {"count_pad", EK_ATTR_BOOL, .fallback = 1, .max = 1, .help = "padding counts as zeros in the mean"}},
-    PASSES};
-const ek_op ek_op_maxpool = {.name = "maxpool", .help = "largest of each window: maxpool K", .attrs = {WINDOW}, .workspace = index_workspace, PASSES};
-const ek_op ek_op_globalavgpool = {.name = "globalavgpool", .help = "mean of each channel's map, as Cx1x1", PASSES};
+const ek_op ek_op_avgpool = {.name = "avgpool",
+                             .help = "mean of each window: avgpool K",
+                             .attrs = {WINDOW,
+                                       {"count_pad", EK_ATTR_BOOL, .fallback = 1, .max = 1,
+                                        .help = "padding counts as zeros in the mean"}},
+                             PASSES};
+const ek_op ek_op_maxpool = {.name = "maxpool",
+                             .help = "largest of each window: maxpool K",
+                             .attrs = {WINDOW},
+                             .workspace = index_workspace,
+                             PASSES};
+const ek_op ek_op_globalavgpool = {
+    .name = "globalavgpool", .help = "mean of each channel's map, as Cx1x1", PASSES};

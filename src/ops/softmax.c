@@ -9,7 +9,9 @@ static ek_status shape(ek_node *node)
 {
     char text[EK_SHAPE_TEXT];
     if (node->in[0].rank != 1)
-        return ek_fail(EK_E_SHAPE, "softmax works on features, its input is the map %s; put 'flatten' before it", ek_shape_text(node->in[0], text));
+        return ek_fail(EK_E_SHAPE,
+                       "softmax works on features, its input is the map %s; put 'flatten' before it",
+                       ek_shape_text(node->in[0], text));
     node->out = node->in[0];
     return EK_OK;
 }
@@ -20,7 +22,8 @@ static void forward(const ek_pass *pass, ek_node *node, const float *const x[], 
 }
 
 /* dx_i = y_i*(dy_i - sum_j dy_j*y_j) */
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y, const float *dy, float *const dx[])
+static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
+                     const float *dy, float *const dx[])
 {
     (void)x;
     if (!dx[0]) return;
@@ -44,7 +47,8 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
     }
 }
 
-static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[], const double *y, const double *dy, double *const dx[])
+static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[],
+                               const double *y, const double *dy, double *const dx[])
 {
     (void)x;
     int64_t f = node->out.dim[0];

@@ -52,10 +52,7 @@ static void add_real(facts *f, const char *name, double value)
     add_text(f, name, text);
 }
 
-static void add_flag(facts *f, const char *name, bool value)
-{
-    add_text(f, name, value ? "true" : "false");
-}
+static void add_flag(facts *f, const char *name, bool value) { add_text(f, name, value ? "true" : "false"); }
 
 static void describe_optimizer(const ek_optimizer_options *o, facts *f)
 {

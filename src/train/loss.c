@@ -5,10 +5,7 @@
 /* Samples of a piece: a multiple of EK_LANES keeps every piece's rows aligned. */
 enum { PIECE = 64 };
 
-static int64_t pieces_of(int64_t samples)
-{
-    return (samples + PIECE - 1) / PIECE;
-}
+static int64_t pieces_of(int64_t samples) { return (samples + PIECE - 1) / PIECE; }
 
 ek_status ek_loss_reserve(ek_loss *loss, int64_t samples)
 {

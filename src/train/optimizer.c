@@ -40,10 +40,7 @@ ek_optimizer_options ek_optimizer_options_default(ek_optimizer kind)
 }
 
 /* The kernels compute in float. */
-static bool is_float(double value, double low)
-{
-    return value >= low && value <= FLT_MAX;
-}
+static bool is_float(double value, double low) { return value >= low && value <= FLT_MAX; }
 
 static ek_status check_fraction(const char *name, double value)
 {
@@ -85,10 +82,7 @@ static ek_status add_state(ek_optimizer_state *state, int index, int64_t count)
     return EK_OK;
 }
 
-static float *at(float *array, int64_t offset)
-{
-    return array ? array + offset : NULL;
-}
+static float *at(float *array, int64_t offset) { return array ? array + offset : NULL; }
 
 static void add_chunks(ek_optimizer_state *state, const ek_tensor *tensor, int index, int64_t count)
 {

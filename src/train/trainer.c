@@ -17,7 +17,9 @@ ek_status ek_trainer_create(ek_net *net, const ek_optimizer_options *options, ui
             "flatten and linear",
             ek_shape_text(output, text));
     if (ek_graph_logits(&net->graph) != net->graph.count - 1)
-        return ek_fail(EK_E_ARGUMENT, "training takes the cross-entropy of logits, and this net ends in softmax: leave that line out");
+        return ek_fail(
+            EK_E_ARGUMENT,
+            "training takes the cross-entropy of logits, and this net ends in softmax: leave that line out");
     ek_trainer *trainer;
     EK_TRY(EK_NEW(trainer, 1));
     ek_status status = EK_OK;
