@@ -8,19 +8,6 @@
 The goldens are PyTorch's numbers in float64, so that they do not hang on a machine's BLAS; live runs are compared
 with PyTorch in float32 too. On full data the course of mlp-bn with Adam is chaotic (tests/test_parity.c says why):
 the distance between PyTorch's own float32 and float64 stands beside, and nothing is judged.
-<<<<<<< HEAD
-=======
-=======
-<<<<<<< HEAD
-with PyTorch in float32 too. On full data the course of mlp-bn with Adam is chaotic (tests/test_parity.c says why):
-the distance between PyTorch's own float32 and float64 stands beside, and nothing is judged.
-=======
-with PyTorch in float32 too. On full data the course of mlp-bn with Adam is chaotic (tests/test_parity.c says why), so
-that on Fashion-MNIST it is Evenkeel's own oracle, EVENKEEL_ISA=reference, that is held against PyTorch in float64;
-with --data the distance between PyTorch's own float32 and float64 stands beside, and nothing is judged.
->>>>>>> wt-scripts
->>>>>>> main
->>>>>>> wt-scripts
 """
 import argparse
 import json
@@ -40,30 +27,10 @@ NETS = {"lenet-bn": torch_nets.LeNetBN, "mlp-bn": torch_nets.MLPBN}
 TOLERANCE = 1e-4
 
 
-<<<<<<< HEAD
-=======
-<<<<<<< HEAD
-=======
-<<<<<<< HEAD
->>>>>>> main
->>>>>>> wt-scripts
 def evenkeel(build, net, folder, *data, isa=""):
     """Evenkeel's course: its losses and running statistics; initial weights and data are left in the folder."""
     command = [build / "tests" / "test_parity", net, folder, *data]
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "EVENKEEL_ISA": isa})
-<<<<<<< HEAD
-=======
-<<<<<<< HEAD
-=======
-=======
-def evenkeel(build, net, folder, data=None, isa=None):
-    """Evenkeel's course: its losses and running statistics; initial weights and data are left in the folder."""
-    command = [build / "tests" / "test_parity", net, folder, *([data] if data else [])]
-    environment = {**os.environ, "EVENKEEL_ISA": isa} if isa else os.environ
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
->>>>>>> wt-scripts
->>>>>>> main
->>>>>>> wt-scripts
     if result.returncode:
         sys.exit(f"{' '.join(map(str, command))}:\n{result.stdout}{result.stderr}")
     return json.loads((folder / "course.json").read_text())
@@ -115,31 +82,11 @@ def rounded(numbers):
     return [float(f"{number:.9g}") for number in numbers]
 
 
-<<<<<<< HEAD
-=======
-<<<<<<< HEAD
-=======
-<<<<<<< HEAD
->>>>>>> main
->>>>>>> wt-scripts
 def courses(build, net, *data):
     """Evenkeel's, PyTorch's in double and in float."""
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         course = evenkeel(build, net, folder, *data)
-<<<<<<< HEAD
-=======
-<<<<<<< HEAD
-=======
-=======
-def courses(build, net, data=None, isa=None):
-    """Evenkeel's, PyTorch's in double and in float."""
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        course = evenkeel(build, net, folder, data, isa)
->>>>>>> wt-scripts
->>>>>>> main
->>>>>>> wt-scripts
         return course, pytorch(course, folder, torch.float64), pytorch(course, folder, torch.float32)
 
 
@@ -157,13 +104,6 @@ def check(build, net, write):
     return good & report(f"{net}: golden and PyTorch in double", json.loads(path.read_text()), double)
 
 
-<<<<<<< HEAD
-=======
-<<<<<<< HEAD
-=======
-<<<<<<< HEAD
->>>>>>> main
->>>>>>> wt-scripts
 def check_full(build, net, data):
     """Full batches of real data. There lenet-bn with SGD is calm; mlp-bn's course is compared by the oracle, whose
     doubles hold to the end."""
@@ -173,18 +113,6 @@ def check_full(build, net, data):
         course = evenkeel(build, net, folder, data, isa=isa)
         return report(f"{net} on {data}: {isa or 'Evenkeel'} and PyTorch in double", course,
                       pytorch(course, folder, torch.float64))
-<<<<<<< HEAD
-=======
-<<<<<<< HEAD
-=======
-=======
-def check_real(build, net):
-    isa = "reference" if net == "mlp-bn" else None
-    course, double, _ = courses(build, net, "fashion-mnist", isa)
-    return report(f"{net} on fashion-mnist: {isa or 'Evenkeel'} and PyTorch in double", course, double)
->>>>>>> wt-scripts
->>>>>>> main
->>>>>>> wt-scripts
 
 
 def show(build, net, data):
@@ -208,16 +136,6 @@ def main():
     good = [check(chosen.build, net, chosen.write) for net in NETS]
     if pathlib.Path("/usr/share/datasets/fashion-mnist").is_dir():
         good += [check_full(chosen.build, net, "fashion-mnist") for net in NETS]
-<<<<<<< HEAD
-=======
-=======
-<<<<<<< HEAD
-        good += [check_full(chosen.build, net, "fashion-mnist") for net in NETS]
-=======
-        good += [check_real(chosen.build, net) for net in NETS]
->>>>>>> wt-scripts
->>>>>>> main
->>>>>>> wt-scripts
     return 0 if all(good) else 1
 
 
