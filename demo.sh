@@ -36,7 +36,7 @@ cat <<TEXT
 The model:  $PWD/$model   (PyTorch loads it as a state dict)
 The log:    $PWD/$log
 
-Try next:
+Try next, in $PWD:
   $evenkeel eval $model --data $data
   $evenkeel train lenet --data $data --out $out/lenet.safetensors     # the same without BN: it does not learn
   $evenkeel summary lenet-bn

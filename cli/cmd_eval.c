@@ -21,8 +21,7 @@ static const cli_option options[] = {
                  "Labelled data, as for train: a name, a folder, x.npy,y.npy or a CSV file."),
     ROW_CHOICE("split", "test|train|any", split,
                "Which part; any is the test part where there is one, else all."),
-    ROW_INTEGER("batch", "N", batch, 1, 1e6,
-                "Samples taken at a time."),
+    ROW_INTEGER("batch", "N", batch, 1, 1e6, "Samples taken at a time."),
     ROWS_COMMON,
 };
 
@@ -41,6 +40,8 @@ static int print(const settings *s, const ek_metrics *metrics)
         cli_json_number(answer, "images_per_second", rate);
         return cli_json_answer(answer);
     }
+    if (!isfinite(metrics->loss))
+        return cli_fail("the loss is not finite: the model or the data holds extreme values");
     char all[CLI_TEXT_SIZE], right[CLI_TEXT_SIZE], speed[CLI_TEXT_SIZE];
     printf("accuracy  %.4f  (%s of %s)\n", metrics->accuracy, cli_count(right, correct),
            cli_count(all, metrics->count));

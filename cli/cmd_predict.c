@@ -88,10 +88,17 @@ static void add_json(prediction *run, int64_t index, const guess *guesses)
     json_array_append_new(run->items, item);
 }
 
-/* One item's outputs [classes]; p [classes] and guesses [top] are room to work in. */
-static void add_item(prediction *run, int64_t index, const float *output, double *p, guess *guesses)
+/* One item's outputs [classes]; p [classes] and guesses [top] are room to work in. False: it failed, which
+ * was said. */
+static bool add_item(prediction *run, int64_t index, const float *output, double *p, guess *guesses)
 {
-    for (int i = 0; i < run->classes; i++) p[i] = (double)output[i];
+    for (int i = 0; i < run->classes; i++) {
+        p[i] = (double)output[i];
+        if (isfinite(p[i])) continue;
+        cli_fail("the net's output for item %lld is not finite: the item or the model holds extreme values",
+                 (long long)index);
+        return false;
+    }
     if (!run->softmax) softmax(output, run->classes, p);
     for (int k = 0; k < run->top; k++) guesses[k] = take_best(p, run->classes);
     if (run->s->json) {
@@ -99,6 +106,7 @@ static void add_item(prediction *run, int64_t index, const float *output, double
     } else {
         add_rows(run, index, guesses);
     }
+    return true;
 }
 
 /* Items first to last-1, some at a time. False: it failed, which was said. */
@@ -120,7 +128,8 @@ static bool predict(prediction *run, const ek_dataset *items, int64_t first, int
         if (status == EK_OK) status = ek_net_forward(run->net, EK_MODE_INFERENCE, n, x, y);
         done = status == EK_OK;
         if (!done) cli_fail_status();
-        for (int64_t i = 0; i < n && done; i++) add_item(run, from + i, y + i * run->classes, p, guesses);
+        for (int64_t i = 0; i < n && done; i++)
+            done = add_item(run, from + i, y + i * run->classes, p, guesses);
     }
     free(x);
     free(y);

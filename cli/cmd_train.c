@@ -108,6 +108,16 @@ static bool same_file(const char *a, const char *b)
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+static const char *const init_words[] = {"default", "xavier", "kaiming"};
+
+/* The word that --init was meant to be, where it names neither one of them nor a file; else NULL. */
+static const char *meant_init(const char *init)
+{
+    struct stat info;
+    const char *nearest = init && stat(init, &info) != 0 ? cli_nearest(init, init_words, 3) : NULL;
+    return nearest && strcmp(nearest, init) != 0 ? nearest : NULL;
+}
+
 /* What single options cannot say: which of them go together. */
 static bool check(const settings *s, int *code)
 {
@@ -131,7 +141,10 @@ static bool check(const settings *s, int *code)
         wrong = "--log needs a file of its own";
     }
     if (wrong) cli_usage_error(&cli_train, "%s", wrong);
-    return !wrong;
+    const char *meant = meant_init(s->init);
+    if (meant)
+        cli_usage_error(&cli_train, "there is no file '%s' for --init; did you mean '%s'?", s->init, meant);
+    return !wrong && !meant;
 }
 
 static ek_train_options train_options(const settings *s, training *run)
@@ -185,12 +198,23 @@ static void print_header(const training *run)
     fflush(stdout);
 }
 
+/* A column; a measure that is not finite, as where all steps were skipped, is a dash. */
+static void print_measure(int width, double measure)
+{
+    if (isfinite(measure))
+        printf("  %*.4f", width, measure);
+    else
+        printf("  %*s", width, "-");
+}
+
 static void print_epoch(const training *run, const ek_event *epoch)
 {
     char speed[CLI_TEXT_SIZE];
-    printf("%5lld  %7.4f  %9.4f", (long long)epoch->epoch, epoch->train_loss, epoch->train_accuracy);
-    if (run->start.valid_count) printf("  %9.4f", epoch->valid_accuracy);
-    if (run->start.test_count) printf("  %9.4f", epoch->test_accuracy);
+    printf("%5lld", (long long)epoch->epoch);
+    print_measure(7, epoch->train_loss);
+    print_measure(9, epoch->train_accuracy);
+    if (run->start.valid_count) print_measure(9, epoch->valid_accuracy);
+    if (run->start.test_count) print_measure(9, epoch->test_accuracy);
     printf("  %9s\n",
            cli_count(speed, isfinite(epoch->images_per_second) ? llround(epoch->images_per_second) : 0));
     fflush(stdout);
@@ -296,12 +320,11 @@ static ek_status open_data(const char *spec, ek_dataset **train, ek_dataset **te
 
 static ek_status init_weights(const settings *s, const cli_model *model)
 {
-    static const char *const word[] = {"default", "xavier", "kaiming"};
     static const ek_init scheme[] = {EK_INIT_DEFAULT, EK_INIT_XAVIER, EK_INIT_KAIMING};
     uint64_t seed = (uint64_t)s->seed;
     if (!s->init) return model->trained ? EK_OK : ek_net_init(model->net, EK_INIT_DEFAULT, seed);
     for (int i = 0; i < 3; i++) {
-        if (strcmp(s->init, word[i]) == 0) return ek_net_init(model->net, scheme[i], seed);
+        if (strcmp(s->init, init_words[i]) == 0) return ek_net_init(model->net, scheme[i], seed);
     }
     return ek_net_load_weights(model->net, s->init);
 }
@@ -364,6 +387,10 @@ static int train(training *run, const ek_dataset *data, const ek_dataset *test, 
     cli_progress_clear(&run->progress);
     bool stopped = status == EK_E_INTERRUPTED;
     if (status != EK_OK && !stopped) return cli_fail_status();
+    if (run->last.step > 0 && run->last.skipped == run->last.step)
+        return cli_fail(
+            "no step had a finite loss and gradient: nothing was learned, and nothing is saved; try a "
+            "smaller --lr, and look for extreme values in the data");
     if (s->out && ek_net_save(run->model->net, s->out) != EK_OK) return cli_fail_status();
     warn_skipped(&run->last);
     if (stopped) print_stopped(run, argc, argv);

@@ -56,7 +56,7 @@ static int unknown_command(const char *name)
 
 static int help(char *program, const char *name)
 {
-    if (!name) return print_help();
+    if (!name || strcmp(name, "help") == 0) return print_help();
     const cli_command *command = find(name);
     char word[] = "--help";
     char *arguments[] = {program, NULL, word, NULL};
@@ -83,7 +83,9 @@ int main(int argc, char **argv)
     signal(SIGXFSZ, SIG_IGN);
     int code = run(argc, argv);
     /* An answer that did not arrive is a failure. */
+    errno = 0;
     if ((fflush(stdout) != 0 || ferror(stdout)) && code == CLI_DONE)
-        code = cli_fail("cannot write the answer: %s", strerror(errno));
+        code = cli_fail("cannot write the answer: %s",
+                        errno ? strerror(errno) : "standard output is closed or full");
     return code;
 }

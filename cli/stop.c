@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <stddef.h>
+#include <unistd.h>
 
 static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
 enum { SIGNALS = sizeof signals / sizeof signals[0] };
@@ -12,6 +13,8 @@ static void request(int number)
 {
     (void)number;
     requested = 1;
+    static const char sign[] = "\nStopping after this step; once more ends at once.\n";
+    if (isatty(STDERR_FILENO)) (void)!write(STDERR_FILENO, sign, sizeof sign - 1);
     for (int i = 0; i < SIGNALS; i++) signal(signals[i], SIG_DFL);
 }
 

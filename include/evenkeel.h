@@ -478,7 +478,7 @@ typedef struct ek_train_options {
 
 EK_API ek_train_options ek_train_options_default(void);
 
-/* Trains the net on `train`, and after each epoch measures it on `test` (may be NULL).
+/* Trains the net on `train`, and after each epoch measures it on `test` (may be NULL). options NULL: the defaults.
  * One seed gives the same bits for any number of threads, interrupted and resumed or not.
  * EK_E_SHAPE        the data does not fit the net's input or its number of classes
  * EK_E_INTERRUPTED  the listener asked to stop; the net holds what was trained

@@ -511,6 +511,25 @@ static void wrong_options_and_data_are_refused_before_training(void **state)
     ek_net_destroy(net);
 }
 
+static void null_pointers_are_refused(void **state)
+{
+    (void)state;
+    ek_net *net = make_net(context);
+    ek_dataset *data = make_data(40, 1);
+    ek_trainer *trainer;
+    ek_metrics metrics;
+    ek_step_result result;
+    assert_fails(EK_E_ARGUMENT, "ek_train needs", ek_train(NULL, data, NULL, NULL));
+    assert_fails(EK_E_ARGUMENT, "ek_train needs", ek_train(net, NULL, NULL, NULL));
+    assert_fails(EK_E_ARGUMENT, "ek_evaluate needs", ek_evaluate(net, NULL, 8, &metrics));
+    assert_fails(EK_E_ARGUMENT, "ek_trainer_create needs", ek_trainer_create(net, NULL, 1, &trainer));
+    assert_fails(EK_E_ARGUMENT, "ek_trainer_step needs", ek_trainer_step(NULL, 1, NULL, NULL, &result));
+    assert_fails(EK_E_ARGUMENT, "ek_net_save needs", ek_net_save(net, NULL));
+    assert_fails(EK_E_ARGUMENT, "ek_net_load_weights needs", ek_net_load_weights(net, NULL));
+    ek_dataset_destroy(data);
+    ek_net_destroy(net);
+}
+
 /* --- interrupted and resumed */
 
 /* A run stopped after `stop` steps and resumed by a new net gives the unbroken run's bits. */
@@ -806,6 +825,7 @@ int main(void)
         cmocka_unit_test(each_step_has_its_own_dropout),
         cmocka_unit_test(bad_labels_and_rates_are_refused),
         cmocka_unit_test(a_net_without_one_number_a_class_is_refused),
+        cmocka_unit_test(null_pointers_are_refused),
         cmocka_unit_test(a_softmax_at_the_end_changes_no_measure),
         cmocka_unit_test(a_skipped_step_changes_no_tensor),
         cmocka_unit_test(a_run_learns_and_tells),

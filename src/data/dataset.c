@@ -5,6 +5,7 @@
 #include "core/text.h"
 #include "data/sources.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { MAX_LABEL = 65535 };
@@ -104,6 +105,11 @@ static ek_status take_values(ek_dataset *d, ek_array *x, const char *name)
     else
         d->floats = x->data;
     x->data = NULL;
+    for (int64_t i = 0; d->floats && i < x->count; i++) {
+        if (!isfinite(d->floats[i]))
+            return ek_fail(EK_E_NUMERIC, "%s: item %lld holds a value that is not finite", name,
+                           (long long)(i / d->item));
+    }
     return EK_OK;
 }
 

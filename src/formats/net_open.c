@@ -77,6 +77,7 @@ ek_status ek_net_open(ek_context *context, const char *name_or_path, ek_net **ou
 
 ek_status ek_net_load_weights(ek_net *net, const char *path)
 {
+    if (!net || !path) return ek_fail(EK_E_ARGUMENT, "ek_net_load_weights needs a net and a path");
     ek_safetensors file;
     EK_TRY(ek_safetensors_read(path, &file));
     ek_status status = ek_model_take(net, &file, "optimizer.");
@@ -87,6 +88,7 @@ ek_status ek_net_load_weights(ek_net *net, const char *path)
 
 ek_status ek_net_save(const ek_net *net, const char *path)
 {
+    if (!net || !path) return ek_fail(EK_E_ARGUMENT, "ek_net_save needs a net and a path");
     ek_st_writer writer = {0};
     ek_status status = EK_OK;
     EK_GO(ek_model_add(net, &writer));

@@ -63,6 +63,8 @@ done:
 
 ek_status ek_evaluate(ek_net *net, const ek_dataset *dataset, int64_t batch, ek_metrics *out)
 {
+    if (!net || !dataset || !out)
+        return ek_fail(EK_E_ARGUMENT, "ek_evaluate needs a net, data and a place for the measures");
     if (batch < 1) return ek_fail(EK_E_ARGUMENT, "batch must be 1 or more, not %lld", (long long)batch);
     EK_TRY(ek_labelled_check(dataset, net, "the data"));
     int64_t *index;

@@ -240,6 +240,9 @@ static ek_status run_all(training *t)
 ek_status ek_train(ek_net *net, const ek_dataset *train, const ek_dataset *test,
                    const ek_train_options *options)
 {
+    const ek_train_options defaults = ek_train_options_default();
+    if (!net || !train) return ek_fail(EK_E_ARGUMENT, "ek_train needs a net and training data");
+    if (!options) options = &defaults;
     training t = {.run = {.options = options}, .net = net, .data = train, .test = test};
     ek_status status = EK_OK;
     EK_GO(prepare(&t));

@@ -8,6 +8,8 @@
 
 ek_status ek_trainer_create(ek_net *net, const ek_optimizer_options *options, uint64_t seed, ek_trainer **out)
 {
+    if (!net || !options || !out)
+        return ek_fail(EK_E_ARGUMENT, "ek_trainer_create needs a net, options and a place for the trainer");
     ek_shape output = ek_net_output_shape(net);
     char text[EK_SHAPE_TEXT];
     if (output.rank != 1)
@@ -82,6 +84,9 @@ ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const float *x, const i
 ek_status ek_trainer_step(ek_trainer *trainer, int64_t n, const float *x, const int32_t *labels,
                           ek_step_result *result)
 {
+    if (!trainer || !x || !labels || !result)
+        return ek_fail(EK_E_ARGUMENT,
+                       "ek_trainer_step needs a trainer, an input, labels and a place for the result");
     int64_t classes = ek_shape_count(ek_net_output_shape(trainer->net));
     for (int64_t i = 0; i < n; i++) {
         if (labels[i] < 0 || labels[i] >= classes)

@@ -49,4 +49,8 @@ wrong "--log needs a file of its own" "${train[@]}" --log m.safetensors
 
 [ "$(ls)" = "err
 out" ] || fail "wrong usage left files behind: $(ls)"
+# A word for --init that is nearly one of its words is not taken for a file.
+exits 2 train lenet-bn --data synthetic --out m.safetensors --init kaming
+says err "did you mean 'kaiming'?"
+
 finish
