@@ -22,7 +22,7 @@ static const cli_option options[] = {
     ROW_CHOICE("split", "test|train|any", split,
                "Which part; any is the test part where there is one, else all."),
     ROW_INTEGER("batch", "N", batch, 1, 1e6,
-                "Samples taken at a time. Changes speed and memory, never the result."),
+                "Samples taken at a time."),
     ROWS_COMMON,
 };
 
