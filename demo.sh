@@ -8,7 +8,7 @@ say() { printf '\n== %s\n' "$*"; }
 
 scripts/install-deps.sh build
 data=fashion-mnist
-scripts/install-deps.sh data || data=synthetic
+scripts/install-deps.sh data || scripts/get-data.sh fashion-mnist || data=synthetic
 
 say "Building a release (build/release)"
 cmake --preset release >/dev/null
@@ -38,7 +38,7 @@ The log:    $PWD/$log
 
 Try next, in $PWD:
   $evenkeel eval $model --data $data
-  $evenkeel train lenet --data $data --out $out/lenet.safetensors     # the same without BN: it does not learn
+  $evenkeel train lenet --data $data --out $out/lenet.safetensors   # without BN it does not learn
   $evenkeel summary lenet-bn
   $evenkeel train --help
   ./test.sh

@@ -67,9 +67,13 @@ if [ "$(id -u)" -ne 0 ]; then
         "apt-get install --no-install-recommends ${missing[*]}"
     as_root=(sudo)
 fi
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 apt() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 "$@" </dev/null >&2
+        apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 "$@" </dev/null >"$log" 2>&1 && return
+    cat "$log" >&2
+    return 1
 }
 
 echo "Installing ${missing[*]}" >&2

@@ -14,7 +14,7 @@ cd "$work"
 
 prefix/bin/evenkeel --version
 
-cmake -S "$consumer" -B cmake-build -DCMAKE_PREFIX_PATH="$work/prefix" \
+cmake -G Ninja -S "$consumer" -B cmake-build -DCMAKE_PREFIX_PATH="$work/prefix" \
     -DCMAKE_C_FLAGS="-std=c11 -Wall -Wextra -Wpedantic -Werror" >/dev/null
 cmake --build cmake-build >/dev/null
 cmake-build/consumer
