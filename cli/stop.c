@@ -1,5 +1,6 @@
 #include "stop.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stddef.h>
 #include <unistd.h>
@@ -13,9 +14,11 @@ static void request(int number)
 {
     (void)number;
     requested = 1;
+    const int saved = errno; /* what was interrupted may be about to read it */
     static const char sign[] = "\nStopping after this step; once more ends at once.\n";
     if (isatty(STDERR_FILENO)) (void)!write(STDERR_FILENO, sign, sizeof sign - 1);
     for (int i = 0; i < SIGNALS; i++) signal(signals[i], SIG_DFL);
+    errno = saved;
 }
 
 void cli_stop_listen(void)
