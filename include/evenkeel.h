@@ -241,7 +241,7 @@ EK_API EK_MUST_CHECK ek_status ek_net_create(ek_context *context, const char *te
                                              ek_net **out);
 
 /* A network from a shipped net's name ("lenet-bn"), a net text's path, or a model's path
- * (.safetensors, with its trained parameters). */
+ * (a safetensors file under any name, with its trained parameters). */
 EK_API EK_MUST_CHECK ek_status ek_net_open(ek_context *context, const char *name_or_path, ek_net **out);
 EK_API void ek_net_destroy(ek_net *net);
 

@@ -4,7 +4,9 @@
 #include "core/text.h"
 #include "formats/model_file.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { MAX_TEXT = 1 << 20 };
@@ -13,6 +15,21 @@ static bool ends_with(const char *text, const char *end)
 {
     size_t n = strlen(text), m = strlen(end);
     return n >= m && !strcmp(text + n - m, end);
+}
+
+/* By its name, or by its first eight bytes: a safetensors file's length, with zeros at its end, which no net
+ * text has. What is not a regular file (a pipe) is read once only, as a net text. */
+static bool is_model(const char *path)
+{
+    if (ends_with(path, ".safetensors")) return true;
+    struct stat about;
+    if (stat(path, &about) != 0 || !S_ISREG(about.st_mode)) return false;
+    FILE *file = fopen(path, "rb");
+    if (!file) return false;
+    char head[8];
+    bool zeros = fread(head, 1, sizeof head, file) == sizeof head && memchr(head, 0, sizeof head);
+    fclose(file);
+    return zeros;
 }
 
 static ek_status open_model(ek_context *context, const char *path, ek_net **out)
@@ -71,8 +88,7 @@ ek_status ek_net_open(ek_context *context, const char *name_or_path, ek_net **ou
     int shipped = ek_shipped_net_find(name_or_path);
     if (shipped >= 0) return ek_net_create(context, ek_shipped_net_text(shipped), name_or_path, out);
     if (access(name_or_path, F_OK) != 0) return unknown(name_or_path);
-    return ends_with(name_or_path, ".safetensors") ? open_model(context, name_or_path, out)
-                                                   : open_text(context, name_or_path, out);
+    return is_model(name_or_path) ? open_model(context, name_or_path, out) : open_text(context, name_or_path, out);
 }
 
 ek_status ek_net_load_weights(ek_net *net, const char *path)
