@@ -9,15 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t length = strlen(text), end_length = strlen(end);
-    return length >= end_length && strcmp(text + length - end_length, end) == 0;
-}
-
 bool cli_model_open(cli_model *model, const char *name, int64_t threads)
 {
-    *model = (cli_model){.trained = ends_with(name, ".safetensors")};
+    *model = (cli_model){.trained = ek_is_model(name)};
     ek_context_options options = ek_context_options_default();
     options.threads = (int)threads;
     if (ek_context_create(&options, &model->context) == EK_OK &&
@@ -37,8 +31,7 @@ void cli_model_close(cli_model *model)
 void cli_warn_untrained(const cli_model *model, const char *name)
 {
     if (!model->trained)
-        cli_note("%s is a net text, so its parameters are random; a trained model is a .safetensors file",
-                 name);
+        cli_note("%s is a net text, so its parameters are random; evenkeel train makes a model", name);
 }
 
 int64_t cli_parameters(const ek_net *net)

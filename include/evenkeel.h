@@ -243,6 +243,12 @@ EK_API EK_MUST_CHECK ek_status ek_net_create(ek_context *context, const char *te
 /* A network from a shipped net's name ("lenet-bn"), a net text's path, or a model's path
  * (a safetensors file under any name, with its trained parameters). */
 EK_API EK_MUST_CHECK ek_status ek_net_open(ek_context *context, const char *name_or_path, ek_net **out);
+
+/* Whether ek_net_open takes it for a model: by its ending .safetensors, or by its first eight bytes, a
+ * header's length with zeros at its end, which no net text has. Only a regular file is looked into, so that a
+ * pipe loses nothing. */
+EK_API bool ek_is_model(const char *path);
+
 EK_API void ek_net_destroy(ek_net *net);
 
 /* The shipped nets: names and texts; NULL past the end. */

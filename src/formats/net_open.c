@@ -17,10 +17,9 @@ static bool ends_with(const char *text, const char *end)
     return n >= m && !strcmp(text + n - m, end);
 }
 
-/* By its name, or by its first eight bytes: a safetensors file's length, with zeros at its end, which no net
- * text has. What is not a regular file (a pipe) is read once only, as a net text. */
-static bool is_model(const char *path)
+bool ek_is_model(const char *path)
 {
+    if (!path) return false;
     if (ends_with(path, ".safetensors")) return true;
     struct stat about;
     if (stat(path, &about) != 0 || !S_ISREG(about.st_mode)) return false;
@@ -88,7 +87,8 @@ ek_status ek_net_open(ek_context *context, const char *name_or_path, ek_net **ou
     int shipped = ek_shipped_net_find(name_or_path);
     if (shipped >= 0) return ek_net_create(context, ek_shipped_net_text(shipped), name_or_path, out);
     if (access(name_or_path, F_OK) != 0) return unknown(name_or_path);
-    return is_model(name_or_path) ? open_model(context, name_or_path, out) : open_text(context, name_or_path, out);
+    return ek_is_model(name_or_path) ? open_model(context, name_or_path, out)
+                                     : open_text(context, name_or_path, out);
 }
 
 ek_status ek_net_load_weights(ek_net *net, const char *path)
