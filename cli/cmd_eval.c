@@ -6,20 +6,17 @@
 
 typedef struct settings {
     const char *model, *data;
-    int split;
+    int split; /* ek_split */
     int64_t batch, threads;
     bool json;
 } settings;
-
-enum { SPLIT_TEST, SPLIT_TRAIN, SPLIT_ANY };
-static const ek_split splits[] = {EK_SPLIT_TEST, EK_SPLIT_TRAIN, EK_SPLIT_ANY};
 
 static const cli_option options[] = {
     ROW_OPERAND("MODEL", model, "A model file (.safetensors)."),
     ROW_HEADING("Data:"),
     ROW_REQUIRED("data", "DATA", data,
                  "Labelled data, as for train: a name, a folder, x.npy,y.npy or a CSV file."),
-    ROW_CHOICE("split", "test|train|any", split,
+    ROW_CHOICE("split", "any|train|test", split,
                "Which part; any is the test part where there is one, else all."),
     ROW_INTEGER("batch", "N", batch, 1, 1e6, "Samples taken at a time."),
     ROWS_COMMON,
@@ -52,7 +49,7 @@ static int print(const settings *s, const ek_metrics *metrics)
 
 static int run(int argc, char **argv)
 {
-    settings s = {.split = SPLIT_ANY, .batch = 256};
+    settings s = {.split = EK_SPLIT_ANY, .batch = 256};
     int code;
     if (!cli_parse(&cli_eval, argc, argv, &s, &code)) return code;
 
@@ -62,7 +59,7 @@ static int run(int argc, char **argv)
     code = CLI_FAILED;
     if (!cli_model_open(&model, s.model, s.threads)) goto done;
     cli_warn_untrained(&model, s.model);
-    if (ek_dataset_open(s.data, splits[s.split], &data) != EK_OK ||
+    if (ek_dataset_open(s.data, (ek_split)s.split, &data) != EK_OK ||
         ek_evaluate(model.net, data, s.batch, &metrics) != EK_OK) {
         cli_fail_status();
         goto done;

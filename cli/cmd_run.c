@@ -6,12 +6,10 @@
 
 typedef struct settings {
     const char *model, *input, *output;
-    int mode;
+    int mode; /* ek_mode */
     int64_t threads;
     bool json;
 } settings;
-
-enum { MODE_EVAL, MODE_TRAIN };
 
 static const cli_option options[] = {
     ROW_OPERAND("MODEL", model, "A model file (.safetensors)."),
@@ -77,7 +75,7 @@ static int print(const settings *s, ek_shape shape)
 
 static int run(int argc, char **argv)
 {
-    settings s = {.mode = MODE_EVAL};
+    settings s = {.mode = EK_MODE_INFERENCE};
     int code;
     if (!cli_parse(&cli_run, argc, argv, &s, &code)) return code;
 
@@ -103,8 +101,7 @@ static int run(int argc, char **argv)
         cli_fail("no room for the outputs of %lld samples", (long long)shape.dim[0]);
         goto done;
     }
-    ek_mode mode = s.mode == MODE_TRAIN ? EK_MODE_TRAINING : EK_MODE_INFERENCE;
-    if (ek_net_forward(model.net, mode, shape.dim[0], x, y) != EK_OK ||
+    if (ek_net_forward(model.net, (ek_mode)s.mode, shape.dim[0], x, y) != EK_OK ||
         ek_array_write(s.output, result, y) != EK_OK) {
         cli_fail_status();
         goto done;

@@ -6,9 +6,11 @@
 #include "train_log.h"
 
 #include <ctype.h>
+#include <libgen.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -99,16 +101,28 @@ static settings default_settings(void)
     };
 }
 
-/* Two names of one file, or one name that no file has yet. */
-static bool same_file(const char *a, const char *b)
+static bool one_inode(const char *a, const char *b)
 {
     struct stat x, y;
-    if (!a || !b) return false;
-    if (strcmp(a, b) == 0) return true;
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
-static const char *const init_words[] = {"default", "xavier", "kaiming"};
+/* Two names of one file, or of one that is still to be made: equal names in one folder. */
+static bool same_file(const char *a, const char *b)
+{
+    if (!a || !b) return false;
+    if (strcmp(a, b) == 0 || one_inode(a, b)) return true;
+    char *folder_a = strdup(a), *folder_b = strdup(b);
+    const char *slash_a = strrchr(a, '/'), *slash_b = strrchr(b, '/');
+    bool same = folder_a && folder_b && strcmp(slash_a ? slash_a + 1 : a, slash_b ? slash_b + 1 : b) == 0 &&
+                one_inode(dirname(folder_a), dirname(folder_b));
+    free(folder_a);
+    free(folder_b);
+    return same;
+}
+
+static const char *const init_words[] = /* in the order of ek_init */
+    {"default", "xavier", "kaiming"};
 
 /* The word that --init was meant to be, where it names neither one of them nor a file; else NULL. */
 static const char *meant_init(const char *init)
@@ -320,11 +334,10 @@ static ek_status open_data(const char *spec, ek_dataset **train, ek_dataset **te
 
 static ek_status init_weights(const settings *s, const cli_model *model)
 {
-    static const ek_init scheme[] = {EK_INIT_DEFAULT, EK_INIT_XAVIER, EK_INIT_KAIMING};
     uint64_t seed = (uint64_t)s->seed;
     if (!s->init) return model->trained ? EK_OK : ek_net_init(model->net, EK_INIT_DEFAULT, seed);
     for (int i = 0; i < 3; i++) {
-        if (strcmp(s->init, init_words[i]) == 0) return ek_net_init(model->net, scheme[i], seed);
+        if (strcmp(s->init, init_words[i]) == 0) return ek_net_init(model->net, (ek_init)i, seed);
     }
     return ek_net_load_weights(model->net, s->init);
 }
@@ -389,8 +402,8 @@ static int train(training *run, const ek_dataset *data, const ek_dataset *test, 
     if (status != EK_OK && !stopped) return cli_fail_status();
     if (run->last.step > 0 && run->last.skipped == run->last.step)
         return cli_fail(
-            "no step had a finite loss and gradient: nothing was learned, and nothing is saved; try a "
-            "smaller --lr, and look for extreme values in the data");
+            "no step had a finite loss and gradient: nothing was learned, and no model is saved; try "
+            "a smaller --lr, and look for extreme values in the data");
     if (s->out && ek_net_save(run->model->net, s->out) != EK_OK) return cli_fail_status();
     warn_skipped(&run->last);
     if (stopped) print_stopped(run, argc, argv);
@@ -417,7 +430,6 @@ static int run(int argc, char **argv)
         goto done;
     }
     if (s.out && !cli_can_write(s.out)) goto done;
-    if (s.checkpoint && !cli_can_write(s.checkpoint)) goto done;
     if (!cli_log_open(&run.log, s.log, s.resume != NULL)) goto done;
     code = train(&run, data, test, argc, argv);
 done:

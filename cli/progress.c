@@ -59,7 +59,7 @@ static void draw_bar(const ek_event *step, double loss, const char *left)
 
 void cli_progress_step(cli_progress *progress, const ek_event *step)
 {
-    if (progress->quiet || step->steps < 1) return;
+    if (progress->quiet) return;
     if (isfinite(step->loss))
         progress->loss = isnan(progress->loss) ? step->loss : 0.95 * progress->loss + 0.05 * step->loss;
     if (step->seconds - progress->drawn < (progress->bar ? bar_every : line_every)) return;

@@ -17,7 +17,11 @@ static void request(int number)
     const int saved = errno; /* what was interrupted may be about to read it */
     static const char sign[] = "\nStopping after this step; once more ends at once.\n";
     if (isatty(STDERR_FILENO)) (void)!write(STDERR_FILENO, sign, sizeof sign - 1);
-    for (int i = 0; i < SIGNALS; i++) signal(signals[i], SIG_DFL);
+    for (int i = 0; i < SIGNALS; i++) {
+        struct sigaction now;
+        bool ours = sigaction(signals[i], NULL, &now) == 0 && now.sa_handler == request;
+        if (ours) signal(signals[i], SIG_DFL);
+    }
     errno = saved;
 }
 

@@ -124,7 +124,7 @@ typedef struct ek_ncs {
 } ek_ncs;
 
 /* A layer's arrays, owned by the caller, [c] each. gamma may be NULL when scale is off, beta when
- * shift is off, the running ones when track is off; batches may be NULL unless cumulative. */
+ * shift is off, the running ones when track is off; num_batches_tracked may be NULL unless cumulative. */
 typedef struct ek_batch_norm_arrays {
     const float *gamma, *beta;
     float *running_mean, *running_var;
@@ -379,8 +379,8 @@ EK_API const char *ek_dataset_class(const ek_dataset *dataset, int index); /* NU
 /* One item as floats, and its label (-1: none; label may be NULL). */
 EK_API EK_MUST_CHECK ek_status ek_dataset_item(const ek_dataset *dataset, int64_t index, float *x, int *label);
 
-/* Arrays in NumPy's format, for `run`: any numeric dtype is read as float (bytes as 0 to 1). The caller
- * frees *data with ek_array_free. shape->rank up to EK_MAX_RANK, the batch dimension first. */
+/* Arrays in NumPy's format, for `run`: reals and integers (uint64 apart) are read as float, bytes as 0 to 1.
+ * The caller frees *data with ek_array_free. shape->rank up to EK_MAX_RANK, the batch dimension first. */
 EK_API EK_MUST_CHECK ek_status ek_array_read(const char *path, ek_shape *shape, float **data);
 EK_API EK_MUST_CHECK ek_status ek_array_write(const char *path, ek_shape shape, const float *data);
 EK_API void ek_array_free(float *data);

@@ -139,7 +139,7 @@ static void reads_leniently_what_is_legal(void **state)
     ek_safetensors_free(&file);
 }
 
-static ek_st_tensor tensor(ek_dtype dtype, int64_t count, const void *bytes)
+static ek_st_tensor tensor(ek_number dtype, int64_t count, const void *bytes)
 {
     return (ek_st_tensor){
         .name = "t", .dtype = dtype, .rank = 1, .dim = {count}, .count = count, .bytes = bytes};
@@ -152,47 +152,47 @@ static void converts_every_dtype(void **state)
     int64_t n[4];
     /* 1, -2, the largest half, the smallest, infinity, NaN */
     const uint16_t half[] = {0x3c00, 0xc000, 0x7bff, 0x0001, 0x7c00, 0x7e00};
-    ek_st_tensor t = tensor(EK_F16, 6, half);
+    ek_st_tensor t = tensor(EK_NUMBER_F16, 6, half);
     assert_ok(ek_st_to_float(&t, f));
     assert_true(f[0] == 1 && f[1] == -2 && f[2] == 65504 && f[3] == 0x1p-24f && isinf(f[4]) && isnan(f[5]));
     const uint16_t brain[] = {0x3f80, 0xc049};
-    t = tensor(EK_BF16, 2, brain);
+    t = tensor(EK_NUMBER_BF16, 2, brain);
     assert_ok(ek_st_to_float(&t, f));
     assert_true(f[0] == 1 && f[1] == -3.140625f);
     const double reals[] = {0.1, -3, 1e300};
-    t = tensor(EK_F64, 2, reals);
+    t = tensor(EK_NUMBER_F64, 2, reals);
     assert_ok(ek_st_to_float(&t, f));
     assert_true(f[0] == 0.1f && f[1] == -3);
     assert_fails(EK_E_FORMAT, "tensor 't': element 0 is 0.1, not a whole number", ek_st_to_int64(&t, n));
     t.count = 3;
     assert_fails(EK_E_FORMAT, "element 2 is 1e+300, too large", ek_st_to_float(&t, f));
     const int64_t large[] = {-5, 1 << 24, (1 << 24) + 1, INT64_MAX};
-    t = tensor(EK_I64, 2, large);
+    t = tensor(EK_NUMBER_I64, 2, large);
     assert_ok(ek_st_to_float(&t, f));
     assert_true(f[0] == -5 && f[1] == 16777216);
     t.count = 3;
     assert_fails(EK_E_FORMAT, "element 2 is 16777217, which a 32-bit float cannot hold",
                  ek_st_to_float(&t, f));
-    t = tensor(EK_I64, 1, &large[3]);
+    t = tensor(EK_NUMBER_I64, 1, &large[3]);
     assert_fails(EK_E_FORMAT, "cannot hold", ek_st_to_float(&t, f));
     assert_ok(ek_st_to_int64(&t, n));
     assert_true(n[0] == INT64_MAX);
     const int32_t i32[] = {-70000};
-    t = tensor(EK_I32, 1, i32);
+    t = tensor(EK_NUMBER_I32, 1, i32);
     assert_ok(ek_st_to_int64(&t, n));
     assert_int_equal(n[0], -70000);
     const int16_t i16[] = {-300};
-    t = tensor(EK_I16, 1, i16);
+    t = tensor(EK_NUMBER_I16, 1, i16);
     assert_ok(ek_st_to_float(&t, f));
     assert_true(f[0] == -300);
     const unsigned char bytes[] = {255, 1, 2};
-    t = tensor(EK_I8, 1, bytes);
+    t = tensor(EK_NUMBER_I8, 1, bytes);
     assert_ok(ek_st_to_int64(&t, n));
     assert_int_equal(n[0], -1);
-    t = tensor(EK_U8, 1, bytes);
+    t = tensor(EK_NUMBER_U8, 1, bytes);
     assert_ok(ek_st_to_float(&t, f));
     assert_true(f[0] == 255);
-    t = tensor(EK_BOOL, 2, bytes + 1);
+    t = tensor(EK_NUMBER_BOOL, 2, bytes + 1);
     assert_fails(EK_E_FORMAT, "element 1 is a boolean of value 2", ek_st_to_float(&t, f));
 }
 
@@ -218,17 +218,17 @@ static void writes_what_it_reads(void **state)
     const int64_t steps = 1LL << 40;
     const double state_of[] = {0.5};
     ek_st_writer writer = {0};
-    assert_ok(ek_st_add(&writer, "w\"\xc3\xa9", EK_F32, 2, (const int64_t[]){2, 3}, weight));
-    assert_ok(ek_st_add(&writer, "steps", EK_I64, 0, NULL, &steps));
-    assert_ok(ek_st_add(&writer, "none", EK_F32, 1, (const int64_t[]){0}, NULL));
-    assert_ok(ek_st_add(&writer, "state", EK_F64, 1, (const int64_t[]){1}, state_of));
+    assert_ok(ek_st_add(&writer, "w\"\xc3\xa9", EK_NUMBER_F32, 2, (const int64_t[]){2, 3}, weight));
+    assert_ok(ek_st_add(&writer, "steps", EK_NUMBER_I64, 0, NULL, &steps));
+    assert_ok(ek_st_add(&writer, "none", EK_NUMBER_F32, 1, (const int64_t[]){0}, NULL));
+    assert_ok(ek_st_add(&writer, "state", EK_NUMBER_F64, 1, (const int64_t[]){1}, state_of));
     assert_ok(ek_st_add_metadata(&writer, "net", "first"));
     assert_ok(ek_st_add_metadata(&writer, "net", "input 1x28x28\nrelu"));
     assert_fails(EK_E_ARGUMENT, "two tensors are called 'steps'",
-                 ek_st_add(&writer, "steps", EK_I64, 0, NULL, &steps));
-    assert_fails(EK_E_ARGUMENT, "__metadata__", ek_st_add(&writer, "__metadata__", EK_I64, 0, NULL, &steps));
-    assert_fails(EK_E_UNSUPPORTED, "only F32, F64 and I64", ek_st_add(&writer, "h", EK_F16, 0, NULL, &steps));
-    assert_fails(EK_E_ARGUMENT, "9 dimensions", ek_st_add(&writer, "h", EK_F32, 9, NULL, &steps));
+                 ek_st_add(&writer, "steps", EK_NUMBER_I64, 0, NULL, &steps));
+    assert_fails(EK_E_ARGUMENT, "__metadata__", ek_st_add(&writer, "__metadata__", EK_NUMBER_I64, 0, NULL, &steps));
+    assert_fails(EK_E_UNSUPPORTED, "only F32, F64 and I64", ek_st_add(&writer, "h", EK_NUMBER_F16, 0, NULL, &steps));
+    assert_fails(EK_E_ARGUMENT, "9 dimensions", ek_st_add(&writer, "h", EK_NUMBER_F32, 9, NULL, &steps));
     assert_ok(ek_st_write(&writer, path));
 
     unsigned char *once, *twice;
@@ -250,7 +250,7 @@ static void writes_what_it_reads(void **state)
     assert_string_equal(ek_safetensors_metadata(&file, "net"), "input 1x28x28\nrelu");
     assert_int_equal(file.metadata_count, 1);
     const ek_st_tensor *t = ek_safetensors_find(&file, "w\"\xc3\xa9");
-    assert_true(t->dtype == EK_F32 && t->rank == 2 && t->dim[0] == 2 && t->dim[1] == 3);
+    assert_true(t->dtype == EK_NUMBER_F32 && t->rank == 2 && t->dim[0] == 2 && t->dim[1] == 3);
     float back[6];
     assert_ok(ek_st_to_float(t, back));
     assert_memory_equal(back, weight, sizeof weight);
@@ -264,7 +264,7 @@ static void refuses_names_that_json_cannot_hold(void **state)
 {
     (void)state;
     ek_st_writer writer = {0};
-    assert_ok(ek_st_add(&writer, "\xff", EK_F32, 1, (const int64_t[]){0}, NULL));
+    assert_ok(ek_st_add(&writer, "\xff", EK_NUMBER_F32, 1, (const int64_t[]){0}, NULL));
     assert_fails(EK_E_ARGUMENT, "not UTF-8", ek_st_write(&writer, path));
     ek_st_writer_free(&writer);
     assert_ok(ek_st_add_metadata(&writer, "k", "\xff"));
@@ -351,7 +351,7 @@ static void survives_want_of_memory(void **state)
     for (uint64_t calls = 1; status == EK_E_MEMORY; calls++) {
         ek_st_writer writer = {0};
         ek_memory_fail_after(calls);
-        status = ek_st_add(&writer, "a", EK_F32, 1, (const int64_t[]){1}, &(const float){1});
+        status = ek_st_add(&writer, "a", EK_NUMBER_F32, 1, (const int64_t[]){1}, &(const float){1});
         if (status == EK_OK) status = ek_st_add_metadata(&writer, "k", "v");
         if (status == EK_OK) status = ek_st_write(&writer, path);
         ek_memory_fail_after(0);

@@ -703,10 +703,10 @@ static void change(const char *key, const char *value, float number)
     assert_ok(ek_safetensors_read(checkpoint_path, &file));
     bool found = false;
     for (int i = 0; i < file.metadata_count; i++) {
-        bool this = !strcmp(file.key[i], key);
+        bool this = !strcmp(file.metadata[i].key, key);
         found |= this;
         if (!this)
-            assert_ok(ek_st_add_metadata(&writer, file.key[i], file.value[i]));
+            assert_ok(ek_st_add_metadata(&writer, file.metadata[i].key, file.metadata[i].value));
         else if (value)
             assert_ok(ek_st_add_metadata(&writer, key, value));
     }

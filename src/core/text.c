@@ -45,6 +45,12 @@ void ek_text_free(ek_text *text)
     *text = (ek_text){0};
 }
 
+bool ek_ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && !strcmp(text + n - m, end);
+}
+
 enum { WORD = 64 };
 
 static int min(int a, int b) { return a < b ? a : b; }

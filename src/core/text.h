@@ -20,6 +20,8 @@ int ek_edit_distance(const char *a, const char *b);
 /* The name nearest to `wrong`, or NULL when none is near enough to be meant. */
 const char *ek_nearest(const char *wrong, const char *const *names, int count);
 
+bool ek_ends_with(const char *text, const char *end);
+
 /* Whether the text is UTF-8 without control characters: fit for terminals, JSON and model files. */
 bool ek_is_plain_text(const char *text);
 

@@ -84,6 +84,17 @@ void ek_batch_range(int64_t count, int64_t batch, bool drop_last, int64_t number
     *size = last && !drop_last ? count - *first : batch;
 }
 
+int64_t ek_batch_largest(int64_t count, int64_t batch, bool drop_last)
+{
+    int64_t most = 0, last = ek_batch_count(count, batch, drop_last) - 1;
+    for (int64_t number = 0; number <= last; number += last ? last : 1) {
+        int64_t first, size;
+        ek_batch_range(count, batch, drop_last, number, &first, &size);
+        if (size > most) most = size;
+    }
+    return most;
+}
+
 /* --- samples into the net's layout */
 
 /* What a number of the data becomes: (x - mean)/std of its channel, in double, rounded once. Bytes have only
@@ -263,7 +274,7 @@ ek_status ek_batches_start(const ek_dataset *dataset, const ek_pixels *pixels, e
 
     /* The longest is batch + 1, where a last sample was joined, and none is longer than all. */
     ek_status status = EK_OK;
-    int64_t most = batch < count ? batch + 1 : count;
+    int64_t most = ek_batch_largest(count, batch, drop_last);
     int64_t room = ek_is_lanes(input) ? ek_blocks(most) * EK_LANES : most;
     size_t floats;
     if (ek_multiply_overflows((size_t)room, (size_t)dataset->item, &floats)) {

@@ -15,6 +15,7 @@ void ek_epoch_order(int64_t *index, int64_t count, uint64_t seed, int64_t epoch,
 int64_t ek_batch_count(int64_t count, int64_t batch, bool drop_last);
 void ek_batch_range(int64_t count, int64_t batch, bool drop_last, int64_t number, int64_t *first,
                     int64_t *size);
+int64_t ek_batch_largest(int64_t count, int64_t batch, bool drop_last); /* samples; 0: there is no batch */
 
 typedef struct ek_batches ek_batches;
 

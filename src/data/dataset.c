@@ -70,15 +70,15 @@ ek_status ek_dataset_check(const ek_dataset *d, const ek_net *net)
 /* The items' shape from the array's: [n, f], [n, h, w] or [n, c, h, w]. */
 static ek_status item_shape(const ek_array *x, const char *name, ek_shape *out)
 {
-    ek_shape all = {.rank = x->rank < EK_MAX_RANK ? x->rank : EK_MAX_RANK};
-    for (int i = 0; i < all.rank; i++) all.dim[i] = x->dim[i];
-    char text[EK_SHAPE_TEXT];
-    ek_shape_text(all, text);
     if (x->rank < 2 || x->rank > 4)
         return ek_fail(EK_E_SHAPE,
                        "%s has %d dimensions; items are [n, features], [n, height, width] or [n, channels, "
                        "height, width]",
                        name, x->rank);
+    ek_shape all = {.rank = x->rank};
+    for (int i = 0; i < all.rank; i++) all.dim[i] = x->dim[i];
+    char text[EK_SHAPE_TEXT];
+    ek_shape_text(all, text);
     if (x->rank == 4 && x->dim[1] > 4 && (x->dim[3] == 1 || x->dim[3] == 3 || x->dim[3] == 4))
         return ek_fail(EK_E_SHAPE,
                        "%s is %s, which looks like [n, height, width, channels]; images are read as [n, "

@@ -6,12 +6,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t a = strlen(text), b = strlen(end);
-    return a >= b && !strcmp(text + a - b, end);
-}
-
 /* Data that is not split is training data. */
 static ek_status one_set_only(const char *spec, ek_split split)
 {
@@ -84,7 +78,7 @@ ek_status ek_dataset_open(const char *spec, ek_split split, ek_dataset **out)
     struct stat info;
     bool there = stat(spec, &info) == 0;
     if (there && S_ISDIR(info.st_mode)) return ek_folder_open(spec, split, out);
-    if (ends_with(spec, ".csv") || ends_with(spec, ".csv.gz")) {
+    if (ek_ends_with(spec, ".csv") || ek_ends_with(spec, ".csv.gz")) {
         EK_TRY(one_set_only(spec, split));
         return open_csv(spec, out);
     }

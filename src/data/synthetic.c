@@ -186,7 +186,7 @@ ek_status ek_synthetic_open(const char *spec, ek_split split, ek_dataset **out)
     EK_TRY(EK_NEW(d, 1));
     EK_GO(parse_shape(spec, &d->shape));
     d->count = split == EK_SPLIT_TRAIN ? TRAIN : TEST;
-    d->item = d->shape.rank == 3 ? d->shape.dim[0] * d->shape.dim[1] * d->shape.dim[2] : d->shape.dim[0];
+    d->item = ek_shape_count(d->shape);
     d->classes = CLASSES;
     EK_GO(EK_NEW(d->label, (size_t)d->count));
     ek_random random =

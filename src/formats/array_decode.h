@@ -5,8 +5,8 @@
 #include "formats/arrays.h"
 #include "formats/numbers.h"
 
-/* Gives `array`, whose shape is set, its data from the file's bytes; may take *raw over (then NULL).
+/* Gives `array`, whose shape is set, its data from the file's bytes, `raw`.
  * On failure the caller clears the array. */
-ek_status ek_array_decode(ek_array *array, ek_number number, bool big_endian, unsigned char **raw);
+ek_status ek_array_decode(ek_array *array, ek_number number, bool big_endian, const unsigned char *raw);
 
 #endif

@@ -12,12 +12,13 @@ void ek_array_clear(ek_array *array)
     *array = (ek_array){0};
 }
 
-ek_status ek_array_decode(ek_array *array, ek_number number, bool big_endian, unsigned char **raw)
+ek_status ek_array_decode(ek_array *array, ek_number number, bool big_endian, const unsigned char *raw)
 {
     if (number == EK_NUMBER_U8) {
+        unsigned char *data;
+        EK_TRY(EK_NEW(data, (size_t)array->count));
         array->type = EK_ARRAY_U8;
-        array->data = *raw;
-        *raw = NULL;
+        array->data = memcpy(data, raw, (size_t)array->count);
         return EK_OK;
     }
     if (ek_number_is_real(number)) {
@@ -25,13 +26,13 @@ ek_status ek_array_decode(ek_array *array, ek_number number, bool big_endian, un
         EK_TRY(EK_NEW(data, (size_t)array->count));
         array->type = EK_ARRAY_F32;
         array->data = data;
-        return ek_numbers_to_float(number, big_endian, *raw, array->count, data);
+        return ek_numbers_to_float(number, big_endian, raw, array->count, data);
     }
     int64_t *data;
     EK_TRY(EK_NEW(data, (size_t)array->count));
     array->type = EK_ARRAY_I64;
     array->data = data;
-    return ek_numbers_to_int64(number, big_endian, *raw, array->count, data);
+    return ek_numbers_to_int64(number, big_endian, raw, array->count, data);
 }
 
 ek_status ek_array_to_float(const ek_array *array, float *out, const char *path)

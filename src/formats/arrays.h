@@ -32,12 +32,12 @@ ek_status ek_npy_read(const char *path, ek_array *out);
 /* float32, version 1.0, written atomically. */
 ek_status ek_npy_write(const char *path, int rank, const int64_t *dim, const float *data);
 /* Rows of numbers: commas, semicolons, tabs or spaces; blank lines and # comments skipped; one header line
- * allowed. *values [rows, columns]. Errors give line and column. A last column of names instead of numbers
- * becomes their index in order of first appearance, the names in *names (else NULL). */
+ * allowed. Errors give line and column. A last column of names instead of numbers becomes their index in order
+ * of first appearance. */
 typedef struct ek_table {
     int64_t rows, columns;
-    float *values;
-    char **names;
+    float *values; /* [rows, columns] */
+    char **names;  /* of the last column; else NULL */
     int name_count;
 } ek_table;
 ek_status ek_csv_read(const char *path, ek_table *out);

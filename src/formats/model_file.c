@@ -87,7 +87,7 @@ static ek_status add_tensors(const ek_net *net, ek_st_writer *writer)
                                "%s holds a value that is not finite, and such a model is not saved; a "
                                "smaller learning rate usually helps",
                                param->name);
-            EK_TRY(ek_st_add(writer, param->name, counter ? EK_I64 : EK_F32, param->shape.rank,
+            EK_TRY(ek_st_add(writer, param->name, counter ? EK_NUMBER_I64 : EK_NUMBER_F32, param->shape.rank,
                              param->shape.dim, data));
         }
     }
@@ -190,8 +190,9 @@ static ek_status fail_names(const char *const *missing, int missing_count, const
 }
 
 /* Every tensor finds its parameter, and every parameter, save counters, its tensor. */
-static ek_status match(slots *s, const ek_safetensors *file, const char *ignored_prefix)
+static ek_status match(slots *s, const ek_safetensors *file)
 {
+    static const char state[] = EK_OPTIMIZER_LABEL ".";
     const char **missing = NULL, **extra = NULL;
     int missing_count = 0, extra_count = 0;
     ek_status status = EK_OK;
@@ -202,7 +203,7 @@ static ek_status match(slots *s, const ek_safetensors *file, const char *ignored
         slot *wanted = find(s, name);
         if (wanted)
             wanted->tensor = &file->tensor[i];
-        else if (!ignored_prefix || strncmp(name, ignored_prefix, strlen(ignored_prefix)))
+        else if (strncmp(name, state, strlen(state)))
             extra[extra_count++] = name;
     }
     for (size_t i = 0; i < s->count; i++) {
@@ -283,12 +284,12 @@ static ek_status move_bias(ek_net *net, const slots *s, const slot *bias)
     return mean ? check_values(mean) : EK_OK;
 }
 
-ek_status ek_model_take(ek_net *net, const ek_safetensors *file, const char *ignored_prefix)
+ek_status ek_model_take(ek_net *net, const ek_safetensors *file, const char *path)
 {
     slots s = {0};
     ek_status status = EK_OK;
     EK_GO(make_slots(net, &s));
-    EK_GO(match(&s, file, ignored_prefix));
+    EK_GO(match(&s, file));
     for (size_t i = 0; i < s.count; i++) EK_GO(read_slot(&s.slot[i]));
     for (size_t i = 0; i < s.count; i++) {
         if (s.slot[i].param->redundant) EK_GO(move_bias(net, &s, &s.slot[i]));
@@ -301,6 +302,7 @@ ek_status ek_model_take(ek_net *net, const ek_safetensors *file, const char *ign
             memcpy(param->data, s.slot[i].value, (size_t)param->count * sizeof *param->data);
     }
 done:
+    if (status != EK_OK) ek_fail_in(status, "%s: ", path);
     ek_free(s.slot);
     ek_free(s.memory);
     return status;
@@ -350,13 +352,15 @@ static ek_status keep_metadata(ek_net *net, const ek_safetensors *file)
     enum { MOST = 1024 };
     EK_TRY(EK_NEW(net->metadata, (size_t)file->metadata_count));
     for (int i = 0; i < file->metadata_count; i++) {
-        if (!strcmp(file->key[i], "format") || !strncmp(file->key[i], OWN_KEYS, strlen(OWN_KEYS))) continue;
+        if (!strcmp(file->metadata[i].key, "format") ||
+            !strncmp(file->metadata[i].key, OWN_KEYS, strlen(OWN_KEYS)))
+            continue;
         if (net->metadata_count == MOST)
             return ek_fail(EK_E_FORMAT, "its metadata has more than %d entries of others; no more are kept",
                            MOST);
         struct ek_metadata *kept = &net->metadata[net->metadata_count++];
-        kept->key = ek_strdup(file->key[i]);
-        kept->value = ek_strdup(file->value[i]);
+        kept->key = ek_strdup(file->metadata[i].key);
+        kept->value = ek_strdup(file->metadata[i].value);
         if (!kept->key || !kept->value) return EK_E_MEMORY;
     }
     return EK_OK;

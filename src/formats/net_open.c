@@ -11,16 +11,10 @@
 
 enum { MAX_TEXT = 1 << 20 };
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && !strcmp(text + n - m, end);
-}
-
 bool ek_is_model(const char *path)
 {
     if (!path) return false;
-    if (ends_with(path, ".safetensors")) return true;
+    if (ek_ends_with(path, ".safetensors")) return true;
     struct stat about;
     if (stat(path, &about) != 0 || !S_ISREG(about.st_mode)) return false;
     FILE *file = fopen(path, "rb");
@@ -38,8 +32,7 @@ static ek_status open_model(ek_context *context, const char *path, ek_net **out)
     ek_net *net = NULL;
     ek_status status = EK_OK;
     EK_GO(ek_model_net(context, &file, path, &net));
-    status = ek_model_take(net, &file, "optimizer.");
-    if (status != EK_OK) ek_fail_in(status, "%s: ", path);
+    status = ek_model_take(net, &file, path);
 done:
     ek_safetensors_free(&file);
     if (status == EK_OK)
@@ -96,8 +89,7 @@ ek_status ek_net_load_weights(ek_net *net, const char *path)
     if (!net || !path) return ek_fail(EK_E_ARGUMENT, "ek_net_load_weights needs a net and a path");
     ek_safetensors file;
     EK_TRY(ek_safetensors_read(path, &file));
-    ek_status status = ek_model_take(net, &file, "optimizer.");
-    if (status != EK_OK) ek_fail_in(status, "%s: ", path);
+    ek_status status = ek_model_take(net, &file, path);
     ek_safetensors_free(&file);
     return status;
 }

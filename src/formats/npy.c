@@ -228,12 +228,12 @@ ek_status ek_npy_read(const char *path, ek_array *out)
     memcpy(array.dim, h.dim, sizeof array.dim);
     EK_GO(count_elements(&h, size - (size_t)(data - bytes), &array.count));
     size_t width = ek_number_size(h.number);
-    EK_GO(EK_NEW(raw, (size_t)array.count * width));
-    if (h.fortran)
+    if (h.fortran) {
+        EK_GO(EK_NEW(raw, (size_t)array.count * width));
         reorder(&h, width, array.count, data, raw);
-    else
-        memcpy(raw, data, (size_t)array.count * width);
-    EK_GO(ek_array_decode(&array, h.number, h.big_endian, &raw));
+        data = raw;
+    }
+    EK_GO(ek_array_decode(&array, h.number, h.big_endian, data));
     *out = array;
 done:
     if (status != EK_OK) {

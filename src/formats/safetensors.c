@@ -4,7 +4,6 @@
 
 #include "core/file.h"
 #include "core/memory.h"
-#include "formats/numbers.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -20,15 +19,11 @@ enum {
 
 static const size_t MAX_FILE = (size_t)1 << 36;
 
-static const struct dtype {
-    const char *name;
-    ek_number number;
-} dtypes[] = {
-    [EK_F32] = {"F32", EK_NUMBER_F32}, [EK_F64] = {"F64", EK_NUMBER_F64},
-    [EK_F16] = {"F16", EK_NUMBER_F16}, [EK_BF16] = {"BF16", EK_NUMBER_BF16},
-    [EK_I64] = {"I64", EK_NUMBER_I64}, [EK_I32] = {"I32", EK_NUMBER_I32},
-    [EK_I16] = {"I16", EK_NUMBER_I16}, [EK_I8] = {"I8", EK_NUMBER_I8},
-    [EK_U8] = {"U8", EK_NUMBER_U8},    [EK_BOOL] = {"BOOL", EK_NUMBER_BOOL},
+/* U16, U32 and U64 are refused. */
+static const char *const dtypes[] = {
+    [EK_NUMBER_BOOL] = "BOOL", [EK_NUMBER_U8] = "U8",   [EK_NUMBER_I8] = "I8",   [EK_NUMBER_I16] = "I16",
+    [EK_NUMBER_I32] = "I32",   [EK_NUMBER_I64] = "I64", [EK_NUMBER_F16] = "F16", [EK_NUMBER_BF16] = "BF16",
+    [EK_NUMBER_F32] = "F32",   [EK_NUMBER_F64] = "F64",
 };
 enum { DTYPES = sizeof dtypes / sizeof dtypes[0] };
 
@@ -78,8 +73,8 @@ static ek_status parse_dtype(const json_t *info, ek_st_tensor *t)
     const char *text = json_string_value(json_object_get(info, "dtype"));
     if (!text) return ek_fail(EK_E_FORMAT, "tensor '%s' has no dtype", show(t->name).text);
     for (int i = 0; i < DTYPES; i++) {
-        if (strcmp(text, dtypes[i].name)) continue;
-        t->dtype = (ek_dtype)i;
+        if (!dtypes[i] || strcmp(text, dtypes[i])) continue;
+        t->dtype = (ek_number)i;
         return EK_OK;
     }
     return ek_fail(EK_E_UNSUPPORTED,
@@ -121,12 +116,20 @@ static ek_status parse_offsets(const json_t *info, const ek_st_tensor *t, range 
     if (out->end < out->begin)
         return ek_fail(EK_E_FORMAT, "tensor '%s': its data ends before it begins", show(t->name).text);
     size_t bytes;
-    if (ek_multiply_overflows((size_t)t->count, ek_number_size(dtypes[t->dtype].number), &bytes))
+    if (ek_multiply_overflows((size_t)t->count, ek_number_size(t->dtype), &bytes))
         return ek_fail(EK_E_FORMAT, "tensor '%s': the bytes of its shape overflow", show(t->name).text);
     if (out->end - out->begin != bytes)
         return ek_fail(EK_E_FORMAT, "tensor '%s': its shape needs %zu bytes, its data_offsets give %llu",
                        show(t->name).text, bytes, (unsigned long long)(out->end - out->begin));
     return EK_OK;
+}
+
+/* On failure the half that was copied is freed with the list that the entry lies in. */
+static ek_status copy_entry(const char *key, const char *value, ek_st_entry *out)
+{
+    out->key = ek_strdup(key);
+    out->value = ek_strdup(value);
+    return out->key && out->value ? EK_OK : EK_E_MEMORY;
 }
 
 static ek_status parse_metadata(const json_t *object, ek_safetensors *out)
@@ -135,17 +138,14 @@ static ek_status parse_metadata(const json_t *object, ek_safetensors *out)
     size_t room = json_object_size(object);
     if (room > MAX_METADATA)
         return ek_fail(EK_E_FORMAT, "__metadata__ has %zu entries; at most %d are read", room, MAX_METADATA);
-    EK_TRY(EK_NEW(out->key, room));
-    EK_TRY(EK_NEW(out->value, room));
+    EK_TRY(EK_NEW(out->metadata, room));
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)object, key, value)
     {
         if (!json_is_string(value))
             return ek_fail(EK_E_FORMAT, "__metadata__ '%s' is not a string", show(key).text);
-        int i = out->metadata_count++;
-        if (!(out->key[i] = ek_strdup(key)) || !(out->value[i] = ek_strdup(json_string_value(value))))
-            return EK_E_MEMORY;
+        EK_TRY(copy_entry(key, json_string_value(value), &out->metadata[out->metadata_count++]));
     }
     return EK_OK;
 }
@@ -291,9 +291,12 @@ ek_status ek_safetensors_read(const char *path, ek_safetensors *out)
     return status == EK_OK ? EK_OK : ek_fail_in(status, "%s: ", path);
 }
 
-static void free_strings(char **list, int count)
+static void free_metadata(ek_st_entry *list, int count)
 {
-    for (int i = 0; list && i < count; i++) ek_free(list[i]);
+    for (int i = 0; i < count; i++) {
+        ek_free(list[i].key);
+        ek_free(list[i].value);
+    }
     ek_free(list);
 }
 
@@ -306,8 +309,7 @@ static void free_tensors(ek_st_tensor *tensor, int count)
 void ek_safetensors_free(ek_safetensors *file)
 {
     free_tensors(file->tensor, file->count);
-    free_strings(file->key, file->metadata_count);
-    free_strings(file->value, file->metadata_count);
+    free_metadata(file->metadata, file->metadata_count);
     ek_free(file->memory);
     *file = (ek_safetensors){0};
 }
@@ -323,20 +325,20 @@ const ek_st_tensor *ek_safetensors_find(const ek_safetensors *file, const char *
 const char *ek_safetensors_metadata(const ek_safetensors *file, const char *key)
 {
     for (int i = 0; i < file->metadata_count; i++) {
-        if (!strcmp(file->key[i], key)) return file->value[i];
+        if (!strcmp(file->metadata[i].key, key)) return file->metadata[i].value;
     }
     return NULL;
 }
 
 ek_status ek_st_to_float(const ek_st_tensor *t, float *out)
 {
-    ek_status status = ek_numbers_to_float(dtypes[t->dtype].number, false, t->bytes, t->count, out);
+    ek_status status = ek_numbers_to_float(t->dtype, false, t->bytes, t->count, out);
     return status == EK_OK ? EK_OK : ek_fail_in(status, "tensor '%s': ", show(t->name).text);
 }
 
 ek_status ek_st_to_int64(const ek_st_tensor *t, int64_t *out)
 {
-    ek_status status = ek_numbers_to_int64(dtypes[t->dtype].number, false, t->bytes, t->count, out);
+    ek_status status = ek_numbers_to_int64(t->dtype, false, t->bytes, t->count, out);
     return status == EK_OK ? EK_OK : ek_fail_in(status, "tensor '%s': ", show(t->name).text);
 }
 
@@ -356,10 +358,10 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensors are written a
         }                                                                  \
     } while (0)
 
-ek_status ek_st_add(ek_st_writer *writer, const char *name, ek_dtype dtype, int rank, const int64_t *dim,
+ek_status ek_st_add(ek_st_writer *writer, const char *name, ek_number dtype, int rank, const int64_t *dim,
                     const void *data)
 {
-    if (dtype != EK_F32 && dtype != EK_F64 && dtype != EK_I64)
+    if (dtype != EK_NUMBER_F32 && dtype != EK_NUMBER_F64 && dtype != EK_NUMBER_I64)
         return ek_fail(EK_E_UNSUPPORTED, "tensor '%s': only F32, F64 and I64 are written", show(name).text);
     if (rank < 0 || rank > EK_SAFETENSORS_MAX_RANK)
         return ek_fail(EK_E_ARGUMENT, "tensor '%s' has %d dimensions; 0 to %d can be written",
@@ -383,36 +385,13 @@ ek_status ek_st_add(ek_st_writer *writer, const char *name, ek_dtype dtype, int 
     return EK_OK;
 }
 
-static ek_status grow_metadata(ek_st_writer *writer)
-{
-    int room = writer->metadata_room; /* both lists have one room, which moves with the second */
-    GROW(writer->key, writer->metadata_count, room);
-    GROW(writer->value, writer->metadata_count, writer->metadata_room);
-    return EK_OK;
-}
-
 ek_status ek_st_add_metadata(ek_st_writer *writer, const char *key, const char *value)
 {
-    char *value_copy = ek_strdup(value);
-    if (!value_copy) return EK_E_MEMORY;
-    for (int i = 0; i < writer->metadata_count; i++) {
-        if (strcmp(writer->key[i], key)) continue;
-        ek_free(writer->value[i]);
-        writer->value[i] = value_copy;
-        return EK_OK;
-    }
-    ek_status status = grow_metadata(writer);
-    char *key_copy = status == EK_OK ? ek_strdup(key) : NULL;
-    if (!key_copy) {
-        ek_free(value_copy);
-        return EK_E_MEMORY;
-    }
-    writer->key[writer->metadata_count] = key_copy;
-    writer->value[writer->metadata_count++] = value_copy;
-    return EK_OK;
+    GROW(writer->metadata, writer->metadata_count, writer->metadata_room);
+    return copy_entry(key, value, &writer->metadata[writer->metadata_count++]);
 }
 
-static size_t width(const ek_st_tensor *t) { return ek_number_size(dtypes[t->dtype].number); }
+static size_t width(const ek_st_tensor *t) { return ek_number_size(t->dtype); }
 
 /* The order of the data: widest elements first, so that all are aligned; as added among equals. */
 static ek_status data_order(const ek_st_writer *writer, const ek_st_tensor ***out)
@@ -433,7 +412,7 @@ static json_t *describe(const ek_st_tensor *t, uint64_t begin, uint64_t end)
 {
     json_t *shape = json_array();
     for (int i = 0; i < t->rank; i++) json_array_append_new(shape, json_integer(t->dim[i]));
-    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtypes[t->dtype].name, "shape", shape, "data_offsets",
+    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtypes[t->dtype], "shape", shape, "data_offsets",
                      (json_int_t)begin, (json_int_t)end);
 }
 
@@ -446,8 +425,9 @@ static ek_status header_text(const ek_st_writer *writer, const ek_st_tensor *con
         json_t *metadata = json_object();
         json_object_set_new(header, "__metadata__", metadata);
         for (int i = 0; i < writer->metadata_count; i++) {
-            if (json_object_set_new(metadata, writer->key[i], json_string(writer->value[i])) == 0) continue;
-            status = ek_fail(EK_E_ARGUMENT, "metadata '%s' is not UTF-8", show(writer->key[i]).text);
+            const ek_st_entry *entry = &writer->metadata[i];
+            if (json_object_set_new(metadata, entry->key, json_string(entry->value)) == 0) continue;
+            status = ek_fail(EK_E_ARGUMENT, "metadata '%s' is not UTF-8", show(entry->key).text);
             goto done;
         }
     }
@@ -505,7 +485,6 @@ done:
 void ek_st_writer_free(ek_st_writer *writer)
 {
     free_tensors(writer->tensor, writer->count);
-    free_strings(writer->key, writer->metadata_count);
-    free_strings(writer->value, writer->metadata_count);
+    free_metadata(writer->metadata, writer->metadata_count);
     *writer = (ek_st_writer){0};
 }

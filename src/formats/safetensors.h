@@ -2,38 +2,29 @@
 #ifndef EK_FORMATS_SAFETENSORS_H
 #define EK_FORMATS_SAFETENSORS_H
 
-#include "core/status.h"
-
-typedef enum ek_dtype {
-    EK_F32,
-    EK_F64,
-    EK_F16,
-    EK_BF16,
-    EK_I64,
-    EK_I32,
-    EK_I16,
-    EK_I8,
-    EK_U8,
-    EK_BOOL
-} ek_dtype;
+#include "formats/numbers.h"
 
 #define EK_SAFETENSORS_MAX_RANK 8
 
 typedef struct ek_st_tensor {
     char *name;
-    ek_dtype dtype;
+    ek_number dtype;
     int rank;
     int64_t dim[EK_SAFETENSORS_MAX_RANK];
     int64_t count;
     const unsigned char *bytes; /* in the file's memory; may be unaligned */
 } ek_st_tensor;
 
+typedef struct ek_st_entry {
+    char *key, *value;
+} ek_st_entry;
+
 typedef struct ek_safetensors {
     unsigned char *memory;
     size_t size;
     ek_st_tensor *tensor; /* in the order of their data */
     int count;
-    char **key, **value; /* __metadata__ */
+    ek_st_entry *metadata;
     int metadata_count;
 } ek_safetensors;
 
@@ -53,13 +44,13 @@ ek_status ek_st_to_int64(const ek_st_tensor *tensor, int64_t *out);
 typedef struct ek_st_writer {
     ek_st_tensor *tensor;
     int count, room;
-    char **key, **value;
+    ek_st_entry *metadata;
     int metadata_count, metadata_room;
 } ek_st_writer;
 
-ek_status ek_st_add(ek_st_writer *writer, const char *name, ek_dtype dtype, int rank, const int64_t *dim,
+ek_status ek_st_add(ek_st_writer *writer, const char *name, ek_number dtype, int rank, const int64_t *dim,
                     const void *data);
-/* A key added again takes the new value. */
+/* Of a key added twice the last value is written. */
 ek_status ek_st_add_metadata(ek_st_writer *writer, const char *key, const char *value);
 /* Atomically (core/file.h); header padded so that the data is aligned to 8 bytes. */
 ek_status ek_st_write(const ek_st_writer *writer, const char *path);

@@ -19,6 +19,9 @@ typedef struct ek_graph {
 #define EK_MAX_DIM ((int64_t)1 << 24)
 #define EK_MAX_COUNT ((int64_t)1 << 30) /* numbers in a sample's value, and in all parameters */
 
+/* No layer is called so: "optimizer.exp_avg.net.1.weight" is training state in a checkpoint. */
+#define EK_OPTIMIZER_LABEL "optimizer"
+
 /* Parses a net text, finds shapes and parameters (data not yet there), marks redundant biases.
  * Errors: "lenet.net:3:12: conv has no option 'kernl'; did you mean 'kernel'?" */
 ek_status ek_graph_parse(const char *text, const char *origin, ek_graph *out);

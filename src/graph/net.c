@@ -210,7 +210,6 @@ ek_status ek_net_prepare(ek_net *net, int64_t samples, bool training)
 }
 
 float *ek_net_input(ek_net *net) { return net->plan->value[0]; }
-const float *ek_net_output(ek_net *net) { return net->plan->value[net->graph.count - 1]; }
 const float *ek_net_logits(ek_net *net) { return net->plan->value[ek_graph_logits(&net->graph)]; }
 float *ek_net_output_grad(ek_net *net) { return net->plan->grad[net->graph.count - 1]; }
 
@@ -262,7 +261,7 @@ static bool independent(const ek_net *net, ek_mode mode)
 static void read_output(ek_net *net, int64_t n, float *y)
 {
     ek_shape shape = ek_net_output_shape(net);
-    const float *output = ek_net_output(net);
+    const float *output = net->plan->value[net->graph.count - 1];
     int64_t features = ek_shape_count(shape);
     if (!ek_is_lanes(shape)) {
         memcpy(y, output, (size_t)(n * features) * sizeof *y);

@@ -28,11 +28,11 @@ float *ek_net_input(ek_net *net);
 /* x is in place, its pixels normalized (ek_net_pixels) by whoever wrote it.
  * seed and step choose the dropout masks. */
 ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed, uint64_t step);
-/* The output of the last forward pass, and where its gradient goes. */
-const float *ek_net_output(ek_net *net);
-float *ek_net_output_grad(ek_net *net);
-/* The same, or what goes into a softmax at the end: [n, classes] for the cross-entropy. */
+/* The output of the last forward pass, or what goes into a softmax at its end: [n, classes] for the
+ * cross-entropy. */
 const float *ek_net_logits(ek_net *net);
+/* Where the gradient of the output goes. */
+float *ek_net_output_grad(ek_net *net);
 void ek_net_run_backward(ek_net *net);
 /* Running statistics of the last training pass. */
 void ek_net_commit(ek_net *net);

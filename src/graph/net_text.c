@@ -198,9 +198,11 @@ static ek_status read_label(const parser *p, word w, ek_node *node)
                        c);
     }
     copy_word(w, node->label);
-    if (!strcmp(node->label, "optimizer") || !strncmp(node->label, "optimizer.", 10))
+    if (!strcmp(node->label, EK_OPTIMIZER_LABEL) ||
+        !strncmp(node->label, EK_OPTIMIZER_LABEL ".", strlen(EK_OPTIMIZER_LABEL ".")))
         return fail_at(p, w.column,
-                       "'optimizer' names the training state in checkpoints; choose another label");
+                       "'" EK_OPTIMIZER_LABEL
+                       "' names the training state in checkpoints; choose another label");
     int taken = *label_slot(p, node->label);
     if (taken)
         return fail_at(p, w.column, "the label '%s' is taken by line %d; choose another", node->label,

@@ -137,7 +137,7 @@ static ek_status visit(const char *kind, const ek_tensor *tensor, float *data, s
                        void *argument)
 {
     if (!data) return EK_OK;
-    char *name = ek_strf(EK_CHECKPOINT_PREFIX "%s.%s", kind, tensor->name);
+    char *name = ek_strf(EK_OPTIMIZER_LABEL ".%s.%s", kind, tensor->name);
     if (!name) return EK_E_MEMORY;
     ek_status status = visitor(argument, name, tensor->shape, data);
     ek_free(name);
@@ -167,7 +167,7 @@ static ek_status write_state(void *writer, const char *name, ek_shape shape, flo
                            "written; a smaller learning rate or clipping usually helps",
                            name);
     }
-    return ek_st_add(writer, name, EK_F32, shape.rank, shape.dim, data);
+    return ek_st_add(writer, name, EK_NUMBER_F32, shape.rank, shape.dim, data);
 }
 
 static ek_status add_metadata(ek_st_writer *writer, const ek_run *run)
@@ -294,8 +294,8 @@ static ek_status read_state(void *argument, const char *name, ek_shape shape, fl
         tensor->rank == shape.rank && !memcmp(tensor->dim, shape.dim, sizeof *shape.dim * (size_t)shape.rank);
     if (!same) return ek_fail(EK_E_FORMAT, "tensor %s has another shape than its parameter", name);
     EK_TRY(ek_st_to_float(tensor, data));
-    bool square =
-        !strncmp(name, EK_CHECKPOINT_PREFIX "exp_avg_sq.", strlen(EK_CHECKPOINT_PREFIX "exp_avg_sq."));
+    static const char squares[] = EK_OPTIMIZER_LABEL ".exp_avg_sq.";
+    bool square = !strncmp(name, squares, strlen(squares));
     for (int64_t i = 0; i < tensor->count; i++) {
         if (!isfinite(data[i]))
             return ek_fail(EK_E_FORMAT, "tensor %s holds a value that is not finite", name);
@@ -326,7 +326,7 @@ ek_status ek_checkpoint_read(ek_run *run, const char *path)
         ek_fail_in(status, "%s is a damaged checkpoint: ", path);
         goto done;
     }
-    EK_GO(ek_model_take(trainer->net, &file, EK_CHECKPOINT_PREFIX));
+    EK_GO(ek_model_take(trainer->net, &file, path));
     run->progress = progress;
     trainer->step = ek_run_steps(run);
     trainer->optimizer->step = trainer->step - progress.skipped;

@@ -5,9 +5,6 @@
 
 #include "train/trainer.h"
 
-/* The state of its optimizer's tensors is named "optimizer.exp_avg.net.1.weight". */
-#define EK_CHECKPOINT_PREFIX "optimizer."
-
 /* Where a run stands, beside its net and optimizer. Random numbers are functions of seed, epoch and step
  * (core/random.h), so that there is no generator's state. */
 typedef struct ek_progress {

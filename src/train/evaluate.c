@@ -24,8 +24,6 @@ ek_status ek_labelled_check(const ek_dataset *dataset, const ek_net *net, const 
 static ek_status run_batch(ek_net *net, ek_loss *loss, int64_t n, const float *x, const int32_t *labels,
                            double *sum, int64_t *correct)
 {
-    EK_TRY(ek_net_prepare(net, n, false));
-    EK_TRY(ek_loss_reserve(loss, n));
     memcpy(ek_net_input(net), x, (size_t)ek_value_floats(ek_net_input_shape(net), n) * sizeof *x);
     EK_TRY(ek_net_run_forward(net, n, EK_MODE_INFERENCE, 0, 0));
     int64_t right;
@@ -45,6 +43,9 @@ ek_status ek_evaluate_at(ek_net *net, const ek_dataset *dataset, const int64_t *
     ek_loss loss = {0};
     ek_batches *batches = NULL;
     ek_status status = EK_OK;
+    int64_t largest = ek_batch_largest(count, batch, false);
+    EK_GO(ek_net_prepare(net, largest, false));
+    EK_GO(ek_loss_reserve(&loss, largest));
     EK_GO(
         ek_batches_start(dataset, &pixels, ek_net_input_shape(net), index, count, batch, false, 0, &batches));
     while (ek_batches_next(batches, &n, &x, &labels))

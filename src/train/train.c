@@ -4,6 +4,7 @@
 #include "train/evaluate.h"
 
 #include <math.h>
+#include <string.h>
 
 /* Far beyond use; keeps numbers of steps far from overflow. */
 #define MAX_EPOCHS 1000000
@@ -61,14 +62,6 @@ static ek_status check_writable(const char *path)
     return EK_OK;
 }
 
-static int64_t largest_batch(int64_t count, int64_t batch, bool drop_last)
-{
-    int64_t last = ek_batch_count(count, batch, drop_last) - 1, first, first_size, last_size;
-    ek_batch_range(count, batch, drop_last, 0, &first, &first_size);
-    ek_batch_range(count, batch, drop_last, last, &first, &last_size);
-    return last_size > first_size ? last_size : first_size;
-}
-
 /* Everything that can be wrong is found here, before the first step. */
 static ek_status prepare(training *t)
 {
@@ -87,7 +80,7 @@ static ek_status prepare(training *t)
                        (long long)t->run.train_count, (long long)o->batch);
     if (o->checkpoint) EK_TRY(check_writable(o->checkpoint));
     EK_TRY(ek_trainer_create(t->net, &o->optimizer, o->seed, &t->run.trainer));
-    EK_TRY(ek_trainer_reserve(t->run.trainer, largest_batch(t->run.train_count, o->batch, o->drop_last)));
+    EK_TRY(ek_trainer_reserve(t->run.trainer, ek_batch_largest(t->run.train_count, o->batch, o->drop_last)));
     return o->resume ? ek_checkpoint_read(&t->run, o->resume) : EK_OK;
 }
 
@@ -155,7 +148,8 @@ static ek_status run_step(training *t, ek_batches *batches)
     ek_step_result result;
     ek_batches_next(batches, &n, &x, &labels);
     EK_TRY(ek_trainer_set_lr(run->trainer, lr));
-    EK_TRY(ek_trainer_run(run->trainer, n, x, labels, &result));
+    memcpy(ek_net_input(t->net), x, (size_t)ek_value_floats(ek_net_input_shape(t->net), n) * sizeof *x);
+    EK_TRY(ek_trainer_run(run->trainer, n, labels, &result));
     t->train_seconds += ek_now() - began;
     t->train_images += n;
 

@@ -4,7 +4,6 @@
 
 #include <float.h>
 #include <math.h>
-#include <string.h>
 
 ek_status ek_trainer_create(ek_net *net, const ek_optimizer_options *options, uint64_t seed, ek_trainer **out)
 {
@@ -59,13 +58,9 @@ ek_status ek_trainer_reserve(ek_trainer *trainer, int64_t samples)
     return ek_loss_reserve(&trainer->loss, samples);
 }
 
-ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const float *x, const int32_t *labels,
-                         ek_step_result *result)
+ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const int32_t *labels, ek_step_result *result)
 {
     ek_net *net = trainer->net;
-    EK_TRY(ek_trainer_reserve(trainer, n));
-    float *input = ek_net_input(net);
-    if (x != input) memcpy(input, x, (size_t)ek_value_floats(ek_net_input_shape(net), n) * sizeof *x);
     EK_TRY(ek_net_run_forward(net, n, EK_MODE_TRAINING, trainer->seed, (uint64_t)trainer->step));
     trainer->step++;
 
@@ -95,5 +90,5 @@ ek_status ek_trainer_step(ek_trainer *trainer, int64_t n, const float *x, const 
     }
     EK_TRY(ek_trainer_reserve(trainer, n));
     ek_net_set_input(trainer->net, n, x);
-    return ek_trainer_run(trainer, n, ek_net_input(trainer->net), labels, result);
+    return ek_trainer_run(trainer, n, labels, result);
 }

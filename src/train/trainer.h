@@ -16,9 +16,8 @@ struct ek_trainer {
 /* Room for steps of `samples`. */
 ek_status ek_trainer_reserve(ek_trainer *trainer, int64_t samples);
 
-/* The same as ek_trainer_step for an input in the net's layout and labels known to be in range; x may be the
- * net's own input. */
-ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const float *x, const int32_t *labels,
-                         ek_step_result *result);
+/* ek_trainer_step for an input that is in place (ek_net_input), with room reserved and labels known to be in
+ * range. */
+ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const int32_t *labels, ek_step_result *result);
 
 #endif

@@ -114,7 +114,7 @@ says out "lenet has no batch normalization"
 small_net >small.net
 for class in 0 1 2 3 4 5; do printf '3e38,%.0s' {1..20}; echo $class; done >huge.csv
 exits 1 train small.net --data huge.csv --epochs 2 --out nothing.safetensors
-says err "nothing is saved"
+says err "no model is saved"
 [ -e nothing.safetensors ] && fail "a model that learned nothing was saved"
 
 finish
