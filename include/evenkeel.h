@@ -301,7 +301,8 @@ typedef struct ek_layer_info {
 EK_API int ek_net_layer_count(const ek_net *net);
 EK_API ek_layer_info ek_net_layer(const ek_net *net, int index);
 
-/* Bytes that one step of `batch` samples needs for values, gradients and workspace. */
+/* Bytes that one step of `batch` samples needs for values, gradients and workspace; 0 where batch is below 1 or
+ * above 2^24, which is the most that a pass takes. */
 EK_API size_t ek_net_memory(const ek_net *net, int64_t batch, ek_mode mode);
 
 typedef enum ek_role {

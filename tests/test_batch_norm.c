@@ -707,12 +707,12 @@ static void merging_is_exact(void **state)
 {
     (void)state;
     ek_moments a = {0}, empty = {0}, b = {2, 3, 2}, c = {4, 6, 10}; /* {2, 4} and four values about 6 */
-    ek_moments_merge(&a, &empty);
+    ek_moments_merge(&a, empty);
     assert_true(a.count == 0);
-    ek_moments_merge(&a, &b);
-    ek_moments_merge(&a, &empty);
+    ek_moments_merge(&a, b);
+    ek_moments_merge(&a, empty);
     assert_true(a.count == 2 && a.mean == 3 && a.m2 == 2);
-    ek_moments_merge(&a, &c); /* M2 = 2 + 10 + 3^2*2*4/6 */
+    ek_moments_merge(&a, c); /* M2 = 2 + 10 + 3^2*2*4/6 */
     assert_true(a.count == 6 && a.mean == 5 && fabs(a.m2 - 24) < 1e-14);
 
     ek_moments parts[10]; /* 1 to 5, every second one */

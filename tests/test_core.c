@@ -4,6 +4,7 @@
 #include "core/file.h"
 #include "core/memory.h"
 #include "core/random.h"
+#include "core/shape.h"
 #include "core/text.h"
 #include "core/threads.h"
 

@@ -2,7 +2,6 @@
 #include "testing.h"
 
 #include "core/memory.h"
-#include "core/text.h"
 #include "formats/model_file.h"
 
 #include <math.h>

@@ -749,8 +749,9 @@ static void a_damaged_checkpoint_is_refused(void **state)
         {"evenkeel.train.epoch_samples", "65", 0},
         {"evenkeel.train.epoch_correct", "17", 0}, /* of 16 */
         {"evenkeel.train.epoch_loss_sum", "nan", 0},
-        {"evenkeel.train.epoch_loss_sum", "0x1p+99999", 0},
-        {"evenkeel.train.epoch_loss_sum", "-0x1p+1", 0},
+        {"evenkeel.train.epoch_loss_sum", "0x1p+1", 0},
+        {"evenkeel.train.epoch_loss_sum", "1e99999", 0},
+        {"evenkeel.train.epoch_loss_sum", "-2", 0},
         {"optimizer.exp_avg.c.weight", "", NAN},
         {"optimizer.exp_avg.c.weight", "", 0},
         {"optimizer.exp_avg_sq.fn.bias", "", INFINITY},

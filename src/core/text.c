@@ -2,8 +2,11 @@
 
 #include "core/memory.h"
 
+#include <locale.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 void ek_text_add(ek_text *text, const char *format, ...)
@@ -51,6 +54,42 @@ bool ek_ends_with(const char *text, const char *end)
     return n >= m && !strcmp(text + n - m, end);
 }
 
+/* In glibc and musl this locale is a constant: asking for it neither fails nor allocates. */
+static locale_t plain(void) { return newlocale(LC_ALL_MASK, "C", (locale_t)0); }
+
+const char *ek_real_text(double value, char buffer[EK_REAL_TEXT])
+{
+    if (isnan(value)) return strcpy(buffer, "none");
+    if (value == floor(value) && fabs(value) < 1e15) {
+        snprintf(buffer, EK_REAL_TEXT, "%.0f", value);
+        return buffer;
+    }
+    locale_t before = uselocale(plain());
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(buffer, EK_REAL_TEXT, "%.*g", digits, value);
+        if (strtod(buffer, NULL) == value) break;
+    }
+    uselocale(before);
+    char *exponent = strchr(buffer, 'e');
+    if (exponent) { /* 1e-05: the sign stays, a plus and zeros go */
+        char *to = exponent + 1, *from = to;
+        if (*from == '-') from = ++to;
+        while (*from == '+' || *from == '0') from++;
+        memmove(to, from, strlen(from) + 1);
+    }
+    return buffer;
+}
+
+bool ek_read_real(const char *at, const char *end, double *out)
+{
+    for (const char *c = at; c < end; c++) {
+        if (!strchr("0123456789.+-eE", *c)) return false; /* strtod also knows inf, nan and hexadecimals */
+    }
+    char *stop;
+    *out = strtod_l(at, &stop, plain());
+    return at < end && stop == end;
+}
+
 enum { WORD = 64 };
 
 static int min(int a, int b) { return a < b ? a : b; }
@@ -88,33 +127,6 @@ const char *ek_nearest(const char *wrong, const char *const *names, int count)
     /* A third of the letters, and at least one, may be wrong. */
     int limit = (int)strnlen(wrong, WORD) / 3;
     return best_distance <= (limit > 1 ? limit : 1) ? best : NULL;
-}
-
-const char *ek_shape_text(ek_shape shape, char buffer[EK_SHAPE_TEXT])
-{
-    if (shape.rank == 0) return strcpy(buffer, "number");
-    size_t used = 0;
-    for (int i = 0; i < shape.rank; i++) {
-        used += (size_t)snprintf(buffer + used, EK_SHAPE_TEXT - used, i ? "x%lld" : "%lld",
-                                 (long long)shape.dim[i]);
-    }
-    return buffer;
-}
-
-bool ek_shape_equal(ek_shape a, ek_shape b)
-{
-    if (a.rank != b.rank) return false;
-    for (int i = 0; i < a.rank; i++) {
-        if (a.dim[i] != b.dim[i]) return false;
-    }
-    return true;
-}
-
-int64_t ek_shape_count(ek_shape shape)
-{
-    int64_t count = 1;
-    for (int i = 0; i < shape.rank; i++) count *= shape.dim[i];
-    return count;
 }
 
 /* One character of UTF-8 (RFC 3629); *at moves past it. False where it is none, or a control character. */

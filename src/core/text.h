@@ -20,15 +20,17 @@ int ek_edit_distance(const char *a, const char *b);
 /* The name nearest to `wrong`, or NULL when none is near enough to be meant. */
 const char *ek_nearest(const char *wrong, const char *const *names, int count);
 
+/* The shortest text that reads back as the same number, with a point whatever the program's locale says: "0.1",
+ * "1e-5", "4096"; "none" for a NaN. Returns `buffer`. */
+#define EK_REAL_TEXT 40
+const char *ek_real_text(double value, char buffer[EK_REAL_TEXT]);
+/* All of the text from `at` to `end` as a decimal number, with a point; no infinity, no NaN, no hexadecimals. What
+ * follows the text in memory must not go on with the number. */
+bool ek_read_real(const char *at, const char *end, double *out);
+
 bool ek_ends_with(const char *text, const char *end);
 
 /* Whether the text is UTF-8 without control characters: fit for terminals, JSON and model files. */
 bool ek_is_plain_text(const char *text);
-
-/* "1x28x28"; "number" for rank 0. Returns `buffer`, which must hold EK_SHAPE_TEXT. */
-#define EK_SHAPE_TEXT 96
-const char *ek_shape_text(ek_shape shape, char buffer[EK_SHAPE_TEXT]);
-bool ek_shape_equal(ek_shape a, ek_shape b);
-int64_t ek_shape_count(ek_shape shape); /* product of the dimensions */
 
 #endif

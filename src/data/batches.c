@@ -97,36 +97,27 @@ int64_t ek_batch_largest(int64_t count, int64_t batch, bool drop_last)
 
 /* --- samples into the net's layout */
 
-/* What a number of the data becomes: (x - mean)/std of its channel, in double, rounded once. Bytes have only
- * 256 values, so each channel gets a table of them. */
+/* Bytes have only 256 values, so each channel gets a table of what they become. */
 typedef struct scale {
     int64_t plane; /* numbers that share a channel's mean and deviation */
-    int channels;
-    double mean[EK_MAX_RANK], std[EK_MAX_RANK];
+    ek_pixels pixels;
     float of_byte[EK_MAX_RANK][256];
 } scale;
 
-static float scaled(const scale *s, int channel, float x)
-{
-    return (float)(((double)x - s->mean[channel]) / s->std[channel]);
-}
-
 static void make_scale(const ek_dataset *dataset, const ek_pixels *pixels, scale *s)
 {
-    s->channels = pixels->channels;
+    s->pixels = *pixels;
     s->plane = dataset->item / pixels->channels;
-    for (int c = 0; c < s->channels; c++) {
-        s->mean[c] = pixels->mean[c];
-        s->std[c] = pixels->std[c];
+    for (int c = 0; c < s->pixels.channels; c++) {
         for (int byte = 0; dataset->bytes && byte < 256; byte++)
-            s->of_byte[c][byte] = scaled(s, c, (float)byte / 255.0f);
+            s->of_byte[c][byte] = ek_pixel(&s->pixels, c, (float)byte / 255.0f);
     }
 }
 
 /* One item as a row of `plane` numbers a channel. */
 static void fill_row(const ek_dataset *d, const scale *s, int64_t index, float *x)
 {
-    for (int c = 0; c < s->channels; c++) {
+    for (int c = 0; c < s->pixels.channels; c++) {
         int64_t start = index * d->item + c * s->plane;
         float *row = x + c * s->plane;
         if (d->bytes) {
@@ -134,7 +125,7 @@ static void fill_row(const ek_dataset *d, const scale *s, int64_t index, float *
             for (int64_t i = 0; i < s->plane; i++) row[i] = s->of_byte[c][bytes[i]];
         } else {
             const float *floats = d->floats + start;
-            for (int64_t i = 0; i < s->plane; i++) row[i] = scaled(s, c, floats[i]);
+            for (int64_t i = 0; i < s->plane; i++) row[i] = ek_pixel(&s->pixels, c, floats[i]);
         }
     }
 }
@@ -144,7 +135,7 @@ static void fill_row(const ek_dataset *d, const scale *s, int64_t index, float *
 static void fill_lanes(const ek_dataset *d, const scale *s, const int64_t *index, int live, float *x)
 {
     if (live < EK_LANES) memset(x, 0, (size_t)d->item * EK_LANES * sizeof *x);
-    for (int c = 0; c < s->channels; c++) {
+    for (int c = 0; c < s->pixels.channels; c++) {
         int64_t first = c * s->plane, end = first + s->plane;
         if (d->bytes) {
             const float *table = s->of_byte[c];
@@ -162,7 +153,7 @@ static void fill_lanes(const ek_dataset *d, const scale *s, const int64_t *index
         } else {
             for (int64_t i = first; i < end; i++) {
                 for (int lane = 0; lane < live; lane++)
-                    x[i * EK_LANES + lane] = scaled(s, c, d->floats[index[lane] * d->item + i]);
+                    x[i * EK_LANES + lane] = ek_pixel(&s->pixels, c, d->floats[index[lane] * d->item + i]);
             }
         }
     }

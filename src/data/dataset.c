@@ -2,7 +2,6 @@
 
 #include "core/file.h"
 #include "core/memory.h"
-#include "core/text.h"
 #include "data/sources.h"
 
 #include <math.h>

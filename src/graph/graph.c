@@ -140,7 +140,7 @@ static size_t lay_out(ek_graph *graph, float *memory)
         for (int k = 0; k < graph->node[i].param_count; k++) {
             ek_param *param = &graph->node[i].param[k];
             if (param->role == EK_ROLE_COUNTER) continue;
-            size_t room = ((size_t)param->count + EK_LANES - 1) / EK_LANES * EK_LANES;
+            size_t room = ek_lane_rows((size_t)param->count);
             if (memory) param->data = memory + used;
             used += room;
             if (!is_trained(param)) continue;

@@ -17,6 +17,7 @@ typedef struct ek_graph {
 #define EK_MAX_LAYERS 10000
 #define EK_MAX_NET_TEXT (1 << 20) /* bytes */
 #define EK_MAX_DIM ((int64_t)1 << 24)
+#define EK_MAX_BATCH ((int64_t)1 << 24) /* samples */
 #define EK_MAX_COUNT ((int64_t)1 << 30) /* numbers in a sample's value, and in all parameters */
 
 /* No layer is called so: "optimizer.exp_avg.net.1.weight" is training state in a checkpoint. */

@@ -134,7 +134,7 @@ ek_layer_info ek_net_layer(const ek_net *net, int index)
 
 size_t ek_net_memory(const ek_net *net, int64_t batch, ek_mode mode)
 {
-    return batch < 1 ? 0 : ek_plan_bytes(net, batch, mode == EK_MODE_TRAINING);
+    return batch < 1 || batch > EK_MAX_BATCH ? 0 : ek_plan_bytes(net, batch, mode == EK_MODE_TRAINING);
 }
 
 /* --- tensors, counted over the nodes in order */
@@ -194,10 +194,9 @@ ek_status ek_net_prepare(ek_net *net, int64_t samples, bool training)
 {
     if (samples < 1)
         return ek_fail(EK_E_SHAPE, "a batch has at least one sample, not %lld", (long long)samples);
-    /* Far beyond any memory, and small enough that no layer's size overflows. */
-    if (samples > (int64_t)1 << 24)
-        return ek_fail(EK_E_SHAPE, "a batch of %lld samples is too large; at most %d fit", (long long)samples,
-                       1 << 24);
+    if (samples > EK_MAX_BATCH)
+        return ek_fail(EK_E_SHAPE, "a batch of %lld samples is too large; at most %lld fit",
+                       (long long)samples, (long long)EK_MAX_BATCH);
     ek_plan *old = net->plan;
     if (old && old->capacity >= samples && (old->training || !training)) return EK_OK;
     if (old && old->capacity > samples) samples = old->capacity;
@@ -213,17 +212,7 @@ float *ek_net_input(ek_net *net) { return net->plan->value[0]; }
 const float *ek_net_logits(ek_net *net) { return net->plan->value[ek_graph_logits(&net->graph)]; }
 float *ek_net_output_grad(ek_net *net) { return net->plan->grad[net->graph.count - 1]; }
 
-ek_pixels ek_net_pixels(const ek_net *net)
-{
-    const ek_node *input = &net->graph.node[0];
-    const ek_attr *mean = &input->attr[1], *std = &input->attr[2];
-    ek_pixels pixels = {.channels = mean->n > std->n ? mean->n : std->n};
-    for (int i = 0; i < pixels.channels; i++) {
-        pixels.mean[i] = mean->v[mean->n > 1 ? i : 0];
-        pixels.std[i] = std->v[std->n > 1 ? i : 0];
-    }
-    return pixels;
-}
+ek_pixels ek_net_pixels(const ek_net *net) { return ek_input_pixels(&net->graph.node[0]); }
 
 void ek_net_set_input(ek_net *net, int64_t n, const float *x)
 {
@@ -242,7 +231,7 @@ void ek_net_set_input(ek_net *net, int64_t n, const float *x)
         for (int64_t b = 0; b < (lanes ? ek_blocks(n) : n); b++) {
             int64_t run = rows * (lanes ? EK_LANES : 1);
             float *at = input + (b * pixels.channels + c) * run;
-            for (int64_t i = 0; i < run; i++) at[i] = (float)((at[i] - pixels.mean[c]) / pixels.std[c]);
+            for (int64_t i = 0; i < run; i++) at[i] = ek_pixel(&pixels, c, at[i]);
         }
     }
 }

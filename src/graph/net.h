@@ -40,11 +40,7 @@ void ek_net_commit(ek_net *net);
 /* Plain [n, shape] into the net's input. */
 void ek_net_set_input(ek_net *net, int64_t n, const float *x);
 
-/* The input's normalization: value = (raw - mean[c])/std[c]; one entry, or one a channel. */
-typedef struct ek_pixels {
-    int channels; /* 1 to EK_MAX_RANK */
-    double mean[EK_MAX_RANK], std[EK_MAX_RANK];
-} ek_pixels;
+/* The normalization of the net's input. */
 ek_pixels ek_net_pixels(const ek_net *net);
 
 #endif

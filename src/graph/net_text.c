@@ -2,53 +2,13 @@
 #include "core/memory.h"
 #include "graph/graph.h"
 
-#include <locale.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* --- numbers, with a point whatever the program's locale says */
-
-typedef struct locales {
-    locale_t plain, before;
-} locales;
-
-static locales use_plain_numbers(void)
-{
-    locale_t plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-    return (locales){plain, uselocale(plain)};
-}
-
-static void use_own_numbers(locales l)
-{
-    uselocale(l.before);
-    if (l.plain) freelocale(l.plain);
-}
-
-/* The shortest text that reads back as the same number: "0.1", "1e-5", "4096". */
-enum { NUMBER_TEXT = 40 };
-static const char *number_text(double value, char buffer[NUMBER_TEXT])
-{
-    if (isnan(value)) return strcpy(buffer, "none");
-    if (value == floor(value) && fabs(value) < 1e15) {
-        snprintf(buffer, NUMBER_TEXT, "%.0f", value);
-        return buffer;
-    }
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(buffer, NUMBER_TEXT, "%.*g", digits, value);
-        if (strtod(buffer, NULL) == value) break;
-    }
-    char *exponent = strchr(buffer, 'e');
-    if (exponent) { /* 1e-05: the sign stays, a plus and zeros go */
-        char *to = exponent + 1, *from = to;
-        if (*from == '-') from = ++to;
-        while (*from == '+' || *from == '0') from++;
-        memmove(to, from, strlen(from) + 1);
-    }
-    return buffer;
-}
+/* --- numbers */
 
 static bool read_whole(const char *at, const char *end, double *out)
 {
@@ -59,16 +19,6 @@ static bool read_whole(const char *at, const char *end, double *out)
     }
     *out = value;
     return at < end;
-}
-
-static bool read_real(const char *at, const char *end, double *out)
-{
-    for (const char *c = at; c < end; c++) {
-        if (!strchr("0123456789.+-eE", *c)) return false; /* strtod also knows inf, nan and hexadecimals */
-    }
-    char *stop;
-    *out = strtod(at, &stop);
-    return at < end && stop == end;
 }
 
 /* --- words and errors */
@@ -243,9 +193,9 @@ static int option_count(const ek_op *op)
 /* What a value of this option may be. */
 static const char *expected(const ek_attr_spec *spec, char out[200])
 {
-    char low[NUMBER_TEXT], high[NUMBER_TEXT];
-    number_text(spec->min, low);
-    number_text(spec->max, high);
+    char low[EK_REAL_TEXT], high[EK_REAL_TEXT];
+    ek_real_text(spec->min, low);
+    ek_real_text(spec->max, high);
     const char *format = "";
     switch (spec->type) {
     case EK_ATTR_COUNT: format = "a whole number from %s to %s"; break;
@@ -273,7 +223,7 @@ static bool read_numbers(const ek_attr_spec *spec, word w, ek_attr *attr)
         if (!stop) stop = end;
         double *value = &attr->v[attr->n++];
         bool read =
-            list || spec->type == EK_ATTR_REAL ? read_real(at, stop, value) : read_whole(at, stop, value);
+            list || spec->type == EK_ATTR_REAL ? ek_read_real(at, stop, value) : read_whole(at, stop, value);
         if (!read || !(*value >= spec->min && *value <= spec->max)) return false;
         if (stop == end) {
             if (pair && attr->n == 1) attr->v[attr->n++] = *value;
@@ -473,7 +423,6 @@ ek_status ek_graph_parse(const char *text, const char *origin, ek_graph *out)
     ek_graph graph = {0};
     ek_text canonical = {0};
     parser p = {.graph = &graph, .origin = origin, .number = 1};
-    locales held = use_plain_numbers();
     ek_status status = EK_OK;
     if (strnlen(text, EK_MAX_NET_TEXT + 1) > EK_MAX_NET_TEXT) {
         status = ek_fail(EK_E_FORMAT, "%s: a net text has at most %d bytes, this one has more", origin,
@@ -495,7 +444,6 @@ ek_status ek_graph_parse(const char *text, const char *origin, ek_graph *out)
     graph.text = canonical.data;
     canonical = (ek_text){0};
 done:
-    use_own_numbers(held);
     ek_free(p.label);
     ek_text_free(&canonical);
     if (status == EK_OK)
@@ -518,19 +466,18 @@ static bool is_default(const ek_attr_spec *spec, const ek_attr *attr)
 
 static void write_value(const ek_attr_spec *spec, const ek_attr *attr, ek_text *out)
 {
-    char text[NUMBER_TEXT];
+    char text[EK_REAL_TEXT];
     if (spec->type == EK_ATTR_BOOL) {
         ek_text_add(out, attr->v[0] != 0 ? "true" : "false");
         return;
     }
     int n = spec->type == EK_ATTR_PAIR && attr->v[0] == attr->v[1] ? 1 : attr->n;
     const char *between = spec->type == EK_ATTR_LIST ? "," : "x";
-    for (int i = 0; i < n; i++) ek_text_add(out, "%s%s", i ? between : "", number_text(attr->v[i], text));
+    for (int i = 0; i < n; i++) ek_text_add(out, "%s%s", i ? between : "", ek_real_text(attr->v[i], text));
 }
 
 void ek_graph_write_options(const ek_node *node, ek_text *out)
 {
-    locales held = use_plain_numbers();
     const ek_attr_spec *specs = node->op->attrs;
     int count = option_count(node->op), positional = -1; /* the last one that must be written */
     for (int i = 0; i < count; i++) {
@@ -546,7 +493,6 @@ void ek_graph_write_options(const ek_node *node, ek_text *out)
             blank = " ";
         }
     }
-    use_own_numbers(held);
 }
 
 /* Where the layers stand: two blanks after the longest label, but labels longer than most stick out. */

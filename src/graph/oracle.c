@@ -111,7 +111,7 @@ void ek_oracle_forward(ek_oracle *o, ek_net *net)
     ek_graph *graph = &net->graph;
     int64_t n = net->plan->pass.n;
     to_plain(graph->node[0].out, n, net->plan->value[0], o->value[0]);
-    for (int i = 0; i < graph->count; i++) {
+    for (int i = 1; i < graph->count; i++) {
         ek_node *node = &graph->node[i];
         for (int p = 0; p < node->param_count; p++) {
             for (int64_t k = 0; o->param[i][p] && k < node->param[p].count; k++)

@@ -2,9 +2,6 @@
 
 #include "core/memory.h"
 
-/* Buffers start at multiples of a lane row, which is 64 bytes. */
-static size_t align(size_t floats) { return (floats + EK_LANES - 1) / EK_LANES * EK_LANES; }
-
 /* Walks the arena's parts in their order: with a plan, hands out their places; without, only counts. */
 typedef struct walk {
     float *at;
@@ -17,7 +14,7 @@ typedef struct walk {
 static float *take(walk *w, size_t floats)
 {
     float *place = w->at ? w->at + w->floats : NULL;
-    w->floats += align(floats);
+    w->floats += ek_lane_rows(floats);
     if (w->floats > MOST_FLOATS) w->floats = MOST_FLOATS;
     return place;
 }
@@ -47,10 +44,10 @@ static size_t lay_out(const ek_net *net, int64_t samples, bool training, ek_plan
         if (plan) plan->spare[i] = spare;
     }
     size_t threads = (size_t)ek_pool_threads(net->context->pool);
-    float *place = take(&w, align(scratch) * threads);
+    float *place = take(&w, ek_lane_rows(scratch) * threads);
     if (plan) {
         plan->pass.scratch = place;
-        plan->pass.scratch_each = align(scratch);
+        plan->pass.scratch_each = ek_lane_rows(scratch);
     }
     return w.floats * sizeof(float);
 }
@@ -75,7 +72,6 @@ ek_status ek_plan_create(ek_net *net, int64_t samples, bool training, ek_plan **
     if (net->context->reference) EK_GO(ek_oracle_create(net, samples, &plan->oracle));
     lay_out(net, samples, training, plan);
     plan->pass.context = net->context;
-    plan->pass.capacity = samples;
 done:
     if (status == EK_OK)
         *out = plan;
@@ -114,7 +110,7 @@ ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed
         ek_oracle_forward(plan->oracle, net);
         return EK_OK;
     }
-    for (int i = 0; i < graph->count; i++) {
+    for (int i = 1; i < graph->count; i++) {
         ek_node *node = &graph->node[i];
         const float *x[EK_MAX_INPUTS] = {NULL};
         for (int k = 0; k < node->input_count; k++) x[k] = plan->value[node->input[k]];
@@ -134,7 +130,7 @@ void ek_net_run_backward(ek_net *net)
         return;
     }
     for (int i = 0; i < graph->count; i++) plan->started[i] = false;
-    for (int i = graph->count - 1; i >= 0; i--) {
+    for (int i = graph->count - 1; i > 0; i--) {
         ek_node *node = &graph->node[i];
         if (!plan->grad[i]) continue;
         const float *x[EK_MAX_INPUTS] = {NULL};

@@ -7,15 +7,19 @@
  * block, lanes past the last sample are dead: they hold finite values, their gradient is zero, and they
  * never enter a statistic.
  *
- * Kernels are single-threaded and work on one piece. Buffers are aligned to 64 bytes and never read
- * past their end. Sums run in an order fixed by the shapes.
+ * Kernels are single-threaded and work on one piece. Buffers may lie anywhere, best at multiples of 64 bytes,
+ * and are never read past their end. Sums run in an order fixed by the shapes.
  */
 #ifndef EK_KERNELS_KERNELS_H
 #define EK_KERNELS_KERNELS_H
 
 #include "evenkeel.h"
+#include "kernels/moments.h"
 
 #define EK_LANES 16
+
+/* Rounded up to whole lane rows, which are 64 bytes. */
+static inline size_t ek_lane_rows(size_t floats) { return (floats + EK_LANES - 1) / EK_LANES * EK_LANES; }
 
 static inline int64_t ek_blocks(int64_t samples) { return (samples + EK_LANES - 1) / EK_LANES; }
 
@@ -46,11 +50,6 @@ typedef enum ek_activation {
     EK_TANH,
     EK_SILU,       /* x*sigmoid(x) */
 } ek_activation;
-
-/* Partial statistics of a channel: mean and sum of squared deviations of `count` values. */
-typedef struct ek_moments {
-    double count, mean, m2;
-} ek_moments;
 
 /* Constants of one optimizer step; docs of the formulas stand in src/train/optimizer.c. */
 typedef struct ek_sgd_step {
@@ -91,7 +90,6 @@ typedef struct ek_kernels {
     /* From x and y, whichever is cheaper. */
     void (*activation_backward)(ek_activation kind, float slope, int64_t count, const float *x, const float *y, const float *dy, float *dx);
     void (*add)(int64_t count, const float *a, const float *b, float *y); /* y = a + b; y may be a or b */
-    void (*scale)(int64_t count, float factor, const float *x, float *y);
 
     /* --- normalization; a slab is `rows` runs of `length` floats, `stride` apart. Where `live` < EK_LANES
      * the slab is made of lane rows and only the first `live` lanes of each EK_LANES count (length is then
@@ -116,8 +114,8 @@ typedef struct ek_kernels {
     void (*rows_to_lanes)(int64_t features, int live, const float *rows, float *lanes); /* dead lanes 0 */
 
     /* --- matrices. One tile of C [m, n] = op(A) op(B) (+ bias over the columns) for rows [m0, m1) and
-     * columns [n0, n1); element (i, k) of op(A) is a[i*a_row + k*a_col], likewise b[k*b_row + j*b_col];
-     * accumulate adds to C. `scratch`: ek_gemm_scratch(k, m1-m0, n1-n0) floats. */
+     * columns [n0, n1); element (i, k) of op(A) is a[i*a_row + k*a_col], likewise b[k*b_row + j*b_col].
+     * `scratch`: ek_gemm_scratch(k, m1-m0, n1-n0) floats. */
     void (*gemm_tile)(const struct ek_gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *scratch);
 
     /* --- cross-entropy from logits [n, classes], stable (the largest logit subtracted).
@@ -141,7 +139,6 @@ typedef struct ek_gemm {
     const float *bias; /* [n] or NULL */
     float *c;
     int64_t ldc;
-    bool accumulate;
 } ek_gemm;
 
 size_t ek_conv_scratch(const ek_conv *g);        /* floats, the most that any of the three passes needs */

@@ -73,11 +73,3 @@ static void add(int64_t count, const float *a, const float *b, float *y)
         store_n(y + i, load_n(a + i, n) + load_n(b + i, n), n);
     }
 }
-
-static void scale(int64_t count, float factor, const float *x, float *y)
-{
-    for (int64_t i = 0; i < count; i += VL) {
-        int n = at_most_vl(count - i);
-        store_n(y + i, load_n(x + i, n) * factor, n);
-    }
-}

@@ -124,7 +124,7 @@ static void gemm_tile(const struct ek_gemm *g, int64_t m0, int64_t m1, int64_t n
                 int rows = panel_width(m1 - i, GEMM_R, GEMM_R / 2), columns = panel_width(n1 - j, GEMM_V * VL, VL);
                 multiply_panels(rows, columns, depth, a + (i - m0) * depth, b + (j - n0) * depth, tile);
                 int64_t rows_left = m1 - i < rows ? m1 - i : rows, columns_left = n1 - j < columns ? n1 - j : columns;
-                write_tile(rows_left, columns_left, columns, tile, g->accumulate || k > 0,
+                write_tile(rows_left, columns_left, columns, tile, k > 0,
                            g->bias && k == 0 ? g->bias + j : NULL, g->c + i * g->ldc + j, g->ldc);
             }
         k += depth;

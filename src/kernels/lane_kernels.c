@@ -31,7 +31,6 @@ const ek_kernels TABLE(EK_KERNELS_ISA) = {
     .activation_forward = activation_forward,
     .activation_backward = activation_backward,
     .add = add,
-    .scale = scale,
     .slab_moments = slab_moments,
     .slab_apply = slab_apply,
     .slab_backward_sums = slab_backward_sums,

@@ -3,21 +3,12 @@
 /* A chunk: 16 additions in each of four accumulators. */
 enum { CHUNK = 64 * VL };
 
-/* Chan, Golub, LeVeque: *a becomes the moments of both. */
-static void merge_moments(ek_moments *a, double count, double mean, double m2)
-{
-    double all = a->count + count, delta = mean - a->mean;
-    a->mean += delta * count / all;
-    a->m2 += m2 + delta * delta * a->count * count / all;
-    a->count = all;
-}
-
 /* Merges `count` values of which sum(x - shift) and sum((x - shift)^2) are known. Rounding may leave the
  * sum of squares a little short; a NaN stays. */
 static void merge_shifted(ek_moments *a, double count, double shift, double sum, double squares)
 {
     double m2 = squares - sum * sum / count;
-    merge_moments(a, count, shift + sum / count, m2 < 0 ? 0 : m2);
+    ek_moments_merge(a, (ek_moments){count, shift + sum / count, m2 < 0 ? 0 : m2});
 }
 
 static double sum_four(const vf v[4]) { return sum_lanes((v[0] + v[1]) + (v[2] + v[3])); }

@@ -3,8 +3,8 @@
 #ifndef EK_NORM_BATCH_NORM_H
 #define EK_NORM_BATCH_NORM_H
 
-#include "core/context.h"
-#include "kernels/kernels.h"
+#include "kernels/context.h"
+#include "kernels/moments.h"
 
 /* Where the values of a channel lie. Plain [n, c, s]: lanes false. Lane blocks
  * [block][c][positions][EK_LANES]: n = samples, s = positions, lanes true. */
@@ -13,8 +13,6 @@ typedef struct ek_norm_view {
     bool lanes;
 } ek_norm_view;
 
-/* Chan's merge: *a becomes the moments of both. Either may be empty. */
-void ek_moments_merge(ek_moments *a, const ek_moments *b);
 /* Pairwise in a fixed order over parts[0], parts[stride], ...; parts are overwritten. */
 ek_moments ek_moments_merge_all(ek_moments *parts, int64_t count, int64_t stride);
 
@@ -35,10 +33,6 @@ void ek_norm_apply(ek_context *context, ek_norm_view view, const float *x, const
 void ek_norm_backward(ek_context *context, ek_norm_view view, bool batch_statistics, const float *x,
                       const float *dy, const float *gamma, const ek_batch_norm_saved *saved,
                       double *workspace, float *dx, float *dgamma, float *dbeta);
-
-/* EK_E_ARGUMENT: eps or momentum out of range (momentum does not matter where cumulative), or frozen
- * without track. */
-EK_MUST_CHECK ek_status ek_batch_norm_check_options(const ek_batch_norm_options *options);
 
 /* --- The oracle, in double, slow and obvious, on plain [n, c, s]. Results as in evenkeel.h; any pointer
  * to an output may be NULL. mean and var are outputs of the statistics and inputs of the others. Gradients

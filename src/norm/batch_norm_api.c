@@ -20,7 +20,7 @@ ek_batch_norm_options ek_batch_norm_options_default(void)
 
 /* --- checks */
 
-ek_status ek_batch_norm_check_options(const ek_batch_norm_options *options)
+static ek_status check_options(const ek_batch_norm_options *options)
 {
     if (!(options->eps > 0 && isfinite(options->eps)))
         return ek_fail(EK_E_ARGUMENT,
@@ -96,7 +96,7 @@ static ek_status check_forward(const ek_context *context, const ek_batch_norm_op
 {
     EK_TRY(check_pointer(context, true, "context", "it holds the threads and the kernels"));
     EK_TRY(check_pointer(options, true, "options", "they start from ek_batch_norm_options_default()"));
-    EK_TRY(ek_batch_norm_check_options(options));
+    EK_TRY(check_options(options));
     EK_TRY(check_shape(shape));
     EK_TRY(check_pointer(x, true, "x", "it is the input"));
     EK_TRY(check_pointer(y, true, "y", "it is the output"));
@@ -251,7 +251,7 @@ ek_status ek_batch_norm_backward(ek_context *context, const ek_batch_norm_option
 {
     EK_TRY(check_pointer(context, true, "context", "it holds the threads and the kernels"));
     EK_TRY(check_pointer(options, true, "options", "they start from ek_batch_norm_options_default()"));
-    EK_TRY(ek_batch_norm_check_options(options));
+    EK_TRY(check_options(options));
     EK_TRY(check_shape(shape));
     EK_TRY(check_pointer(x, true, "x", "backward needs the forward pass's input"));
     EK_TRY(check_pointer(dy, true, "dy", "it is the gradient of the output"));
@@ -286,7 +286,7 @@ ek_status ek_batch_norm_update_running(const ek_batch_norm_options *options, int
 {
     if (!arrays) arrays = &no_arrays;
     EK_TRY(check_pointer(options, true, "options", "they start from ek_batch_norm_options_default()"));
-    EK_TRY(ek_batch_norm_check_options(options));
+    EK_TRY(check_options(options));
     if (updated) *updated = false;
     if (!options->track || options->frozen) return EK_OK;
     if (c < 1)

@@ -91,7 +91,7 @@ static double derivative(ek_activation kind, double slope, double x)
 
 static void reference_forward(const ek_ref *ref, const ek_node *node, const double *const x[], double *y)
 {
-    int64_t count = ek_plain_count(node->out, ref->n);
+    int64_t count = ek_shape_count(node->out) * ref->n;
     for (int64_t i = 0; i < count; i++) y[i] = value(kind_of(node), slope_of(node), x[0][i]);
 }
 
@@ -100,7 +100,7 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
 {
     (void)y;
     if (!dx[0]) return;
-    int64_t count = ek_plain_count(node->out, ref->n);
+    int64_t count = ek_shape_count(node->out) * ref->n;
     for (int64_t i = 0; i < count; i++)
         dx[0][i] += dy[i] * derivative(kind_of(node), slope_of(node), x[0][i]);
 }
@@ -109,15 +109,14 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
     .inputs = 1, .shape = ek_same_shape, .forward = forward, .backward = backward, \
     .reference_forward = reference_forward, .reference_backward = reference_backward
 
-const ek_op ek_op_relu = {.name = "relu", .help = "max(x, 0)", PASSES};
+const ek_op ek_op_relu = {.name = "relu", PASSES};
 const ek_op ek_op_leakyrelu = {.name = "leakyrelu",
-                               .help = "x, or slope*x below 0",
                                .attrs = {{"slope", EK_ATTR_REAL, .positional = true, .fallback = 0.01,
                                           .min = -1e6, .max = 1e6, .help = "factor below 0"}},
                                PASSES};
-const ek_op ek_op_sigmoid = {.name = "sigmoid", .help = "1/(1 + exp(-x))", PASSES};
-const ek_op ek_op_tanh = {.name = "tanh", .help = "hyperbolic tangent", PASSES};
-const ek_op ek_op_silu = {.name = "silu", .help = "x*sigmoid(x)", PASSES};
+const ek_op ek_op_sigmoid = {.name = "sigmoid", PASSES};
+const ek_op ek_op_tanh = {.name = "tanh", PASSES};
+const ek_op ek_op_silu = {.name = "silu", PASSES};
 
 static ek_activation kind_of(const ek_node *node)
 {

@@ -1,5 +1,4 @@
 /* add LABEL: the sum of two values of one shape, where a residual connection ends. */
-#include "core/text.h"
 #include "ops/elementwise.h"
 
 #include <string.h>
@@ -47,7 +46,7 @@ static void backward(const ek_pass *pass, ek_node *node, const float *const x[],
 
 static void reference_forward(const ek_ref *ref, const ek_node *node, const double *const x[], double *y)
 {
-    int64_t count = ek_plain_count(node->out, ref->n);
+    int64_t count = ek_shape_count(node->out) * ref->n;
     for (int64_t i = 0; i < count; i++) y[i] = x[0][i] + x[1][i];
 }
 
@@ -55,7 +54,7 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
                                const double *y, const double *dy, double *const dx[])
 {
     (void)x, (void)y;
-    int64_t count = ek_plain_count(node->out, ref->n);
+    int64_t count = ek_shape_count(node->out) * ref->n;
     for (int k = 0; k < 2; k++) {
         for (int64_t i = 0; dx[k] && i < count; i++) dx[k][i] += dy[i];
     }
@@ -63,7 +62,6 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
 
 const ek_op ek_op_add = {
     .name = "add",
-    .help = "the sum of two layers: add LABEL",
     .inputs = 2,
     .shape = shape,
     .forward = forward,

@@ -47,10 +47,7 @@ static ek_norm_view view_of(const ek_node *node, int64_t n)
 }
 
 /* The workspace: what is saved, then the passes' doubles. */
-static size_t saved_floats(const ek_node *node)
-{
-    return ((size_t)node->in[0].dim[0] * 4 + EK_LANES - 1) / EK_LANES * EK_LANES;
-}
+static size_t saved_floats(const ek_node *node) { return ek_lane_rows((size_t)node->in[0].dim[0] * 4); }
 
 static size_t workspace(const ek_node *node, int64_t samples)
 {
@@ -199,7 +196,6 @@ static void reference_commit(const ek_ref *ref, ek_node *node)
 
 const ek_op ek_op_batchnorm = {
     .name = "batchnorm",
-    .help = "batch normalization of each channel or feature",
     .inputs = 1,
     .attrs = {{"eps", EK_ATTR_REAL, .fallback = 1e-5, .min = 1e-30, .max = 1e6,
                .help = "added to the variance inside the root"},

@@ -2,7 +2,6 @@
  *
  *   y[o, p, q] = bias[o] + sum over i, k, l of w[o, i, k, l] * x[i, p*stride + k*dilation - padding, ...]
  */
-#include "core/text.h"
 #include "ops/elementwise.h"
 
 #include <string.h>
@@ -55,16 +54,9 @@ static ek_status shape(ek_node *node)
 static void params(ek_node *node)
 {
     ek_conv g = geometry(node);
-    int64_t taps = (int64_t)g.kh * g.kw;
-    ek_param *weight =
-        ek_node_add_param(node, EK_ROLE_WEIGHT, "weight", (ek_shape){4, {g.co, g.ci / g.groups, g.kh, g.kw}});
-    weight->fan_in = g.ci / g.groups * taps;
-    weight->fan_out = g.co / g.groups * taps;
-    if (!ek_attr_bool(node, BIAS)) return;
-    int64_t fan_in = weight->fan_in, fan_out = weight->fan_out;
-    ek_param *bias = ek_node_add_param(node, EK_ROLE_BIAS, "bias", (ek_shape){1, {g.co}});
-    bias->fan_in = fan_in;
-    bias->fan_out = fan_out;
+    int64_t taps = (int64_t)g.kh * g.kw, in = g.ci / g.groups, out = g.co / g.groups;
+    ek_node_add_weights(node, (ek_shape){4, {g.co, in, g.kh, g.kw}}, in * taps, out * taps,
+                        ek_attr_bool(node, BIAS));
 }
 
 /* Gradients of the weights are summed in parts, a part over neighbouring blocks. Their number depends on the
@@ -72,30 +64,29 @@ static void params(ek_node *node)
 enum { MAX_PARTS = 16 };
 static int64_t parts_of(int64_t blocks) { return blocks < MAX_PARTS ? blocks : MAX_PARTS; }
 
-static size_t align(size_t floats) { return (floats + EK_LANES - 1) / EK_LANES * EK_LANES; }
-
 /* The node's workspace: weights packed for both directions, then the parts [weights, biases]. */
 typedef struct room {
     float *forward, *backward, *parts;
     size_t part; /* floats */
-    size_t total;
 } room;
 
-static room rooms(const ek_node *node, int64_t samples)
+static room rooms(const ek_node *node)
 {
     ek_conv g = geometry(node);
-    size_t forward = align(ek_conv_packed_forward(&g)), backward = align(ek_conv_packed_backward(&g));
-    size_t part = align((size_t)node->param[0].count) + align((size_t)g.co);
-    room r = {.part = part, .total = forward + backward + part * (size_t)parts_of(ek_blocks(samples))};
-    if (node->workspace) {
-        r.forward = node->workspace;
-        r.backward = r.forward + forward;
-        r.parts = r.backward + backward;
-    }
+    room r = {.forward = node->workspace,
+              .part = ek_lane_rows((size_t)node->param[0].count) + ek_lane_rows((size_t)g.co)};
+    r.backward = r.forward + ek_lane_rows(ek_conv_packed_forward(&g));
+    r.parts = r.backward + ek_lane_rows(ek_conv_packed_backward(&g));
     return r;
 }
 
-static size_t workspace(const ek_node *node, int64_t samples) { return rooms(node, samples).total; }
+static size_t workspace(const ek_node *node, int64_t samples)
+{
+    ek_conv g = geometry(node);
+    size_t part = ek_lane_rows((size_t)node->param[0].count) + ek_lane_rows((size_t)g.co);
+    return ek_lane_rows(ek_conv_packed_forward(&g)) + ek_lane_rows(ek_conv_packed_backward(&g)) +
+           part * (size_t)parts_of(ek_blocks(samples));
+}
 
 static size_t scratch(const ek_node *node, int64_t samples)
 {
@@ -126,10 +117,10 @@ static work make_work(const ek_pass *pass, ek_node *node)
     return (work){.pass = pass,
                   .kernels = pass->context->kernels,
                   .g = geometry(node),
-                  .room = rooms(node, pass->capacity),
+                  .room = rooms(node),
                   .blocks = ek_blocks(pass->n),
-                  .x_block = ek_plain_count(node->in[0], EK_LANES),
-                  .y_block = ek_plain_count(node->out, EK_LANES)};
+                  .x_block = ek_shape_count(node->in[0]) * EK_LANES,
+                  .y_block = ek_shape_count(node->out) * EK_LANES};
 }
 
 static void forward_piece(void *argument, int64_t block, int thread)
@@ -156,7 +147,7 @@ static void backward_piece(void *argument, int64_t piece, int thread)
     int64_t parts = parts_of(w->blocks);
     float *part = w->room.parts + w->room.part * (size_t)piece;
     memset(part, 0, w->room.part * sizeof *part);
-    float *bias = w->want_bias ? part + w->room.part - align((size_t)w->g.co) : NULL;
+    float *bias = w->want_bias ? part + w->room.part - ek_lane_rows((size_t)w->g.co) : NULL;
     for (int64_t b = piece * w->blocks / parts; b < (piece + 1) * w->blocks / parts; b++) {
         const float *dy = w->dy + b * w->y_block;
         w->kernels->conv_backward_weights(&w->g, w->x + b * w->x_block, dy, part, bias,
@@ -196,7 +187,8 @@ static void backward(const ek_pass *pass, ek_node *node, const float *const x[],
     ek_pool_run(pass->context->pool, ek_chunks((int64_t)w.room.part), sum_piece, &w);
     memcpy(node->param[0].grad, w.room.parts, (size_t)node->param[0].count * sizeof *dy);
     if (bias)
-        memcpy(bias->grad, w.room.parts + w.room.part - align((size_t)w.g.co), (size_t)w.g.co * sizeof *dy);
+        memcpy(bias->grad, w.room.parts + w.room.part - ek_lane_rows((size_t)w.g.co),
+               (size_t)w.g.co * sizeof *dy);
 }
 
 /* Calls `visit` for each product of the sum above, with positions in x, w and y. */
@@ -242,7 +234,7 @@ static void add_backward(void *state, int64_t x, int64_t w, int64_t y)
 
 static void reference_forward(const ek_ref *ref, const ek_node *node, const double *const x[], double *y)
 {
-    int64_t map = node->out.dim[1] * node->out.dim[2], count = ek_plain_count(node->out, ref->n);
+    int64_t map = node->out.dim[1] * node->out.dim[2], count = ek_shape_count(node->out) * ref->n;
     for (int64_t i = 0; i < count; i++) y[i] = ref->param[1] ? ref->param[1][i / map % node->out.dim[0]] : 0;
     each_product(ref, node, add_forward, &(arrays){.x = x[0], .w = ref->param[0], .y = y});
 }
@@ -251,7 +243,7 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
                                const double *y, const double *dy, double *const dx[])
 {
     (void)y;
-    int64_t map = node->out.dim[1] * node->out.dim[2], count = ek_plain_count(node->out, ref->n);
+    int64_t map = node->out.dim[1] * node->out.dim[2], count = ek_shape_count(node->out) * ref->n;
     for (int64_t i = 0; ref->grad[1] && i < count; i++) ref->grad[1][i / map % node->out.dim[0]] += dy[i];
     each_product(ref, node, add_backward,
                  &(arrays){.x = x[0], .w = ref->param[0], .dy = dy, .dx = dx[0], .dw = ref->grad[0]});
@@ -259,7 +251,6 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
 
 const ek_op ek_op_conv = {
     .name = "conv",
-    .help = "2-D convolution: conv OUT kernel=K",
     .inputs = 1,
     .attrs = {{"out", EK_ATTR_COUNT, .positional = true, .required = true, .min = 1, .max = 1 << 20,
                .help = "output channels"},

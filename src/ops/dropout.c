@@ -65,7 +65,7 @@ static void forward(const ek_pass *pass, ek_node *node, const float *const x[], 
         memcpy(y, x[0], (size_t)ek_value_floats(node->out, pass->n) * sizeof *y);
         return;
     }
-    work w = {pass, node, ek_plain_count(node->out, 1), x[0], y, node->workspace};
+    work w = {pass, node, ek_shape_count(node->out), x[0], y, node->workspace};
     ek_pool_run(pass->context->pool, ek_blocks(pass->n), forward_piece, &w);
 }
 
@@ -88,7 +88,7 @@ static double reference_factor(const ek_ref *ref, const ek_node *node, int64_t e
 
 static void reference_forward(const ek_ref *ref, const ek_node *node, const double *const x[], double *y)
 {
-    int64_t elements = ek_plain_count(node->out, 1);
+    int64_t elements = ek_shape_count(node->out);
     for (int64_t n = 0; n < ref->n; n++) {
         for (int64_t e = 0; e < elements; e++)
             y[n * elements + e] = x[0][n * elements + e] * reference_factor(ref, node, e, n);
@@ -99,7 +99,7 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
                                const double *y, const double *dy, double *const dx[])
 {
     (void)x, (void)y;
-    int64_t elements = ek_plain_count(node->out, 1);
+    int64_t elements = ek_shape_count(node->out);
     for (int64_t n = 0; dx[0] && n < ref->n; n++) {
         for (int64_t e = 0; e < elements; e++)
             dx[0][n * elements + e] += dy[n * elements + e] * reference_factor(ref, node, e, n);
@@ -108,7 +108,6 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
 
 const ek_op ek_op_dropout = {
     .name = "dropout",
-    .help = "zeroes a share of the numbers in training",
     .inputs = 1,
     .attrs = {{"p", EK_ATTR_REAL, .positional = true, .fallback = 0.5, .min = 0, .max = 0.999,
                .help = "the share that is zeroed"}},

@@ -20,11 +20,4 @@ static inline ek_status ek_same_shape(ek_node *node)
     return EK_OK;
 }
 
-/* Numbers of the reference's plain arrays. */
-static inline int64_t ek_plain_count(ek_shape shape, int64_t n)
-{
-    for (int i = 0; i < shape.rank; i++) n *= shape.dim[i];
-    return n;
-}
-
 #endif

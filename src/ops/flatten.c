@@ -5,7 +5,7 @@
 
 static ek_status shape(ek_node *node)
 {
-    node->out = (ek_shape){.rank = 1, .dim = {ek_plain_count(node->in[0], 1)}};
+    node->out = (ek_shape){.rank = 1, .dim = {ek_shape_count(node->in[0])}};
     return EK_OK;
 }
 
@@ -55,20 +55,19 @@ static void backward(const ek_pass *pass, ek_node *node, const float *const x[],
 
 static void reference_forward(const ek_ref *ref, const ek_node *node, const double *const x[], double *y)
 {
-    memcpy(y, x[0], (size_t)ek_plain_count(node->out, ref->n) * sizeof *y);
+    memcpy(y, x[0], (size_t)ek_shape_count(node->out) * ref->n * sizeof *y);
 }
 
 static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[],
                                const double *y, const double *dy, double *const dx[])
 {
     (void)x, (void)y;
-    int64_t count = ek_plain_count(node->out, ref->n);
+    int64_t count = ek_shape_count(node->out) * ref->n;
     for (int64_t i = 0; dx[0] && i < count; i++) dx[0][i] += dy[i];
 }
 
 const ek_op ek_op_flatten = {
     .name = "flatten",
-    .help = "a map as features, for linear layers",
     .inputs = 1,
     .shape = shape,
     .forward = forward,

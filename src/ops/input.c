@@ -1,6 +1,5 @@
 /* input SHAPE [mean=...] [std=...]: where a batch enters. Pixels are normalized, (x - mean)/std a channel,
  * by whoever writes the batch (ek_net_pixels), so that training, evaluation and exports agree. */
-#include "core/text.h"
 #include "ops/op.h"
 
 enum { SHAPE, MEAN, STD };
@@ -25,31 +24,19 @@ static ek_status shape(ek_node *node)
     return EK_OK;
 }
 
-static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
+ek_pixels ek_input_pixels(const ek_node *node)
 {
-    (void)pass, (void)node, (void)x, (void)y; /* the batch is already in place */
-}
-
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
-                     const float *dy, float *const dx[])
-{
-    (void)pass, (void)node, (void)x, (void)y, (void)dy, (void)dx;
-}
-
-static void reference_forward(const ek_ref *ref, const ek_node *node, const double *const x[], double *y)
-{
-    (void)ref, (void)node, (void)x, (void)y;
-}
-
-static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[],
-                               const double *y, const double *dy, double *const dx[])
-{
-    (void)ref, (void)node, (void)x, (void)y, (void)dy, (void)dx;
+    const ek_attr *mean = &node->attr[MEAN], *std = &node->attr[STD];
+    ek_pixels pixels = {.channels = mean->n > std->n ? mean->n : std->n};
+    for (int i = 0; i < pixels.channels; i++) {
+        pixels.mean[i] = mean->v[mean->n > 1 ? i : 0];
+        pixels.std[i] = std->v[std->n > 1 ? i : 0];
+    }
+    return pixels;
 }
 
 const ek_op ek_op_input = {
     .name = "input",
-    .help = "where data enters: F features or CxHxW",
     .inputs = 0,
     .attrs = {{"shape", EK_ATTR_SHAPE, .positional = true, .required = true, .min = 1, .max = 1 << 24,
                .help = "784, or 1x28x28 (channels, height, width)"},
@@ -57,8 +44,4 @@ const ek_op ek_op_input = {
                .help = "subtracted, one value or one a channel; image bytes count as 0 to 1"},
               {"std", EK_ATTR_LIST, .fallback = 1, .min = 1e-30, .max = 1e30, .help = "then divided by"}},
     .shape = shape,
-    .forward = forward,
-    .backward = backward,
-    .reference_forward = reference_forward,
-    .reference_backward = reference_backward,
 };

@@ -1,6 +1,5 @@
 /* linear OUT: y = x W^T + bias, weights [out, in] as in PyTorch. */
-#include "core/text.h"
-#include "ops/elementwise.h"
+#include "ops/op.h"
 
 #include <string.h>
 
@@ -20,13 +19,7 @@ static ek_status shape(ek_node *node)
 static void params(ek_node *node)
 {
     int64_t in = node->in[0].dim[0], out = node->out.dim[0];
-    ek_param *weight = ek_node_add_param(node, EK_ROLE_WEIGHT, "weight", (ek_shape){2, {out, in}});
-    weight->fan_in = in;
-    weight->fan_out = out;
-    if (!ek_attr_bool(node, BIAS)) return;
-    ek_param *bias = ek_node_add_param(node, EK_ROLE_BIAS, "bias", (ek_shape){1, {out}});
-    bias->fan_in = in;
-    bias->fan_out = out;
+    ek_node_add_weights(node, (ek_shape){2, {out, in}}, in, out, ek_attr_bool(node, BIAS));
 }
 
 static int64_t multiply_adds(const ek_node *node) { return node->in[0].dim[0] * node->out.dim[0]; }
@@ -127,7 +120,6 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
 
 const ek_op ek_op_linear = {
     .name = "linear",
-    .help = "fully connected: linear OUT",
     .inputs = 1,
     .attrs = {{"out", EK_ATTR_COUNT, .positional = true, .required = true, .min = 1, .max = 1 << 24,
                .help = "output features"},

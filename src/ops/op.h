@@ -6,7 +6,8 @@
 #ifndef EK_OPS_OP_H
 #define EK_OPS_OP_H
 
-#include "core/context.h"
+#include "core/shape.h"
+#include "kernels/context.h"
 #include "kernels/kernels.h"
 
 #define EK_LABEL_MAX 64
@@ -78,16 +79,13 @@ static inline bool ek_is_lanes(ek_shape shape) { return shape.rank == 3; }
 /* Floats of one value for `samples`. */
 static inline int64_t ek_value_floats(ek_shape shape, int64_t samples)
 {
-    int64_t count = 1;
-    for (int i = 0; i < shape.rank; i++) count *= shape.dim[i];
-    return count * (shape.rank == 3 ? ek_blocks(samples) * EK_LANES : samples);
+    return ek_shape_count(shape) * (ek_is_lanes(shape) ? ek_blocks(samples) * EK_LANES : samples);
 }
 
 /* What a pass is given. */
 typedef struct ek_pass {
     ek_context *context;
-    int64_t n;        /* samples */
-    int64_t capacity; /* samples that the workspaces were made for, >= n */
+    int64_t n; /* samples */
     bool training;
     uint64_t seed, step; /* dropout */
     float *scratch;      /* shared by all operators, one part for each thread */
@@ -111,8 +109,7 @@ typedef struct ek_ref {
 
 typedef struct ek_op {
     const char *name;
-    const char *help;                     /* one line */
-    int inputs;                           /* 0, 1 or 2 */
+    int inputs;                           /* 0 (the input: no passes, its batch is put in place), 1 or 2 */
     ek_attr_spec attrs[EK_MAX_ATTRS + 1]; /* ended by a NULL name */
 
     /* From node->in and node->attr to node->out; says what does not meet ("... expects 3 channels, input
@@ -154,12 +151,26 @@ static inline bool ek_attr_bool(const ek_node *node, int index) { return node->a
 
 /* Adds a parameter "LABEL.suffix". */
 ek_param *ek_node_add_param(ek_node *node, ek_role role, const char *suffix, ek_shape shape);
+/* Adds "LABEL.weight" of this shape, and with `bias` "LABEL.bias" of its first dimension. */
+void ek_node_add_weights(ek_node *node, ek_shape shape, int64_t fan_in, int64_t fan_out, bool bias);
 /* The node's parameter of a role; NULL when it has none. */
 ek_param *ek_node_param(ek_node *node, ek_role role);
 /* Its bias, unless it has none or a BN cancels it. */
 ek_param *ek_node_live_bias(ek_node *node);
 
-/* For passes over nodes: batchnorm's conventions, and whether it cancels a constant added to its input. */
+/* For passes over nodes: batchnorm's conventions. */
 ek_batch_norm_options ek_batchnorm_options(const ek_node *node);
+
+/* The input's normalization; one entry, or one a channel. */
+typedef struct ek_pixels {
+    int channels; /* 1 to EK_MAX_RANK */
+    double mean[EK_MAX_RANK], std[EK_MAX_RANK];
+} ek_pixels;
+ek_pixels ek_input_pixels(const ek_node *node);
+/* What a number of the data becomes: (x - mean)/std of its channel, in double, rounded once. */
+static inline float ek_pixel(const ek_pixels *pixels, int64_t channel, float x)
+{
+    return (float)(((double)x - pixels->mean[channel]) / pixels->std[channel]);
+}
 
 #endif

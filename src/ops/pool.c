@@ -1,5 +1,4 @@
 /* avgpool, maxpool and globalavgpool: the mean or the largest of each window of a map. */
-#include "core/text.h"
 #include "ops/elementwise.h"
 
 #include <math.h>
@@ -71,8 +70,8 @@ static work make_work(const ek_pass *pass, const ek_node *node, const float *fro
     return (work){.kernels = pass->context->kernels,
                   .g = window_of(node),
                   .max = node->op == &ek_op_maxpool,
-                  .x_block = ek_plain_count(node->in[0], EK_LANES),
-                  .y_block = ek_plain_count(node->out, EK_LANES),
+                  .x_block = ek_shape_count(node->in[0]) * EK_LANES,
+                  .y_block = ek_shape_count(node->out) * EK_LANES,
                   .from = from,
                   .to = to,
                   .index = (int32_t *)(void *)node->workspace};
@@ -199,15 +198,9 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
     .reference_forward = reference_forward, .reference_backward = reference_backward
 
 const ek_op ek_op_avgpool = {.name = "avgpool",
-                             .help = "mean of each window: avgpool K",
                              .attrs = {WINDOW,
                                        {"count_pad", EK_ATTR_BOOL, .fallback = 1, .max = 1,
                                         .help = "padding counts as zeros in the mean"}},
                              PASSES};
-const ek_op ek_op_maxpool = {.name = "maxpool",
-                             .help = "largest of each window: maxpool K",
-                             .attrs = {WINDOW},
-                             .workspace = index_workspace,
-                             PASSES};
-const ek_op ek_op_globalavgpool = {
-    .name = "globalavgpool", .help = "mean of each channel's map, as Cx1x1", PASSES};
+const ek_op ek_op_maxpool = {.name = "maxpool", .attrs = {WINDOW}, .workspace = index_workspace, PASSES};
+const ek_op ek_op_globalavgpool = {.name = "globalavgpool", PASSES};

@@ -1,7 +1,6 @@
 /* softmax: exp(x_i)/sum(exp(x)) over the features. Training takes the cross-entropy of logits and wants no
  * softmax; it is for nets that are to give probabilities. */
-#include "core/text.h"
-#include "ops/elementwise.h"
+#include "ops/op.h"
 
 #include <math.h>
 
@@ -61,7 +60,6 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
 
 const ek_op ek_op_softmax = {
     .name = "softmax",
-    .help = "probabilities from logits; leave it out of a net that is trained",
     .inputs = 1,
     .shape = shape,
     .forward = forward,

@@ -41,15 +41,10 @@ static void add_whole(facts *f, const char *name, int64_t value)
     add_text(f, name, text);
 }
 
-/* 17 digits tell any two doubles apart; fewer are taken where they do too. */
 static void add_real(facts *f, const char *name, double value)
 {
-    char text[MAX_VALUE];
-    for (int digits = 6; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value) break;
-    }
-    add_text(f, name, text);
+    char text[EK_REAL_TEXT];
+    add_text(f, name, ek_real_text(value, text));
 }
 
 static void add_flag(facts *f, const char *name, bool value) { add_text(f, name, value ? "true" : "false"); }
@@ -185,9 +180,8 @@ static ek_status add_metadata(ek_st_writer *writer, const ek_run *run)
         snprintf(value, sizeof value, "%" PRId64, *places[i].value);
         EK_TRY(ek_st_add_metadata(writer, places[i].name, value));
     }
-    /* In hexadecimal, which is exact. */
-    snprintf(value, sizeof value, "%a", progress.loss_sum);
-    return ek_st_add_metadata(writer, loss_key, value);
+    char loss[EK_REAL_TEXT];
+    return ek_st_add_metadata(writer, loss_key, ek_real_text(progress.loss_sum, loss));
 }
 
 ek_status ek_checkpoint_write(const ek_run *run, const char *path)
@@ -251,14 +245,6 @@ static bool parse_whole(const char *text, int64_t *out)
     return true;
 }
 
-static bool parse_loss(const char *text, double *out)
-{
-    if (!text || strncmp(text, "0x", 2) != 0) return false;
-    char *end;
-    *out = strtod(text, &end);
-    return !*end && isfinite(*out);
-}
-
 /* The numbers in range, one by one and together. */
 static ek_status read_progress(const ek_run *run, const ek_safetensors *file, const char *path,
                                ek_progress *out)
@@ -270,7 +256,9 @@ static ek_status read_progress(const ek_run *run, const ek_safetensors *file, co
         if (!parse_whole(text, places[i].value)) return damaged(path, places[i].name, text);
     }
     const char *text = ek_safetensors_metadata(file, loss_key);
-    if (!parse_loss(text, &out->loss_sum)) return damaged(path, loss_key, text);
+    if (!text || !ek_read_real(text, text + strlen(text), &out->loss_sum) ||
+        !(out->loss_sum >= 0 && isfinite(out->loss_sum)))
+        return damaged(path, loss_key, text);
 
     int64_t steps;
     bool sound = out->step <= run->steps_per_epoch &&

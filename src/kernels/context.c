@@ -1,7 +1,6 @@
-#include "core/context.h"
+#include "kernels/context.h"
 
 #include "core/memory.h"
-#include "kernels/kernels.h"
 
 #include <stdlib.h>
 #include <string.h>
