@@ -220,6 +220,25 @@ static void a_batch_is_cut_only_where_samples_are_independent(void **state)
     ek_context_destroy(context);
 }
 
+/* Operators refuse what only the batch shows, whoever runs them. */
+static void one_value_a_channel_is_refused(void **state)
+{
+    (void)state;
+    static const char *const isas[] = {NULL, "reference"};
+    for (int i = 0; i < 2; i++) {
+        ek_context *context = context_of(isas[i], 1);
+        ek_net *net;
+        assert_ok(ek_net_create(context, "input 2\nb: batchnorm", NULL, &net));
+        float x[4] = {1, 2, 3, 4}, y[4] = {7, 7, 7, 7};
+        assert_fails(EK_E_SHAPE, "b has one value a channel", ek_net_forward(net, EK_MODE_TRAINING, 1, x, y));
+        assert_true(y[0] == 7 && y[1] == 7);
+        assert_ok(ek_net_forward(net, EK_MODE_TRAINING, 2, x, y));
+        assert_ok(ek_net_forward(net, EK_MODE_INFERENCE, 1, x, y));
+        ek_net_destroy(net);
+        ek_context_destroy(context);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -227,6 +246,7 @@ int main(void)
         cmocka_unit_test(one_scratch_serves_sums_of_every_length),
         cmocka_unit_test(a_run_beyond_counting_is_refused),
         cmocka_unit_test(a_batch_is_cut_only_where_samples_are_independent),
+        cmocka_unit_test(one_value_a_channel_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
