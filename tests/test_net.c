@@ -239,6 +239,27 @@ static void one_value_a_channel_is_refused(void **state)
     }
 }
 
+/* The oracle too hands out what goes into a softmax at the end. */
+static void the_oracle_measures_what_goes_into_the_softmax(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"input 4\nlinear 10", "input 4\nlinear 10\nsoftmax"};
+    ek_context *reference = context_of("reference", 1);
+    ek_dataset *data;
+    ek_metrics metrics[2];
+    assert_ok(ek_dataset_open("synthetic:4", EK_SPLIT_TEST, &data));
+    for (int i = 0; i < 2; i++) {
+        ek_net *net;
+        assert_ok(ek_net_create(reference, texts[i], NULL, &net));
+        assert_ok(ek_evaluate(net, data, 1000, &metrics[i]));
+        ek_net_destroy(net);
+    }
+    assert_true(metrics[0].loss == metrics[1].loss);
+    assert_true(metrics[0].accuracy == metrics[1].accuracy);
+    ek_dataset_destroy(data);
+    ek_context_destroy(reference);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -247,6 +268,7 @@ int main(void)
         cmocka_unit_test(a_run_beyond_counting_is_refused),
         cmocka_unit_test(a_batch_is_cut_only_where_samples_are_independent),
         cmocka_unit_test(one_value_a_channel_is_refused),
+        cmocka_unit_test(the_oracle_measures_what_goes_into_the_softmax),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
