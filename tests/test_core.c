@@ -215,6 +215,27 @@ static void files_are_replaced_whole_or_not(void **state)
     ek_free(link);
 }
 
+static void a_new_file_is_as_open_as_the_mask_allows(void **state)
+{
+    (void)state;
+    static const mode_t rows[][2] = {{022, 0644}, {027, 0640}};
+    char folder[] = "/tmp/ek_test_XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    char *path = ek_strf("%s/model", folder);
+    for (int i = 0; i < 2; i++) {
+        struct stat info;
+        mode_t before = umask(rows[i][0]);
+        write_file(path, "one");
+        mode_t after = umask(before);
+        assert_int_equal(after, rows[i][0]);
+        assert_int_equal(stat(path, &info), 0);
+        assert_int_equal(info.st_mode & 0777, rows[i][1]);
+        unlink(path);
+    }
+    assert_int_equal(rmdir(folder), 0);
+    ek_free(path);
+}
+
 static void contexts_choose_and_refuse(void **state)
 {
     (void)state;
@@ -245,6 +266,7 @@ int main(void)
         cmocka_unit_test(the_nearest_name_is_found),
         cmocka_unit_test(texts_grow),
         cmocka_unit_test(files_are_replaced_whole_or_not),
+        cmocka_unit_test(a_new_file_is_as_open_as_the_mask_allows),
         cmocka_unit_test(contexts_choose_and_refuse),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -181,12 +181,94 @@ static void a_run_beyond_counting_is_refused(void **state)
     ek_context_destroy(context);
 }
 
+/* ek_net_forward cuts a large batch into pieces of 256 samples, but not where a BN uses the batch's statistics.
+ * Every piece alone would have mean 0 too; the last samples lie elsewhere, so that its other numbers differ. */
+static void a_batch_is_cut_only_where_samples_are_independent(void **state)
+{
+    (void)state;
+    enum { N = 300, C = 2, S = 3, ITEM = C * S };
+    static const struct {
+        const char *text;
+        ek_mode mode;
+        bool batch; /* the batch's statistics; else mean 0 and variance 1, a fresh net's */
+    } rows[] = {
+        {"input 2x3x1\nbatchnorm", EK_MODE_TRAINING, true},
+        {"input 2x3x1\nbatchnorm track=false", EK_MODE_TRAINING, true},
+        {"input 2x3x1\nbatchnorm track=false", EK_MODE_INFERENCE, true},
+        {"input 2x3x1\nbatchnorm", EK_MODE_INFERENCE, false},
+    };
+    float x[N * ITEM], y[N * ITEM];
+    ek_random random = ek_random_start(4, EK_STREAM_TEST, 0);
+    for (int i = 0; i < N * ITEM; i++) x[i] = (float)ek_random_normal(&random) + (i / ITEM < 256 ? 0 : 4);
+    ek_context *context = context_of(NULL, 2);
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+        ek_net *net;
+        assert_ok(ek_net_create(context, rows[r].text, NULL, &net));
+        assert_ok(ek_net_forward(net, rows[r].mode, N, x, y));
+        for (int c = 0; c < C; c++) {
+            double mean = 0, var = 0;
+            for (int i = 0; i < N * ITEM; i++) mean += i / S % C == c ? x[i] / (double)(N * S) : 0;
+            for (int i = 0; i < N * ITEM; i++)
+                var += i / S % C == c ? (x[i] - mean) * (x[i] - mean) / (N * S) : 0;
+            if (!rows[r].batch) mean = 0, var = 1;
+            for (int i = 0; i < N * ITEM; i++) {
+                if (i / S % C == c) assert_float_equal(y[i], (x[i] - mean) / sqrt(var + 1e-5), 1e-5);
+            }
+        }
+        ek_net_destroy(net);
+    }
+    ek_context_destroy(context);
+}
+
+/* Operators refuse what only the batch shows, whoever runs them. */
+static void one_value_a_channel_is_refused(void **state)
+{
+    (void)state;
+    static const char *const isas[] = {NULL, "reference"};
+    for (int i = 0; i < 2; i++) {
+        ek_context *context = context_of(isas[i], 1);
+        ek_net *net;
+        assert_ok(ek_net_create(context, "input 2\nb: batchnorm", NULL, &net));
+        float x[4] = {1, 2, 3, 4}, y[4] = {7, 7, 7, 7};
+        assert_fails(EK_E_SHAPE, "b has one value a channel", ek_net_forward(net, EK_MODE_TRAINING, 1, x, y));
+        assert_true(y[0] == 7 && y[1] == 7);
+        assert_ok(ek_net_forward(net, EK_MODE_TRAINING, 2, x, y));
+        assert_ok(ek_net_forward(net, EK_MODE_INFERENCE, 1, x, y));
+        ek_net_destroy(net);
+        ek_context_destroy(context);
+    }
+}
+
+/* The oracle too hands out what goes into a softmax at the end. */
+static void the_oracle_measures_what_goes_into_the_softmax(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"input 4\nlinear 10", "input 4\nlinear 10\nsoftmax"};
+    ek_context *reference = context_of("reference", 1);
+    ek_dataset *data;
+    ek_metrics metrics[2];
+    assert_ok(ek_dataset_open("synthetic:4", EK_SPLIT_TEST, &data));
+    for (int i = 0; i < 2; i++) {
+        ek_net *net;
+        assert_ok(ek_net_create(reference, texts[i], NULL, &net));
+        assert_ok(ek_evaluate(net, data, 1000, &metrics[i]));
+        ek_net_destroy(net);
+    }
+    assert_true(metrics[0].loss == metrics[1].loss);
+    assert_true(metrics[0].accuracy == metrics[1].accuracy);
+    ek_dataset_destroy(data);
+    ek_context_destroy(reference);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(training_by_lanes_follows_the_oracle),
         cmocka_unit_test(one_scratch_serves_sums_of_every_length),
         cmocka_unit_test(a_run_beyond_counting_is_refused),
+        cmocka_unit_test(a_batch_is_cut_only_where_samples_are_independent),
+        cmocka_unit_test(one_value_a_channel_is_refused),
+        cmocka_unit_test(the_oracle_measures_what_goes_into_the_softmax),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

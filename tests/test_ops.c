@@ -382,6 +382,45 @@ static void dropout_zeroes_its_share_and_keeps_the_mean(void **state)
     ek_free(y);
 }
 
+/* Seed, step (also beyond its low 24 bits), layer, element and sample. With half of 64x64 numbers dropped,
+ * no two masks, rows or columns agree by chance. */
+static void every_coordinate_chooses_the_dropout_mask(void **state)
+{
+    (void)state;
+    enum { N = 64, E = 64, POINTS = 6 };
+    static const struct {
+        uint64_t seed, step;
+        int layer;
+    } point[POINTS] = {{5, 3, 1}, {6, 3, 1}, {5, 4, 1}, {5, 3 + (1 << 24), 1}, {5, 3, 2}, {5, 3, 1}};
+    static bool mask[POINTS][N][E];
+    ek_context *context;
+    ek_net *net;
+    assert_ok(ek_context_create(&(ek_context_options){.threads = 1, .isa = "baseline"}, &context));
+    assert_ok(ek_net_create(context, "input 64\ndropout 0.5\ndropout 0.5", NULL, &net));
+    assert_ok(ek_net_prepare(net, N, true));
+    for (int i = 0; i < POINTS; i++) {
+        assert_ok(ek_net_run_forward(net, N, EK_MODE_TRAINING, point[i].seed, point[i].step));
+        const float *factor = net->graph.node[point[i].layer].workspace;
+        for (int j = 0; j < N * E; j++) mask[i][j / E][j % E] = factor[j] != 0;
+        for (int k = 0; k < i; k++) {
+            bool same = memcmp(mask[k], mask[i], sizeof mask[i]) == 0;
+            if (same != (k == 0 && i == POINTS - 1))
+                fail_msg("points %d and %d have %s", k, i, same ? "one mask" : "two masks");
+        }
+    }
+    for (int i = 0; i < N; i++) {
+        for (int k = 0; k < i; k++) {
+            int unequal = 0;
+            for (int j = 0; j < N; j++) unequal += mask[0][j][i] != mask[0][j][k];
+            if (!unequal) fail_msg("elements %d and %d have one mask", k, i);
+            if (!memcmp(mask[0][k], mask[0][i], sizeof mask[0][i]))
+                fail_msg("samples %d and %d have one mask", k, i);
+        }
+    }
+    ek_net_destroy(net);
+    ek_context_destroy(context);
+}
+
 /* A 3x3 map of ones in windows of 3 with a border of 1: four cells of each of the four corners' windows. */
 static void averages_count_the_border_only_when_asked(void **state)
 {
@@ -402,6 +441,7 @@ int main(void)
         cmocka_unit_test(lanes_match_the_reference),
         cmocka_unit_test(batchnorm_uses_the_statistics_of_its_mode),
         cmocka_unit_test(dropout_zeroes_its_share_and_keeps_the_mean),
+        cmocka_unit_test(every_coordinate_chooses_the_dropout_mask),
         cmocka_unit_test(averages_count_the_border_only_when_asked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
