@@ -75,9 +75,22 @@ static void forget(ek_replacement *r)
     *r = (ek_replacement){0};
 }
 
-ek_status ek_replace_begin(ek_replacement *r, const char *path)
+/* A new file beside `path`, opened; -1 with errno set. Its name is made here and not by mkstemp, whose files are
+ * private: this one is as open as the user's mask allows, and asking for the mask would change it for a moment. */
+static int open_beside(const char *path, char **name)
 {
-    *r = (ek_replacement){0};
+    int descriptor = -1, number = 0;
+    do {
+        ek_free(*name);
+        *name = ek_strf("%s.%ld.%d", path, (long)getpid(), number);
+        if (!*name) break;
+        descriptor = open(*name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    } while (descriptor < 0 && errno == EEXIST && ++number < 1000);
+    return descriptor;
+}
+
+static ek_status begin(ek_replacement *r, const char *path)
+{
     /* Through a link, the file it names is replaced, not the link. */
     char *resolved = realpath(path, NULL);
     r->path = ek_strdup(resolved ? resolved : path);
@@ -85,37 +98,32 @@ ek_status ek_replace_begin(ek_replacement *r, const char *path)
     if (!r->path) return EK_E_MEMORY;
     struct stat info;
     bool exists = stat(r->path, &info) == 0;
-    if (exists && !S_ISREG(info.st_mode)) {
-        ek_fail(EK_E_IO, "cannot write %s: it is %s", path,
-                S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
-        forget(r);
-        return EK_E_IO;
-    }
-    r->temporary = ek_strf("%s.XXXXXX", r->path);
-    if (!r->temporary) {
-        forget(r);
-        return EK_E_MEMORY;
-    }
-    int descriptor = mkstemp(r->temporary);
+    if (exists && !S_ISREG(info.st_mode))
+        return ek_fail(EK_E_IO, "cannot write %s: it is %s", path,
+                       S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
+    char *name = NULL;
+    int descriptor = open_beside(r->path, &name);
+    if (!name) return EK_E_MEMORY;
     if (descriptor < 0) {
         ek_status status = ek_fail_errno("cannot write %s", path);
-        forget(r);
+        ek_free(name);
         return status;
     }
-    /* mkstemp makes files private. One that is replaced keeps its permissions; a new one should be as open as the
-     * user's mask allows. */
-    mode_t mask = umask(0);
-    umask(mask);
-    (void)!fchmod(descriptor, exists ? info.st_mode & 0777 : 0666 & ~mask);
+    r->temporary = name;
+    if (exists) (void)!fchmod(descriptor, info.st_mode & 0777);
     r->file = fdopen(descriptor, "wb");
-    if (!r->file) {
-        ek_status status = ek_fail_errno("cannot write %s", path);
-        close(descriptor);
-        unlink(r->temporary);
-        forget(r);
-        return status;
-    }
-    return EK_OK;
+    if (r->file) return EK_OK;
+    ek_status status = ek_fail_errno("cannot write %s", path);
+    close(descriptor);
+    return status;
+}
+
+ek_status ek_replace_begin(ek_replacement *r, const char *path)
+{
+    *r = (ek_replacement){0};
+    ek_status status = begin(r, path);
+    if (status != EK_OK) ek_replace_cancel(r);
+    return status;
 }
 
 ek_status ek_replace_write(ek_replacement *r, const void *data, size_t size)

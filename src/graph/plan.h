@@ -4,7 +4,7 @@
 
 #include "graph/net.h"
 
-/* Two of everything a node may have: its value and the gradient of it. */
+/* What a run of up to `capacity` samples needs. */
 struct ek_plan {
     int64_t capacity;            /* samples */
     bool training;               /* gradients are there */
@@ -13,7 +13,8 @@ struct ek_plan {
     float **value, **grad;       /* by node; grad NULL where none is needed */
     float *spare[EK_MAX_INPUTS]; /* for gradients that are to be added to others */
     bool *started;               /* by node: backward has written grad */
-    struct ek_oracle *oracle;    /* instead of values and gradients, where the context is the reference's */
+    struct ek_oracle
+        *oracle; /* of a reference context; reads and writes the values and gradients at the borders */
 };
 
 /* Bytes of the arena for `samples`. */
