@@ -9,7 +9,9 @@
 #include "core/threads.h"
 
 #include <fcntl.h>
+#include <locale.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -166,6 +168,63 @@ static void assert_content(const char *path, const char *content)
     ek_free(data);
 }
 
+static void numbers_are_written_and_read(void)
+{
+    static const struct {
+        double value;
+        const char *text;
+    } cases[] = {{0, "0"},
+                 {-0.5, "-0.5"},
+                 {0.1, "0.1"},
+                 {1e-5, "1e-5"},
+                 {4096, "4096"},
+                 {1e300, "1e300"},
+                 {-2.5e-300, "-2.5e-300"},
+                 {1.0 / 3, "0.3333333333333333"},
+                 {1e15, "1e15"},
+                 {123456789.25, "123456789.25"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[EK_REAL_TEXT];
+        assert_string_equal(ek_real_text(cases[i].value, text), cases[i].text);
+        double value = 7;
+        assert_true(ek_read_real(text, text + strlen(text), &value));
+        assert_true(value == cases[i].value);
+    }
+    static const char *const none[] = {"", "0,5", "nan", "inf", "0x1", "1.5.2", "1e", "1 "};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        double value;
+        assert_false(ek_read_real(none[i], none[i] + strlen(none[i]), &value));
+    }
+}
+
+/* A locale with a decimal comma, made here, because a machine may have none: false where that cannot be done. */
+static bool use_comma(const char *folder)
+{
+    char command[400];
+    snprintf(command, sizeof command,
+             "cd %s && printf 'LC_NUMERIC\\ndecimal_point \",\"\\nthousands_sep \"\"\\ngrouping -1\\n"
+             "END LC_NUMERIC\\n' >comma && localedef -c -i ./comma ./xx_XX >log 2>&1",
+             folder);
+    (void)!system(command); /* it warns of all that a whole locale would have */
+    setenv("LOCPATH", folder, 1);
+    return setlocale(LC_NUMERIC, "xx_XX") && *localeconv()->decimal_point == ',';
+}
+
+static void numbers_have_a_point_in_every_locale(void **state)
+{
+    (void)state;
+    numbers_are_written_and_read();
+    char folder[] = "/tmp/ek_test_XXXXXX", command[64];
+    assert_non_null(mkdtemp(folder));
+    bool comma = use_comma(folder);
+    if (comma) numbers_are_written_and_read();
+    setlocale(LC_NUMERIC, "C");
+    unsetenv("LOCPATH");
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+    if (!comma) skip(); /* localedef needs the package locales */
+}
+
 static void files_are_replaced_whole_or_not(void **state)
 {
     (void)state;
@@ -265,6 +324,7 @@ int main(void)
         cmocka_unit_test(every_piece_runs_once),
         cmocka_unit_test(the_nearest_name_is_found),
         cmocka_unit_test(texts_grow),
+        cmocka_unit_test(numbers_have_a_point_in_every_locale),
         cmocka_unit_test(files_are_replaced_whole_or_not),
         cmocka_unit_test(a_new_file_is_as_open_as_the_mask_allows),
         cmocka_unit_test(contexts_choose_and_refuse),

@@ -4,6 +4,7 @@
 
 #include "core/memory.h"
 #include "core/random.h"
+#include "data/batches.h"
 #include "graph/net.h"
 #include "kernels/kernels.h"
 
@@ -260,6 +261,63 @@ static void the_oracle_measures_what_goes_into_the_softmax(void **state)
     ek_context_destroy(reference);
 }
 
+/* Two ways into a net, a plain array and the batch maker, give the same bits; dead lanes aside. */
+static void pixels_are_normalized_alike_on_every_way_in(void **state)
+{
+    (void)state;
+    enum { N = 19 };
+    static const char *const inputs[] = {
+        "input 3x2x2 mean=0.1,0.2,0.3 std=0.7,0.8,0.9\nflatten\nlinear 2\n",
+        "input 3x2x2 mean=0.5 std=0.25\nflatten\nlinear 2\n",
+        "input 3x2x2 mean=0.1,0.2,0.3\nflatten\nlinear 2\n",
+        "input 12 mean=-1 std=3\nlinear 2\n",
+    };
+    ek_context *context = context_of("baseline", 1);
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
+        ek_net *net;
+        assert_ok(ek_net_create(context, inputs[i], NULL, &net));
+        float x[N * 12], row[N * 12], made[2 * EK_LANES * 12] = {0};
+        int64_t index[N];
+        ek_random random = ek_random_start(5, EK_STREAM_SYNTHETIC, 0);
+        for (int k = 0; k < N * 12; k++) x[k] = (float)ek_random_uniform(&random);
+        for (int k = 0; k < N; k++) index[k] = k;
+        ek_dataset data = {.count = N, .item = 12, .floats = x};
+        ek_pixels pixels = ek_net_pixels(net);
+        ek_batch_fill(&data, &pixels, ek_net_input_shape(net), index, N, made, NULL);
+        assert_ok(ek_net_prepare(net, N, false));
+        ek_net_set_input(net, N, x);
+        const float *input = ek_net_input(net);
+        bool lanes = ek_is_lanes(ek_net_input_shape(net));
+        for (int k = 0; k < N * 12; k++) {
+            int n = k / 12, f = k % 12, at = lanes ? (n / EK_LANES * 12 + f) * EK_LANES + n % EK_LANES : k;
+            int channel = pixels.channels == 1 ? 0 : f / 4;
+            double want = (x[k] - pixels.mean[channel]) / pixels.std[channel];
+            row[k] = input[at];
+            if (memcmp(&made[at], &row[k], sizeof *row) != 0 ||
+                fabs(row[k] - want) > 1e-6 * fabs(want) + 1e-7)
+                fail_msg("%s: number %d is %g and %g, not %g", inputs[i], k, (double)made[at], (double)row[k],
+                         want);
+        }
+        ek_net_destroy(net);
+    }
+    ek_context_destroy(context);
+}
+
+static void memory_of_an_absurd_batch_is_no_number(void **state)
+{
+    (void)state;
+    ek_context *context = context_of("baseline", 1);
+    ek_net *net;
+    assert_ok(ek_net_create(context, "input 784\nlinear 10\n", NULL, &net));
+    size_t most = ek_net_memory(net, EK_MAX_BATCH, EK_MODE_INFERENCE);
+    assert_true(most > (size_t)EK_MAX_BATCH * 794 * sizeof(float));
+    static const int64_t absurd[] = {EK_MAX_BATCH + 1, (int64_t)1 << 62, INT64_MAX, 0, -1};
+    for (size_t i = 0; i < sizeof absurd / sizeof *absurd; i++)
+        assert_int_equal(ek_net_memory(net, absurd[i], EK_MODE_TRAINING), 0);
+    ek_net_destroy(net);
+    ek_context_destroy(context);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -269,6 +327,8 @@ int main(void)
         cmocka_unit_test(a_batch_is_cut_only_where_samples_are_independent),
         cmocka_unit_test(one_value_a_channel_is_refused),
         cmocka_unit_test(the_oracle_measures_what_goes_into_the_softmax),
+        cmocka_unit_test(pixels_are_normalized_alike_on_every_way_in),
+        cmocka_unit_test(memory_of_an_absurd_batch_is_no_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
