@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zlib.h>
 
 /* A folder that exists for the tests' time; $EVENKEEL_DATA, with nothing else to be found. */
 static char folder[] = "/tmp/evenkeel-data-XXXXXX";
@@ -21,10 +22,25 @@ static const char *in_folder(const char *name)
     return name_buffer;
 }
 
+/* Where named sets are looked for: NULL or names below the folder. */
+static void set_places(const char *data, const char *shared, const char *home)
+{
+    const char *const variable[] = {"EVENKEEL_DATA", "XDG_DATA_HOME", "HOME"};
+    const char *const value[] = {data, shared, home};
+    for (int i = 0; i < 3; i++) {
+        if (value[i])
+            setenv(variable[i], in_folder(value[i]), 1);
+        else
+            unsetenv(variable[i]);
+    }
+}
+
 static int make_folder(void **state)
 {
     (void)state;
-    return mkdtemp(folder) && setenv("EVENKEEL_DATA", folder, 1) == 0 ? 0 : -1;
+    if (!mkdtemp(folder)) return -1;
+    set_places("", "nothing", "nothing");
+    return 0;
 }
 
 static const char *const files[] = {
@@ -61,6 +77,14 @@ static void put(const char *name, const void *bytes, size_t size)
     assert_int_equal(fclose(file), 0);
 }
 #define PUT(name, literal) put((name), (literal), sizeof(literal) - 1)
+
+static void put_gzip(const char *name, const char *bytes, unsigned size)
+{
+    gzFile file = gzopen(in_folder(name), "wb");
+    assert_non_null(file);
+    assert_int_equal(gzwrite(file, bytes, size), (int)size);
+    assert_int_equal(gzclose(file), Z_OK);
+}
 
 static void put_npy(const char *name, int rank, const int64_t *dim, const float *data)
 {
@@ -184,14 +208,15 @@ static void folders_have_splits(void **state)
     ek_dataset_destroy(d);
 }
 
+static const char two_images[] = "\0\0\x08\x03\0\0\0\x02\0\0\0\x01\0\0\0\x01"
+                                 "ab";
+
 static void named_sets_are_looked_for(void **state)
 {
     (void)state;
     ek_dataset *d;
     empty_folder();
-    setenv("XDG_DATA_HOME", in_folder("nothing"), 1);
-    PUT("train-images.idx3-ubyte", "\0\0\x08\x03\0\0\0\x02\0\0\0\x01\0\0\0\x01"
-                                   "ab");
+    PUT("train-images.idx3-ubyte", two_images);
     PUT("train-labels-idx1-ubyte", "\0\0\x08\x01\0\0\0\x02\x07\x02");
     assert_ok(ek_dataset_open("mnist", EK_SPLIT_TRAIN, &d));
     assert_int_equal(ek_dataset_count(d), 2);
@@ -206,6 +231,44 @@ static void named_sets_are_looked_for(void **state)
     assert_fails(EK_E_NOT_FOUND, "get it with scripts/get-data.sh mnist (looked in",
                  ek_dataset_open("mnist", EK_SPLIT_TEST, &d));
     empty_folder();
+}
+
+/* Two images, their labels packed, in a folder below the folder: mnist is found there. */
+static void mnist_is_found_in(const char *place)
+{
+    char images[128], labels[128], path[256];
+    ek_dataset *d;
+    snprintf(images, sizeof images, "%s/train-images-idx3-ubyte", place);
+    snprintf(labels, sizeof labels, "%s/train-labels-idx1-ubyte.gz", place);
+    snprintf(path, sizeof path, "%s", in_folder(images));
+    char *const first = path + strlen(folder) + 1;
+    for (char *end = first; (end = strchr(end, '/')); *end++ = '/') {
+        *end = '\0';
+        assert_int_equal(mkdir(path, 0777), 0);
+    }
+    PUT(images, two_images);
+    put_gzip(labels, "\0\0\x08\x01\0\0\0\x02\x07\x02", 10);
+    assert_ok(ek_dataset_open("mnist", EK_SPLIT_TRAIN, &d));
+    assert_int_equal(ek_dataset_count(d), 2);
+    ek_dataset_destroy(d);
+    assert_int_equal(unlink(in_folder(labels)), 0);
+    assert_int_equal(unlink(path), 0);
+    for (char *end; (end = strrchr(first, '/'));) {
+        *end = '\0';
+        assert_int_equal(rmdir(path), 0);
+    }
+}
+
+static void named_sets_are_found_in_each_place(void **state)
+{
+    (void)state;
+    set_places("own", "shared", "home");
+    mnist_is_found_in("own/mnist");
+    mnist_is_found_in("own");
+    mnist_is_found_in("shared/evenkeel/mnist");
+    set_places(NULL, NULL, "home");
+    mnist_is_found_in("home/.local/share/evenkeel/mnist");
+    set_places("", "nothing", "nothing");
 }
 
 static void unknown_data_is_explained(void **state)
@@ -224,8 +287,7 @@ static void real_fashion_mnist(void **state)
 {
     (void)state;
     ek_dataset *d;
-    if (ek_dataset_open("fashion-mnist", EK_SPLIT_TEST, &d) == EK_E_NOT_FOUND) skip();
-    ek_dataset_destroy(d);
+    if (access("/usr/share/datasets/fashion-mnist", F_OK) != 0) skip();
     assert_ok(ek_dataset_open("fashion-mnist", EK_SPLIT_ANY, &d));
     assert_int_equal(ek_dataset_count(d), 10000);
     int64_t of_class[10] = {0};
@@ -608,6 +670,7 @@ int main(void)
         cmocka_unit_test(tables_make_a_set),
         cmocka_unit_test(folders_have_splits),
         cmocka_unit_test(named_sets_are_looked_for),
+        cmocka_unit_test(named_sets_are_found_in_each_place),
         cmocka_unit_test(unknown_data_is_explained),
         cmocka_unit_test(synthetic_data_is_always_the_same),
         cmocka_unit_test(items_to_predict),
