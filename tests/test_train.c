@@ -5,6 +5,7 @@
 #include "core/random.h"
 #include "data/dataset.h"
 #include "formats/safetensors.h"
+#include "train/evaluate.h"
 #include "train/trainer.h"
 
 #include <math.h>
@@ -117,7 +118,7 @@ static void copy_tensors(const ek_net *from, ek_net *to)
 
 typedef struct record {
     int64_t stop_at; /* step, 0: never */
-    int starts, steps, epochs, checkpoints;
+    int starts, steps, skips, epochs, checkpoints;
     double loss[64];             /* by step */
     ek_event start, step, epoch; /* the last of each */
 } record;
@@ -133,6 +134,7 @@ static bool listen(void *user, const ek_event *event)
     case EK_EVENT_STEP:
         if (r->steps < 64) r->loss[r->steps] = event->loss;
         r->steps++;
+        r->skips += event->step_skipped;
         r->step = *event;
         return event->step != r->stop_at;
     case EK_EVENT_EPOCH:
@@ -342,6 +344,7 @@ static void a_run_learns_and_tells(void **state)
     ek_metrics metrics;
     options.epochs = 8;
     options.valid_fraction = 0.25;
+    options.schedule = EK_SCHEDULE_COSINE;
     assert_ok(ek_train(net, data, test, &options));
     assert_int_equal(r.starts, 1);
     assert_int_equal(r.epochs, 8);
@@ -360,6 +363,7 @@ static void a_run_learns_and_tells(void **state)
     assert_true(r.epoch.valid_accuracy > 0.75 && r.epoch.test_accuracy > 0.75);
     assert_true(r.epoch.images_per_second > 0 && r.epoch.seconds > 0);
     assert_true(isnan(r.step.test_loss) && isnan(r.epoch.loss));
+    assert_true(r.step.lr == ek_schedule_lr(&options, r.steps - 1, 19) && isnan(r.epoch.lr));
 
     assert_ok(ek_evaluate(net, test, 16, &metrics));
     assert_int_equal(metrics.count, 150);
@@ -367,6 +371,13 @@ static void a_run_learns_and_tells(void **state)
     assert_ok(ek_evaluate(net, test, 1000000, &metrics));
     assert_true(fabs(metrics.loss - r.epoch.test_loss) < 1e-6);
     assert_true(metrics.accuracy == r.epoch.test_accuracy);
+
+    int64_t *trained, *held, trained_count, held_count;
+    assert_ok(ek_split_indices(400, 0.25, options.seed, &trained, &trained_count, &held, &held_count));
+    assert_ok(ek_evaluate_at(net, data, held, held_count, 16, &metrics));
+    assert_true(metrics.loss == r.epoch.valid_loss && metrics.accuracy == r.epoch.valid_accuracy);
+    ek_free(trained);
+    ek_free(held);
     ek_dataset_destroy(data);
     ek_dataset_destroy(test);
     ek_net_destroy(net);
@@ -453,6 +464,7 @@ static void a_bad_sample_skips_its_steps_alone(void **state)
     data->floats[7 * FEATURES] = NAN;
     assert_ok(ek_train(net, data, NULL, &options));
     assert_int_equal(r.epoch.skipped, 3); /* once an epoch */
+    assert_int_equal(r.skips, 3);
     assert_true(isfinite(r.epoch.train_loss));
     ek_tensor mean;
     assert_ok(ek_net_find_tensor(net, "cn.running_mean", &mean));
@@ -614,8 +626,10 @@ static void more_epochs_go_on_where_a_run_ended(void **state)
     assert_ok(ek_train(net, data, NULL, &options)); /* nothing left to do */
     assert_int_equal(r.starts, 1);
     assert_int_equal(r.steps, 0);
+    assert_int_equal(r.start.epoch, 2); /* of 2 */
     options.epochs = 4;
     assert_ok(ek_train(net, data, NULL, &options));
+    assert_int_equal(r.start.epoch, 3);
     options = options_for(&longer);
     options.epochs = 4;
     assert_ok(ek_train(whole, data, NULL, &options));
@@ -671,15 +685,26 @@ static void another_runs_checkpoint_is_refused(void **state)
     REFUSED(o.optimizer.lr = 0.25, "its lr is 0.1, not 0.25");
     REFUSED(o.optimizer = ek_optimizer_options_default(EK_OPTIMIZER_ADAM), "its optimizer is sgd, not adam");
     REFUSED(o.optimizer.momentum = 0, "its momentum is 0.9, not 0");
+    REFUSED(o.optimizer.nesterov = true, "its nesterov is false, not true");
+    REFUSED(o.optimizer.weight_decay = 0.5, "its weight_decay is 0, not 0.5");
+    REFUSED(o.optimizer.decay_norm_and_bias = false, "its decay_norm_and_bias is true, not false");
+    REFUSED(o.optimizer.clip_norm = 1, "its clip_norm is 0, not 1");
+    REFUSED(o.warmup_epochs = 0.5, "its warmup_epochs is 0, not 0.5");
     REFUSED(o.schedule = EK_SCHEDULE_COSINE, "its schedule is constant, not cosine");
     REFUSED(o.shuffle = false, "its shuffle is true, not false");
     REFUSED(o.drop_last = true, "its drop_last is false, not true");
     REFUSED(o.valid_fraction = 0.5, "its valid_fraction is 0, not 0.5");
     REFUSED(o.epochs = 1, "ask for more epochs");
-#undef REFUSED
     assert_fails(EK_E_ARGUMENT, "its samples is 64, not 65", ek_train(net, more, NULL, &good));
     assert_ok(ek_net_create(context, "input 1x6x6\nflatten\nout: linear 3\n", NULL, &other));
     assert_fails(EK_E_ARGUMENT, "its net is another", ek_train(other, data, NULL, &good));
+    good.schedule = EK_SCHEDULE_STEP;
+    good.resume = NULL;
+    stop_in_second_epoch(good, data);
+    good.resume = checkpoint_path;
+    REFUSED(o.step_epochs = 3, "its step_epochs is 30, not 3");
+    REFUSED(o.decay = 0.5, "its decay is 0.1, not 0.5");
+#undef REFUSED
     good.schedule = EK_SCHEDULE_COSINE;
     good.resume = NULL;
     stop_in_second_epoch(good, data);
