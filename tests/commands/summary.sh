@@ -30,8 +30,20 @@ exits 0 summary lenet
 grep -q redundant out && fail "lenet has no redundant bias"
 
 exits 0 summary small.net --json --batch 32
-says out '"parameters":'
-says out '"batch":32'
+says out '"label":"fc1","op":"linear","options":"16","inputs":[0],"output":[16],"parameters":320,"buffers":0,'
+says out '],"parameters":522,"buffers":32,"multiply_adds":480,"batch":32,'
+
+# Memory is that of the batch asked for, and training takes more of it.
+memory() { # BATCH: bytes to train, bytes to run
+    exits 0 summary small.net --json --batch "$1"
+    sed 's/.*"memory_training":\([0-9]*\),"memory_inference":\([0-9]*\),.*/\1 \2/' out
+}
+read -r train32 run32 < <(memory 32)
+read -r train64 run64 < <(memory 64)
+[ "$train64" -gt "$train32" ] && [ "$run64" -gt "$run32" ] && [ "$train32" -gt "$run32" ] ||
+    fail "memory for 32 and 64: $train32 and $train64 to train, $run32 and $run64 to run"
+exits 0 summary small.net --batch 64
+says out "$(awk "BEGIN { printf \"%.1f KiB to train, %.1f KiB to run, at batch 64\", $train64 / 1024, $run64 / 1024 }")"
 
 exits 1 summary lenet-nb
 says err "evenkeel: "
