@@ -56,6 +56,14 @@ says err "--log needs a file of its own"
 exits 2 train m.safetensors --data synthetic:20 --epochs 1 --out n.safetensors --log ./m.safetensors
 same m.safetensors before.safetensors
 
+# Nor do two names of one file that is not there yet take each other's place.
+exits 2 "${train[@]}" --out n.safetensors --checkpoint ./n.safetensors
+says err "--out and --checkpoint must be two files"
+exits 2 "${train[@]}" --log ./n.safetensors --out n.safetensors
+says err "--log needs a file of its own"
+names >names.after
+same names names.after
+
 # A rate that leaves parameters without a number fails, and leaves the model.
 exits 1 "${train[@]}" --optimizer adamw --lr 1e30 --weight-decay 1e38 --out m.safetensors
 says err "holds a value that is not finite"
