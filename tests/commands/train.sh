@@ -12,6 +12,12 @@ says out "model: a.safetensors"
     fail "the log lacks an epoch: $(grep epoch a.jsonl)"
 grep -q '^{"event":"step","step":1,"loss":[0-9.]*}$' a.jsonl || fail "the log lacks step 1: $(head -n 1 a.jsonl)"
 
+# A new run replaces the log.
+steps=$((2 * 24)) # 6,000 samples are 24 batches
+[ "$(wc -l <a.jsonl)" = $((steps + 2)) ] || fail "the log has not a line for each step and epoch"
+exits 0 "${train[@]}" --out a.safetensors --log a.jsonl --valid 0.25
+[ "$(wc -l <a.jsonl)" = $((steps + 2)) ] || fail "a second run did not replace the log"
+
 # What a run lacks is left out.
 exits 0 "${train[@]}" --out b.safetensors --log b.jsonl --json --quiet
 silent err
@@ -54,11 +60,15 @@ same f.safetensors g.safetensors
 
 exits 0 eval c.safetensors --data synthetic:20
 says out "accuracy  0."
+says out " of 2,000)"
 cp out first
 exits 0 eval c.safetensors --data synthetic:20 --batch 7 --split test
 diff <(grep -v images/s first) <(grep -v images/s out) >&2 || fail "the batch size changed the result"
 exits 0 eval c.safetensors --data synthetic:20 --split train --json
+says out '"count":8000,"loss":0.'
 says out '"accuracy":0.'
+exits 0 eval c.safetensors --data synthetic:20 --split any --json
+says out '"count":2000,'
 exits 0 eval small.net --data synthetic:20
 says err "its parameters are random"
 
@@ -73,6 +83,16 @@ exits 0 predict c.safetensors x.npy --top 99
 awk 'NR > 1 { sum += $(NF - 1) } END { exit !(sum > 1.99 && sum < 2.01) }' out || fail "probabilities do not sum to 1"
 exits 1 predict c.safetensors x.npy --index 2
 says err "x.npy has 2 items, counted from 0: there is no item 2"
+
+# Classes are called what the training data calls them.
+printf '%s\n' 1,2,cat 2,3,dog 3,1,eel >pets.csv
+printf 'input 2\nlinear 3\n' >pets.net
+exits 0 train pets.net --data pets.csv --epochs 1 --out pets.safetensors
+head -c 2 /dev/zero | npy pet.npy '|u1' '1, 2'
+exits 0 predict pets.safetensors pet.npy
+[ "$(awk 'NR > 1 { print $(NF - 1), $NF }' out | sort)" = $'0 cat\n1 dog\n2 eel' ] || fail "classes lack their names"
+exits 0 predict pets.safetensors pet.npy --json
+for class in '0,"name":"cat"' '1,"name":"dog"' '2,"name":"eel"'; do says out "{\"class\":$class,"; done
 
 # Where the net ends in softmax, its outputs are the probabilities.
 { small_net; echo softmax; } >softmax.net
@@ -105,10 +125,27 @@ exits 0 inspect c.safetensors --layer fc2 --all
 grep -q "more" out && fail "--all left values out"
 exits 0 inspect c.safetensors --json
 says out '"role":"running_mean"'
+says out '"role":"num_batches_tracked","value":64}' # two epochs of 8,000/256
+sed 's/.*"role":"gamma",[^}]*"values":\[\([^]]*\)\].*/\1/' out | tr , '\n' | sort -g >gamma
+says out "\"role\":\"gamma\",\"shape\":[16],\"min\":$(head -n 1 gamma),\"mean\":"
+says out ",\"max\":$(tail -n 1 gamma),\"values\":["
 exits 1 inspect c.safetensors --layer bn2
 says err "c.safetensors has no layer 'bn2'; did you mean 'bn1'?"
 exits 0 inspect lenet
 says out "lenet has no batch normalization"
+
+# Steps that change nothing are told: here the one in four whose sums overflow.
+{
+    for class in 0 1 2 0 1 2 0 1; do printf '%s,' {1..20}; echo $class; done
+    printf '3e38,%.0s' {1..20}
+    echo 2
+    for class in 0 1 2 0 1 2 0; do printf '%s,' {20..1}; echo $class; done
+} >some.csv
+exits 0 train small.net --data some.csv --epochs 1 --batch 4 --out some.safetensors --log some.jsonl --json
+says out '"steps":4,"skipped":1,'
+says err "note: 1 of 4 steps changed nothing"
+[ "$(grep -c '^{"event":"step","step":[1-4],.*"skipped":true}$' some.jsonl)" = 1 ] || fail "the log does not tell"
+[ "$(grep -c skipped some.jsonl)" = 1 ] || fail "the log tells of more than one skipped step"
 
 # Where no step can learn, because every sum overflows, nothing is saved.
 small_net >small.net
