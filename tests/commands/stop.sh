@@ -53,6 +53,90 @@ stop_with INT --out stopped.safetensors
 says err "Without --checkpoint the run cannot be resumed"
 exits 0 eval stopped.safetensors --data synthetic:20
 
+# Every so many steps a checkpoint is written: it is there before the first of 2,000 steps' epoch ends, for the
+# log waits for its reader.
+command="evenkeel ${run[*]} --checkpoint-steps 2"
+rm -f pipe early.checkpoint
+mkfifo pipe
+"$evenkeel" "${run[@]}" --log pipe --checkpoint early.checkpoint --checkpoint-steps 2 --quiet >out 2>err &
+exec 3<pipe
+for _ in 1 2 3 4 5; do read -r line <&3; done
+[ -s early.checkpoint ] || fail "no checkpoint after four steps"
+{ kill -s KILL $! && wait $!; } 2>/dev/null
+exec 3<&-
+
+# patiently CONDITION...: waits for it, at most some seconds.
+patiently() {
+    for _ in {1..500}; do
+        "$@" && return
+        sleep 0.02
+    done
+}
+
+# A run that hears signals and waits at its start, for its heading goes into a pipe that is full; descriptor 3 reads
+# it. It empties the old log in between.
+wait_at_start() { # OPTIONS
+    echo old >old.jsonl
+    exec 3<>pipe
+    dd if=/dev/zero of=pipe bs=4096 count=4096 oflag=nonblock 2>/dev/null
+    "$evenkeel" "${run[@]}" --log old.jsonl --quiet "$@" >pipe 2>err &
+    patiently [ ! -s old.jsonl ]
+    exec 4<pipe 3<&- 3<&4 4<&-
+}
+
+# heard PID SIGNAL: the process got the signal: it has no handler for it any more.
+heard() {
+    local caught
+    caught=$(sed -n 's/^SigCgt:[[:space:]]*/0x/p' "/proc/$1/status")
+    [ $((caught >> ($(kill -l "$2") - 1) & 1)) = 0 ]
+}
+
+# A signal that the command was told to ignore stays ignored.
+command="evenkeel ${run[*]} (SIGHUP, ignored)"
+(
+    trap '' HUP
+    exec "$evenkeel" "${run[@]}" --log pipe --out ignoring.safetensors --quiet >out 2>err
+) &
+exec 3<pipe
+for _ in 1 2 3 4 5; do read -r line <&3; done
+kill -s HUP $!
+cat <&3 >rest
+exec 3<&-
+wait $! || fail "exit code $?, not 0"
+same ignoring.safetensors unbroken.safetensors
+
+# So it does after another one came; and a second Ctrl-C ends at once. The thread sanitizer holds signals back
+# while a write waits, and so cannot tell.
+if ! grep -q '^EVENKEEL_SANITIZE:.*thread' "$(dirname "$evenkeel")/CMakeCache.txt"; then
+    command="evenkeel ${run[*]} (SIGTERM, then SIGHUP, ignored)"
+    (
+        trap '' HUP
+        wait_at_start --out ignoring.safetensors
+        kill -s TERM $!
+        patiently heard $! TERM
+        kill -s HUP $!
+        cat <&3 >rest
+        wait $!
+    )
+    code=$?
+    [ $code = 1 ] || fail "exit code $code, not 1"
+    says err "the model so far is in ignoring.safetensors"
+    exits 0 eval ignoring.safetensors --data synthetic:20
+    cmp -s ignoring.safetensors unbroken.safetensors && fail "the run was not stopped"
+
+    command="evenkeel ${run[*]} (SIGINT twice)"
+    wait_at_start --out at-once.safetensors
+    kill -s INT $!
+    patiently heard $! INT
+    kill -s INT $!
+    cat <&3 >rest
+    wait $! 2>/dev/null
+    code=$?
+    exec 3<&-
+    [ $code = 130 ] || fail "exit code $code, not 130"
+    [ -e at-once.safetensors ] && fail "a run that was to end at once saved its model"
+fi
+
 # A checkpoint of another run is refused.
 exits 1 "${run[@]}" --out stopped.safetensors --resume "with space/run's.checkpoint" --seed 2
 silent out
