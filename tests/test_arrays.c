@@ -615,7 +615,7 @@ static void want_of_memory_is_survived(void **state)
     (void)state;
     ek_array a;
     ek_table t;
-    NPY("<i2", "(1,)", "\x2c\x01");
+    put_npy("{'descr': '<i2', 'fortran_order': True, 'shape': (1,), }\n", "\x2c\x01", 2);
     for (failing f = {0}; fail_next(&f);) {
         f.status = ek_array_load(path, &a);
         if (f.status == EK_OK) ek_array_clear(&a);
