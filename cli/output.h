@@ -41,7 +41,7 @@ void cli_table_free(cli_table *table);
 void cli_json_number(json_t *object, const char *key, double number);
 json_t *cli_json_text(const char *text); /* bytes that are not UTF-8 become '?' */
 json_t *cli_json_shape(ek_shape shape);
-json_t *cli_json_floats(const float *value, int64_t count); /* null where not finite */
+json_t *cli_json_floats(const float *value, int64_t count); /* finite ones */
 void cli_json_write(FILE *file, const json_t *object);      /* one line */
 int cli_json_answer(json_t *object); /* on stdout; takes the reference; gives the exit code */
 
