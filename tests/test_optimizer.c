@@ -4,6 +4,7 @@
 #include "core/memory.h"
 #include "oracles/optimizer_golden.h"
 #include "train/optimizer.h"
+#include "train/schedule.h"
 
 #include <float.h>
 #include <math.h>

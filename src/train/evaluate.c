@@ -1,17 +1,10 @@
 #include "train/evaluate.h"
 
+#include "core/clock.h"
 #include "core/memory.h"
 #include "train/loss.h"
 
 #include <string.h>
-#include <time.h>
-
-double ek_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 ek_status ek_labelled_check(const ek_dataset *dataset, const ek_net *net, const char *what)
 {

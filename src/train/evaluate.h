@@ -3,9 +3,6 @@
 
 #include "data/batches.h"
 
-/* Seconds on a clock that only goes forward. */
-double ek_now(void);
-
 /* The data fits the net, as ek_dataset_check, and is labelled and not empty. `what` names it in errors. */
 ek_status ek_labelled_check(const ek_dataset *dataset, const ek_net *net, const char *what);
 

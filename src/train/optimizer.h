@@ -29,8 +29,4 @@ void ek_optimizer_destroy(ek_optimizer_state *state);
 /* One update with learning rate lr. False, with nothing changed, when a gradient is not finite. */
 bool ek_optimizer_update(ek_net *net, ek_optimizer_state *state, double lr);
 
-ek_status ek_schedule_check(const ek_train_options *options);
-/* The learning rate of a step (from 0) of a run of steps_per_epoch * epochs steps. */
-double ek_schedule_lr(const ek_train_options *options, int64_t step, int64_t steps_per_epoch);
-
 #endif

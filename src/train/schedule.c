@@ -1,4 +1,4 @@
-#include "train/optimizer.h"
+#include "train/schedule.h"
 
 #include <math.h>
 

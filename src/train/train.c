@@ -1,7 +1,9 @@
+#include "core/clock.h"
 #include "core/file.h"
 #include "core/memory.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
+#include "train/schedule.h"
 
 #include <math.h>
 #include <string.h>
