@@ -194,8 +194,7 @@ json_t *cli_json_shape(ek_shape shape)
 json_t *cli_json_floats(const float *value, int64_t count)
 {
     json_t *array = json_array();
-    for (int64_t i = 0; i < count; i++)
-        json_array_append_new(array, json_real((double)value[i]));
+    for (int64_t i = 0; i < count; i++) json_array_append_new(array, json_real((double)value[i]));
     return array;
 }
 

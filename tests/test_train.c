@@ -6,6 +6,7 @@
 #include "data/dataset.h"
 #include "formats/safetensors.h"
 #include "train/evaluate.h"
+#include "train/schedule.h"
 #include "train/trainer.h"
 
 #include <math.h>
