@@ -36,6 +36,11 @@ typedef struct ek_conv {
     int kh, kw, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
 } ek_conv;
 
+/* A linear layer, weights [out, in]. */
+typedef struct ek_linear {
+    int64_t in, out;
+} ek_linear;
+
 /* A window: in [c, hi, wi] -> out [c, ho, wo]. Padding counts as nothing: averages divide by the cells
  * inside only when count_pad is false, by kh*kw otherwise. */
 typedef struct ek_window {
@@ -44,12 +49,51 @@ typedef struct ek_window {
 } ek_window;
 
 typedef enum ek_activation {
+    EK_IDENTITY,
     EK_RELU,
     EK_LEAKY_RELU, /* x > 0 ? x : slope*x */
     EK_SIGMOID,    /* 1/(1 + exp(-x)) */
     EK_TANH,
     EK_SILU,       /* x*sigmoid(x) */
 } ek_activation;
+
+/*
+ * Maps and their gradients, as kernels read and write them: one lane block [c][length], length in whole lane
+ * rows. What BN and an activation do to a map is not a pass of its own where the next reader can do it: it is
+ * given the stored x and the recipe.
+ */
+
+/* v = f((x - mean)*a + b), with mean, a and b of each channel; v = f(x) where mean is NULL. Lanes past the
+ * first `live` give 0, so that nothing grows in them. */
+typedef struct ek_map_in {
+    const float *x;
+    const float *mean, *a, *b;
+    ek_activation activation;
+    float slope;
+    int live;
+} ek_map_in;
+
+/* dy = a*g + b*(x - mean) + c, the gradient of the x of a BN whose output has the gradient g; dy = g where x
+ * is NULL. Lanes past the first `live` give 0. */
+typedef struct ek_grad_in {
+    const float *g, *x;
+    const float *mean, *a, *b, *c;
+    int live;
+} ek_grad_in;
+
+/* A reader of v has its gradient dv and writes
+ *
+ *   g = (dv + addend) * f'
+ *
+ * f' from the stored v in y where y is given, else from value's x, by value's recipe; 1 where value is NULL. With
+ * sum_g and sum_gx, [c] each: the sums of g and of g*(x - mean) over the block, which value's BN wants. */
+typedef struct ek_grad_out {
+    float *g;
+    const float *addend; /* what other readers gave; may be g; or NULL */
+    const ek_map_in *value;
+    const float *y;
+    double *sum_g, *sum_gx;
+} ek_grad_out;
 
 /* Constants of one optimizer step; docs of the formulas stand in src/train/optimizer.c. */
 typedef struct ek_sgd_step {
@@ -62,33 +106,43 @@ typedef struct ek_adam_step {
     bool decoupled;                      /* AdamW */
 } ek_adam_step;
 
-struct ek_gemm;
-
 typedef struct ek_kernels {
     const char *name;
 
     /* --- convolution, one lane block. `scratch`: ek_conv_scratch() floats. */
-    /* y = conv(x, w) + bias; bias may be NULL. w is packed by conv_pack_forward. */
+    /* y = conv(x, w) + bias; bias may be NULL. w is packed by conv_pack_forward. `moments` [co]: those of y over
+     * the block's `live` lanes; NULL: not wanted. */
     void (*conv_pack_forward)(const ek_conv *g, const float *w, float *packed);
-    void (*conv_forward)(const ek_conv *g, const float *x, const float *packed, const float *bias, float *y, float *scratch);
-    /* dx = the gradient of x; w is packed by conv_pack_backward. */
+    void (*conv_forward)(const ek_conv *g, const ek_map_in *x, const float *packed, const float *bias, float *y, int live, ek_moments *moments, float *scratch);
+    /* dw += the gradient of w from this block; dbias += sums of dy (NULL: not wanted); the gradient of x goes to
+     * dx (NULL: not wanted). w is packed by conv_pack_backward. */
     void (*conv_pack_backward)(const ek_conv *g, const float *w, float *packed);
-    void (*conv_backward_data)(const ek_conv *g, const float *dy, const float *packed, float *dx, float *scratch);
-    /* dw += the gradient of w from this block; dbias += sums of dy (NULL: not wanted). */
-    void (*conv_backward_weights)(const ek_conv *g, const float *x, const float *dy, float *dw, float *dbias, float *scratch);
+    void (*conv_backward)(const ek_conv *g, const ek_map_in *x, const ek_grad_in *dy, const float *packed, float *dw, float *dbias, const ek_grad_out *dx, float *scratch);
 
-    /* --- pooling, one lane block */
-    void (*avgpool_forward)(const ek_window *g, const float *x, float *y);
-    void (*avgpool_backward)(const ek_window *g, const float *dy, float *dx);
+    /* --- linear layers, of `blocks` lane blocks; w [out, in]. Values do not depend on how features are cut. */
+    /* Outputs [first, first+count) of y = x w^T + bias; bias may be NULL. */
+    void (*linear_forward)(const ek_linear *g, int64_t blocks, int64_t first, int64_t count, const float *x, const float *w, const float *bias, float *y);
+    /* Inputs [first, first+count) of dx = dy w. */
+    void (*linear_backward_data)(const ek_linear *g, int64_t blocks, int64_t first, int64_t count, const float *dy, const float *w, float *dx);
+    /* Rows [first, first+count) of dw = dy^T x over `samples` samples, x as rows [sample][in]; and of dbias, the sums of
+     * dy (NULL: not wanted). */
+    void (*linear_backward_weights)(const ek_linear *g, int64_t samples, int64_t first, int64_t count, const float *x_rows, const float *dy, float *dw, float *dbias);
+
+    /* --- pooling, one lane block. `scratch`: ek_pool_scratch() floats. */
+    void (*avgpool_forward)(const ek_window *g, const ek_map_in *x, float *y, float *scratch);
+    void (*avgpool_backward)(const ek_window *g, const float *dy, const ek_grad_out *dx, float *scratch);
     /* `index` [c, ho, wo, lane]: the winner's position in its map (the first of equals; a NaN wins, as
      * in PyTorch). */
-    void (*maxpool_forward)(const ek_window *g, const float *x, float *y, int32_t *index);
-    void (*maxpool_backward)(const ek_window *g, const float *dy, const int32_t *index, float *dx);
+    void (*maxpool_forward)(const ek_window *g, const ek_map_in *x, float *y, int32_t *index, float *scratch);
+    void (*maxpool_backward)(const ek_window *g, const float *dy, const int32_t *index, const ek_grad_out *dx, float *scratch);
 
-    /* --- elementwise; any count; y may be x, dx may be dy */
-    void (*activation_forward)(ek_activation kind, float slope, int64_t count, const float *x, float *y);
-    /* From x and y, whichever is cheaper. */
-    void (*activation_backward)(ek_activation kind, float slope, int64_t count, const float *x, const float *y, const float *dy, float *dx);
+    /* --- one lane block of `channels` maps of `length` floats */
+    void (*map_read)(const ek_map_in *m, int64_t channels, int64_t length, float *y);      /* y = v; y may be x */
+    void (*grad_read)(const ek_grad_in *d, int64_t channels, int64_t length, float *dx);   /* dx may be g */
+    void (*grad_write)(const ek_grad_out *o, int64_t channels, int64_t length, const float *dv);
+    void (*moments)(int live, int64_t channels, int64_t length, const float *x, ek_moments *out);
+    /* y = f(a + b), f without slope */
+    void (*map_add)(const ek_map_in *a, const ek_map_in *b, ek_activation f, int64_t channels, int64_t length, float *y, float *scratch);
     void (*add)(int64_t count, const float *a, const float *b, float *y); /* y = a + b; y may be a or b */
 
     /* --- normalization; a slab is `rows` runs of `length` floats, `stride` apart. Where `live` < EK_LANES
@@ -113,15 +167,13 @@ typedef struct ek_kernels {
     void (*lanes_to_rows)(int64_t features, int live, const float *lanes, float *rows);
     void (*rows_to_lanes)(int64_t features, int live, const float *rows, float *lanes); /* dead lanes 0 */
 
-    /* --- matrices. One tile of C [m, n] = op(A) op(B) (+ bias over the columns) for rows [m0, m1) and
-     * columns [n0, n1); element (i, k) of op(A) is a[i*a_row + k*a_col], likewise b[k*b_row + j*b_col].
-     * `scratch`: ek_gemm_scratch(k, m1-m0, n1-n0) floats. */
-    void (*gemm_tile)(const struct ek_gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *scratch);
-
-    /* --- cross-entropy from logits [n, classes], stable (the largest logit subtracted).
-     * losses [n] (double), *correct; dlogits = (softmax - onehot)*scale, NULL: not wanted. */
-    void (*cross_entropy)(int64_t n, int64_t classes, const float *logits, const int32_t *labels, float scale, double *losses, int64_t *correct, float *dlogits);
-    void (*softmax)(int64_t n, int64_t classes, const float *x, float *y);
+    /* --- one lane block of logits [classes], stable (the largest logit subtracted), and its live lanes' labels. */
+    /* losses [live] (double) of the cross-entropy, *correct; dlogits = (softmax - onehot)*scale, 0 in dead lanes; NULL:
+     * not wanted. */
+    void (*cross_entropy)(int live, int64_t classes, const float *logits, const int32_t *labels, float scale, double *losses, int64_t *correct, float *dlogits);
+    void (*softmax)(int live, int64_t classes, const float *x, float *y);
+    /* dx_i = y_i*(dy_i - sum_j dy_j*y_j) */
+    void (*softmax_backward)(int64_t classes, const float *y, const float *dy, float *dx);
 
     /* --- optimizers, elementwise; `state` as the optimizer's formula wants them */
     void (*sgd)(const ek_sgd_step *step, int64_t count, float *w, const float *grad, float *momentum);
@@ -130,27 +182,10 @@ typedef struct ek_kernels {
     bool (*all_finite)(int64_t count, const float *x);
 } ek_kernels;
 
-typedef struct ek_gemm {
-    int64_t m, n, k;
-    const float *a;
-    int64_t a_row, a_col;
-    const float *b;
-    int64_t b_row, b_col;
-    const float *bias; /* [n] or NULL */
-    float *c;
-    int64_t ldc;
-} ek_gemm;
-
 size_t ek_conv_scratch(const ek_conv *g);        /* floats, the most that any of the three passes needs */
+size_t ek_pool_scratch(const ek_window *g);      /* floats */
 size_t ek_conv_packed_forward(const ek_conv *g); /* floats */
 size_t ek_conv_packed_backward(const ek_conv *g);
-size_t ek_gemm_scratch(int64_t k, int64_t rows, int64_t columns); /* enough for smaller k too */
-
-/* C = op(A) op(B), cut into tiles by m and n alone and run on the pool. `scratch` holds, for each thread,
- * ek_gemm_thread_scratch(k) floats. */
-struct ek_pool;
-size_t ek_gemm_thread_scratch(int64_t k);
-void ek_gemm_run(const ek_kernels *kernels, struct ek_pool *pool, const ek_gemm *g, float *scratch);
 
 /* The table for "baseline", "avx2", "avx512"; NULL name: the best that this machine has.
  * EK_E_ARGUMENT: no such name (the message lists them). EK_E_UNSUPPORTED: the machine lacks it. */

@@ -3,6 +3,7 @@
 TEMPLATE vf activate(const ek_activation kind, float slope, vf x)
 {
     switch (kind) {
+    case EK_IDENTITY: return x;
     case EK_RELU: return select(x <= 0.0f, splat(0.0f), x); /* a NaN stays */
     case EK_LEAKY_RELU: return select(x > 0.0f, x, x * slope);
     case EK_SIGMOID: return sigmoid_vector(x);
@@ -16,6 +17,7 @@ TEMPLATE vf activate(const ek_activation kind, float slope, vf x)
 TEMPLATE vf activate_backward(const ek_activation kind, float slope, vf x, vf y, vf dy)
 {
     switch (kind) {
+    case EK_IDENTITY: return dy;
     case EK_RELU: return select(y <= 0.0f, splat(0.0f), dy);
     case EK_LEAKY_RELU: return select(x > 0.0f, dy, dy * slope);
     case EK_SIGMOID: return dy * (y * (1.0f - y));
@@ -26,44 +28,6 @@ TEMPLATE vf activate_backward(const ek_activation kind, float slope, vf x, vf y,
     }
     }
     return dy;
-}
-
-TEMPLATE void activation_loop(const ek_activation kind, float slope, int64_t count, const float *x, float *y)
-{
-    for (int64_t i = 0; i < count; i += VL) {
-        int n = at_most_vl(count - i);
-        store_n(y + i, activate(kind, slope, load_n(x + i, n)), n);
-    }
-}
-
-static void activation_forward(ek_activation kind, float slope, int64_t count, const float *x, float *y)
-{
-    switch (kind) {
-    case EK_RELU: activation_loop(EK_RELU, slope, count, x, y); break;
-    case EK_LEAKY_RELU: activation_loop(EK_LEAKY_RELU, slope, count, x, y); break;
-    case EK_SIGMOID: activation_loop(EK_SIGMOID, slope, count, x, y); break;
-    case EK_TANH: activation_loop(EK_TANH, slope, count, x, y); break;
-    case EK_SILU: activation_loop(EK_SILU, slope, count, x, y); break;
-    }
-}
-
-TEMPLATE void activation_backward_loop(const ek_activation kind, float slope, int64_t count, const float *x, const float *y, const float *dy, float *dx)
-{
-    for (int64_t i = 0; i < count; i += VL) {
-        int n = at_most_vl(count - i);
-        store_n(dx + i, activate_backward(kind, slope, load_n(x + i, n), load_n(y + i, n), load_n(dy + i, n)), n);
-    }
-}
-
-static void activation_backward(ek_activation kind, float slope, int64_t count, const float *x, const float *y, const float *dy, float *dx)
-{
-    switch (kind) {
-    case EK_RELU: activation_backward_loop(EK_RELU, slope, count, x, y, dy, dx); break;
-    case EK_LEAKY_RELU: activation_backward_loop(EK_LEAKY_RELU, slope, count, x, y, dy, dx); break;
-    case EK_SIGMOID: activation_backward_loop(EK_SIGMOID, slope, count, x, y, dy, dx); break;
-    case EK_TANH: activation_backward_loop(EK_TANH, slope, count, x, y, dy, dx); break;
-    case EK_SILU: activation_backward_loop(EK_SILU, slope, count, x, y, dy, dx); break;
-    }
 }
 
 static void add(int64_t count, const float *a, const float *b, float *y)
