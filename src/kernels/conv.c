@@ -30,3 +30,5 @@ static size_t weight_count(const ek_conv *g)
 
 size_t ek_conv_packed_forward(const ek_conv *g) { return weight_count(g); }
 size_t ek_conv_packed_backward(const ek_conv *g) { return weight_count(g); }
+
+size_t ek_pool_scratch(const ek_window *g) { return (size_t)g->hi * (size_t)g->wi * EK_LANES; }

@@ -141,8 +141,8 @@ typedef struct ek_kernels {
     void (*grad_read)(const ek_grad_in *d, int64_t channels, int64_t length, float *dx);   /* dx may be g */
     void (*grad_write)(const ek_grad_out *o, int64_t channels, int64_t length, const float *dv);
     void (*moments)(int live, int64_t channels, int64_t length, const float *x, ek_moments *out);
-    /* y = f(a + b), f without slope */
-    void (*map_add)(const ek_map_in *a, const ek_map_in *b, ek_activation f, int64_t channels, int64_t length, float *y, float *scratch);
+    /* y = f(a + b), f one that can be told from y: identity, relu, sigmoid or tanh */
+    void (*map_add)(const ek_map_in *a, const ek_map_in *b, ek_activation f, int64_t channels, int64_t length, float *y);
     void (*add)(int64_t count, const float *a, const float *b, float *y); /* y = a + b; y may be a or b */
 
     /* --- normalization; a slab is `rows` runs of `length` floats, `stride` apart. Where `live` < EK_LANES

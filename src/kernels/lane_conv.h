@@ -208,7 +208,7 @@ static void convolve(const conv_axis *h, const conv_axis *w, int groups, int in,
     }
 }
 
-static void conv_forward(const ek_conv *g, const float *x, const float *packed, const float *bias, float *y, float *scratch)
+static void conv_forward_plain(const ek_conv *g, const float *x, const float *packed, const float *bias, float *y, float *scratch)
 {
     conv_axis h = conv_forward_axis(g->ho, g->hi, g->kh, g->stride_h, g->dilation_h, g->pad_h);
     conv_axis w = conv_forward_axis(g->wo, g->wi, g->kw, g->stride_w, g->dilation_w, g->pad_w);
@@ -325,4 +325,27 @@ static void conv_backward_weights(const ek_conv *g, const float *x, const float 
         weight_group(g, source, dy + group * out * dy_map, dw + (int64_t)group * out * in * g->kh * g->kw);
     }
     if (dbias) add_channel_sums(g->co, dy_map, dy, dbias);
+}
+
+static void conv_forward(const ek_conv *g, const ek_map_in *x, const float *packed, const float *bias, float *y, int live, ek_moments *out, float *scratch)
+{
+    int64_t in = (int64_t)g->hi * g->wi * EK_LANES, outl = (int64_t)g->ho * g->wo * EK_LANES;
+    float *map = __builtin_malloc((size_t)(in * g->ci) * 4);
+    map_read(x, g->ci, in, map);
+    conv_forward_plain(g, map, packed, bias, y, scratch);
+    if (out) moments(live, g->co, outl, y, out);
+    __builtin_free(map);
+}
+static void conv_backward(const ek_conv *g, const ek_map_in *x, const ek_grad_in *dy, const float *packed, float *dw, float *dbias, const ek_grad_out *dx, float *scratch)
+{
+    int64_t in = (int64_t)g->hi * g->wi * EK_LANES, outl = (int64_t)g->ho * g->wo * EK_LANES;
+    float *map = __builtin_malloc((size_t)(in * g->ci) * 4), *d = __builtin_malloc((size_t)(outl * g->co) * 4), *dv = __builtin_malloc((size_t)(in * g->ci) * 4);
+    map_read(x, g->ci, in, map);
+    grad_read(dy, g->co, outl, d);
+    conv_backward_weights(g, map, d, dw, dbias, scratch);
+    if (dx) {
+        conv_backward_data(g, d, packed, dv, scratch);
+        grad_write(dx, g->ci, in, dv);
+    }
+    __builtin_free(map), __builtin_free(d), __builtin_free(dv);
 }

@@ -292,3 +292,37 @@ static void moments(int live, int64_t channels, int64_t length, const float *x, 
         out[c] = end_moments(&m, live, x, length);
     }
 }
+
+TEMPLATE void add_loop(const ek_activation f, int64_t count, const float *a, const float *b, lane_mask mask, float *y)
+{
+    for (int64_t i = 0; i < count; i += EK_LANES)
+        UNROLL for (int p = 0; p < PARTS; p++) {
+            int64_t j = i + p * VL;
+            store(y + j, keep(mask.part[p], activate(f, 0, load(a + j) + load(b + j))));
+        }
+}
+
+/* A row of a map: in place where nothing is to be done to it, else in `room`. */
+static const float *row_of(const ek_map_in *m, int c, int64_t at, int64_t count, float *room)
+{
+    if (is_plain(m)) return m->x + at;
+    read_map(m, c, at, count, room);
+    return room;
+}
+
+static void map_add(const ek_map_in *a, const ek_map_in *b, ek_activation f, int64_t channels, int64_t length, float *y)
+{
+    float room_a[ROW] __attribute__((aligned(64))), room_b[ROW] __attribute__((aligned(64)));
+    lane_mask mask = mask_of(a->live);
+    for (int64_t c = 0; c < channels; c++)
+        for (int64_t at = c * length; at < (c + 1) * length; at += ROW) {
+            int64_t left = (c + 1) * length - at, n = left < ROW ? left : ROW;
+            const float *row_a = row_of(a, (int)c, at, n, room_a), *row_b = row_of(b, (int)c, at, n, room_b);
+            switch (f) {
+            case EK_RELU: add_loop(EK_RELU, n, row_a, row_b, mask, y + at); break;
+            case EK_SIGMOID: add_loop(EK_SIGMOID, n, row_a, row_b, mask, y + at); break;
+            case EK_TANH: add_loop(EK_TANH, n, row_a, row_b, mask, y + at); break;
+            default: add_loop(EK_IDENTITY, n, row_a, row_b, mask, y + at); break;
+            }
+        }
+}

@@ -4,11 +4,12 @@
 #include "kernels/lane_vector.h"
 
 #include "kernels/lane_norm.h"
-#include "kernels/lane_conv.h"
-#include "kernels/lane_pool.h"
 #include "kernels/lane_activation.h"
+#include "kernels/lane_io.h"
+#include "kernels/lane_conv.h"
+#include "kernels/lane_linear.h"
+#include "kernels/lane_pool.h"
 #include "kernels/lane_layout.h"
-#include "kernels/lane_gemm.h"
 #include "kernels/lane_loss.h"
 #include "kernels/lane_optimizer.h"
 
@@ -22,14 +23,19 @@ const ek_kernels TABLE(EK_KERNELS_ISA) = {
     .conv_pack_forward = conv_pack_forward,
     .conv_forward = conv_forward,
     .conv_pack_backward = conv_pack_backward,
-    .conv_backward_data = conv_backward_data,
-    .conv_backward_weights = conv_backward_weights,
+    .conv_backward = conv_backward,
+    .linear_forward = linear_forward,
+    .linear_backward_data = linear_backward_data,
+    .linear_backward_weights = linear_backward_weights,
     .avgpool_forward = avgpool_forward,
     .avgpool_backward = avgpool_backward,
     .maxpool_forward = maxpool_forward,
     .maxpool_backward = maxpool_backward,
-    .activation_forward = activation_forward,
-    .activation_backward = activation_backward,
+    .map_read = map_read,
+    .grad_read = grad_read,
+    .grad_write = grad_write,
+    .moments = moments,
+    .map_add = map_add,
     .add = add,
     .slab_moments = slab_moments,
     .slab_apply = slab_apply,
@@ -41,9 +47,9 @@ const ek_kernels TABLE(EK_KERNELS_ISA) = {
     .columns_backward_apply = columns_backward_apply,
     .lanes_to_rows = lanes_to_rows,
     .rows_to_lanes = rows_to_lanes,
-    .gemm_tile = gemm_tile,
     .cross_entropy = cross_entropy,
     .softmax = softmax,
+    .softmax_backward = softmax_backward,
     .sgd = sgd,
     .adam = adam,
     .sum_squares = sum_squares,

@@ -1,66 +1,79 @@
-/* Softmax and cross-entropy over the rows of [n, classes]. */
+/* Softmax and cross-entropy of one lane block of logits [classes]. */
 
-static float row_max(int64_t classes, const float *x)
+/* A sample's largest logit; a NaN is passed over. */
+static vf largest_logit(int64_t classes, const float *x)
 {
     vf max = splat(-INFINITY);
-    for (int64_t j = 0; j < classes; j += VL) {
-        int n = at_most_vl(classes - j);
-        vf v = select(first_lanes(n), load_n(x + j, n), splat(-INFINITY));
+    for (int64_t i = 0; i < classes; i++) {
+        vf v = load(x + i * EK_LANES);
         max = select(v > max, v, max);
     }
-    return max_lanes(max);
+    return max;
 }
 
-TEMPLATE vf exp_of_row(const float *x, float max, int n) { return keep(first_lanes(n), exp_vector(load_n(x, n) - max)); }
-
-/* sum(exp(x - max)); lanes are added in double, so that a sum just above 1 keeps what is above it */
-static double row_exp_sum(int64_t classes, const float *x, float max)
+/* sum(exp(x - max)), added in double, so that a sum just above 1 keeps what is above it. */
+static vd exp_sum(int64_t classes, const float *x, vf max)
 {
-    vf sum = {0};
-    for (int64_t j = 0; j < classes; j += VL) sum += exp_of_row(x + j, max, at_most_vl(classes - j));
-    return sum_lanes(sum);
+    vd sum = {0};
+    for (int64_t i = 0; i < classes; i++) sum += __builtin_convertvector(exp_vector(load(x + i * EK_LANES) - max), vd);
+    return sum;
 }
 
-/* y = exp(x - max) / sum * scale */
-static void row_softmax(int64_t classes, const float *x, float max, double sum, float scale_by, float *y)
+/* y = exp(x - max)/sum*scale in live lanes, 0 in dead ones */
+static void softmax_part(int64_t classes, const float *x, vf max, vd sum, float scale, vi mask, float *y)
 {
-    float divisor = (float)sum;
-    for (int64_t j = 0; j < classes; j += VL) {
-        int n = at_most_vl(classes - j);
-        store_n(y + j, exp_of_row(x + j, max, n) / divisor * scale_by, n);
+    vf divisor = __builtin_convertvector(sum, vf);
+    for (int64_t i = 0; i < classes; i++) {
+        vf p = exp_vector(load(x + i * EK_LANES) - max) / divisor;
+        store(y + i * EK_LANES, keep(mask, p * scale));
     }
 }
 
-static void softmax(int64_t n, int64_t classes, const float *x, float *y)
+static void softmax(int live, int64_t classes, const float *x, float *y)
 {
-    for (int64_t i = 0; i < n; i++, x += classes, y += classes) {
-        float max = row_max(classes, x);
-        row_softmax(classes, x, max, row_exp_sum(classes, x, max), 1.0f, y);
+    lane_mask mask = mask_of(live);
+    for (int p = 0; p < PARTS; p++, x += VL, y += VL) {
+        vf max = largest_logit(classes, x);
+        softmax_part(classes, x, max, exp_sum(classes, x, max), 1.0f, mask.part[p], y);
     }
 }
 
-/* Whether the label is the first of the largest; a row with a NaN is never right. */
+static void softmax_backward(int64_t classes, const float *y, const float *dy, float *dx)
+{
+    for (int p = 0; p < PARTS; p++, y += VL, dy += VL, dx += VL) {
+        vd dot = {0};
+        for (int64_t i = 0; i < classes; i++)
+            dot += __builtin_convertvector(load(dy + i * EK_LANES), vd) * __builtin_convertvector(load(y + i * EK_LANES), vd);
+        vf all = __builtin_convertvector(dot, vf);
+        for (int64_t i = 0; i < classes; i++)
+            store(dx + i * EK_LANES, load(y + i * EK_LANES) * (load(dy + i * EK_LANES) - all));
+    }
+}
+
+/* Whether the label is the first of the largest; a sample with a NaN is never right. x points to its lane. */
 static bool is_correct(const float *x, float max, double sum, int32_t label)
 {
-    if (isnan(sum) || x[label] != max) return false;
+    if (isnan(sum) || x[label * EK_LANES] != max) return false;
     for (int32_t j = 0; j < label; j++)
-        if (x[j] == max) return false;
+        if (x[j * EK_LANES] == max) return false;
     return true;
 }
 
 /* loss = log(sum(exp(x - max))) - (x[label] - max) */
-static void cross_entropy(int64_t n, int64_t classes, const float *logits, const int32_t *labels, float scale_by, double *losses, int64_t *correct, float *dlogits)
+static void cross_entropy(int live, int64_t classes, const float *logits, const int32_t *labels, float scale, double *losses, int64_t *correct, float *dlogits)
 {
     *correct = 0;
-    for (int64_t i = 0; i < n; i++, logits += classes) {
-        int32_t label = labels[i];
-        float max = row_max(classes, logits);
-        double sum = row_exp_sum(classes, logits, max);
-        losses[i] = log(sum) - ((double)logits[label] - max);
-        *correct += is_correct(logits, max, sum, label);
-        if (!dlogits) continue;
-        row_softmax(classes, logits, max, sum, scale_by, dlogits);
-        dlogits[label] -= scale_by;
-        dlogits += classes;
+    lane_mask mask = mask_of(live);
+    for (int p = 0; p < PARTS; p++) {
+        const float *x = logits + p * VL;
+        vf max = largest_logit(classes, x);
+        vd sum = exp_sum(classes, x, max);
+        if (dlogits) softmax_part(classes, x, max, sum, scale, mask.part[p], dlogits + p * VL);
+        for (int i = 0, s = p * VL; i < VL && s < live; i++, s++) {
+            int32_t label = labels[s];
+            losses[s] = log(sum[i]) - ((double)x[label * EK_LANES + i] - max[i]);
+            *correct += is_correct(x + i, max[i], sum[i], label);
+            if (dlogits) dlogits[label * EK_LANES + s] -= scale;
+        }
     }
 }
