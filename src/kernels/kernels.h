@@ -85,14 +85,15 @@ typedef struct ek_grad_in {
  *
  *   g = (dv + addend) * f'
  *
- * f' from the stored v in y where y is given, else from value's x, by value's recipe; 1 where value is NULL. With
- * sum_g and sum_gx, [c] each: the sums of g and of g*(x - mean) over the block, which value's BN wants. */
+ * by value's recipe; f' from the stored v in y where y is given (identity, relu, sigmoid and tanh), else from value's x.
+ * With sums, [2][c]: those of g and of g*(x - mean) over the block, which value's BN wants. */
 typedef struct ek_grad_out {
     float *g;
     const float *addend; /* what other readers gave; may be g; or NULL */
-    const ek_map_in *value;
+    ek_map_in value;
     const float *y;
-    double *sum_g, *sum_gx;
+    double *sums;
+    int channels; /* c */
 } ek_grad_out;
 
 /* Constants of one optimizer step; docs of the formulas stand in src/train/optimizer.c. */

@@ -152,8 +152,7 @@ TEMPLATE void write_activated(const ek_activation kind, const bool from_y, float
  * lanes of dv and addend are 0, and so are g's. */
 static void write_gradient_part(const ek_grad_out *o, int c, int64_t at, int64_t count, const float *dv, lane_sums *sums)
 {
-    static const ek_map_in identity = {0};
-    const ek_map_in *m = o->value ? o->value : &identity;
+    const ek_map_in *m = &o->value;
     const float *x = m->x ? m->x + at : NULL, *addend = o->addend ? o->addend + at : NULL;
     affine k = affine_of(m, c);
     float *g = o->g + at;
@@ -186,7 +185,7 @@ static void write_gradient(const ek_grad_out *o, int c, int64_t at, int64_t coun
 /* Starts a channel: NULL where o wants no sums. */
 static lane_sums *begin_sums(const ek_grad_out *o, lane_sums *sums)
 {
-    if (!o->sum_g) return NULL;
+    if (!o->sums) return NULL;
     memset(sums, 0, sizeof *sums);
     return sums;
 }
@@ -194,8 +193,8 @@ static lane_sums *begin_sums(const ek_grad_out *o, lane_sums *sums)
 static void end_sums(const ek_grad_out *o, int c, const lane_sums *sums)
 {
     if (!sums) return;
-    o->sum_g[c] = sum_doubles(sums->g);
-    o->sum_gx[c] = sum_doubles(sums->gx);
+    o->sums[c] = sum_doubles(sums->g);
+    o->sums[o->channels + c] = sum_doubles(sums->gx);
 }
 
 /* --- moments */

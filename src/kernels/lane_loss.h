@@ -1,7 +1,7 @@
 /* Softmax and cross-entropy of one lane block of logits [classes]. */
 
 /* A sample's largest logit; a NaN is passed over. */
-static vf largest_logit(int64_t classes, const float *x)
+TEMPLATE vf largest_logit(int64_t classes, const float *x)
 {
     vf max = splat(-INFINITY);
     for (int64_t i = 0; i < classes; i++) {
@@ -12,7 +12,7 @@ static vf largest_logit(int64_t classes, const float *x)
 }
 
 /* sum(exp(x - max)), added in double, so that a sum just above 1 keeps what is above it. */
-static vd exp_sum(int64_t classes, const float *x, vf max)
+TEMPLATE vd exp_sum(int64_t classes, const float *x, vf max)
 {
     vd sum = {0};
     for (int64_t i = 0; i < classes; i++) sum += __builtin_convertvector(exp_vector(load(x + i * EK_LANES) - max), vd);
@@ -20,7 +20,7 @@ static vd exp_sum(int64_t classes, const float *x, vf max)
 }
 
 /* y = exp(x - max)/sum*scale in live lanes, 0 in dead ones */
-static void softmax_part(int64_t classes, const float *x, vf max, vd sum, float scale, vi mask, float *y)
+TEMPLATE void softmax_part(int64_t classes, const float *x, vf max, vd sum, float scale, vi mask, float *y)
 {
     vf divisor = __builtin_convertvector(sum, vf);
     for (int64_t i = 0; i < classes; i++) {

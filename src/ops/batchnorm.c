@@ -1,4 +1,6 @@
 /* batchnorm: batch normalization of each channel of a map or each feature (src/norm says all of it). */
+#include "ops/batchnorm.h"
+
 #include "norm/batch_norm.h"
 #include "ops/elementwise.h"
 
@@ -39,31 +41,37 @@ static void params(ek_node *node)
     ek_node_add_param(node, EK_ROLE_COUNTER, "num_batches_tracked", (ek_shape){0});
 }
 
-static ek_norm_view view_of(const ek_node *node, int64_t n)
-{
-    ek_shape in = node->in[0];
-    bool lanes = ek_is_lanes(in);
-    return (ek_norm_view){.n = n, .c = in.dim[0], .s = lanes ? in.dim[1] * in.dim[2] : 1, .lanes = lanes};
-}
+/* The workspace: what is saved, what the output and dx are made with, then the blocks' moments or sums. */
+typedef struct room {
+    ek_batch_norm_saved saved;
+    float *a, *b;        /* y = (x - mean)*a + b */
+    float *da, *db, *dc; /* dx = da*g + db*(x - mean) + dc */
+    ek_moments *moments; /* [block][channel] */
+    double *sums;        /* [block][2][channel]: of g, of g*(x - mean) */
+} room;
 
-/* The workspace: what is saved, then the passes' doubles. */
-static size_t saved_floats(const ek_node *node) { return ek_lane_rows((size_t)node->in[0].dim[0] * 4); }
+enum { ARRAYS = 9 }; /* of one float a channel */
 
 static size_t workspace(const ek_node *node, int64_t samples)
 {
-    return saved_floats(node) + ek_norm_workspace(view_of(node, samples)) * (sizeof(double) / sizeof(float));
+    int64_t c = node->in[0].dim[0];
+    size_t moments = (size_t)(c * ek_blocks(samples)) * sizeof(ek_moments); /* more than the sums take */
+    return ek_lane_rows((size_t)(ARRAYS * c)) + moments / sizeof(float);
 }
 
-static double *doubles(const ek_node *node)
-{
-    return (double *)(void *)(node->workspace + saved_floats(node));
-}
-
-static ek_batch_norm_saved saved_of(const ek_node *node)
+static room room_of(const ek_node *node)
 {
     int64_t c = node->in[0].dim[0];
     float *at = node->workspace;
-    return (ek_batch_norm_saved){at, at + c, at + 2 * c, at + 3 * c};
+    void *parts = at + ek_lane_rows((size_t)(ARRAYS * c));
+    return (room){.saved = {at, at + c, at + 2 * c, at + 3 * c},
+                  .a = at + 4 * c,
+                  .b = at + 5 * c,
+                  .da = at + 6 * c,
+                  .db = at + 7 * c,
+                  .dc = at + 8 * c,
+                  .moments = parts,
+                  .sums = parts};
 }
 
 static float *data(ek_node *node, ek_role role)
@@ -77,10 +85,15 @@ static bool batch_statistics(bool training, const ek_node *node)
     return (training && !ek_attr_bool(node, FROZEN)) || !ek_attr_bool(node, TRACK);
 }
 
+/* Values of a channel in the batch. */
+static int64_t values(const ek_pass *pass, const ek_node *node)
+{
+    return pass->n * (ek_shape_count(node->in[0]) / node->in[0].dim[0]);
+}
+
 static ek_status check(const ek_pass *pass, const ek_node *node)
 {
-    ek_norm_view view = view_of(node, pass->n);
-    if (batch_statistics(pass->training, node) && view.n * view.s < 2)
+    if (batch_statistics(pass->training, node) && values(pass, node) < 2)
         return ek_fail(EK_E_SHAPE,
                        "%s has one value a channel in this batch, and one value has no variance: use batches "
                        "of 2 or more",
@@ -88,48 +101,215 @@ static ek_status check(const ek_pass *pass, const ek_node *node)
     return EK_OK;
 }
 
-static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
+/* --- the halves of the forward pass */
+
+ek_moments *ek_batchnorm_moments(const ek_pass *pass, const ek_node *node)
 {
-    ek_norm_view view = view_of(node, pass->n);
-    ek_batch_norm_saved saved = saved_of(node);
-    if (batch_statistics(pass->training, node)) {
-        ek_norm_statistics(pass->context, view, ek_attr_real(node, EPS), x[0], doubles(node), &saved);
-    } else {
-        ek_norm_use_running(ek_attr_real(node, EPS), view.c, data(node, EK_ROLE_RUNNING_MEAN),
-                            data(node, EK_ROLE_RUNNING_VAR), &saved);
+    return batch_statistics(pass->training, node) ? room_of(node).moments : NULL;
+}
+
+/* A mean in double, as the sum of two floats. */
+static void save_moments(const ek_batch_norm_saved *saved, int64_t channel, ek_moments all, double eps)
+{
+    double var = all.m2 / all.count;
+    saved->mean[channel] = (float)all.mean;
+    saved->mean_low[channel] = (float)(all.mean - saved->mean[channel]);
+    saved->var[channel] = (float)var;
+    saved->inv_std[channel] = (float)(1 / sqrt(var + eps));
+}
+
+static void save_running(ek_node *node, const ek_batch_norm_saved *saved, int64_t channel)
+{
+    saved->mean[channel] = data(node, EK_ROLE_RUNNING_MEAN)[channel];
+    saved->mean_low[channel] = 0;
+    saved->var[channel] = data(node, EK_ROLE_RUNNING_VAR)[channel];
+    saved->inv_std[channel] = (float)(1 / sqrt(saved->var[channel] + ek_attr_real(node, EPS)));
+}
+
+/* The mean is taken off first, in floats close to it, where the difference is exact; what the float mean
+ * lacks goes into the constant:
+ *
+ *   y = (x - mean)*a + (beta - mean_low*a)    a = gamma*inv_std
+ *
+ * x*a + (beta - mean*a) would lose the digits that a large mean eats. */
+void ek_batchnorm_prepare(const ek_pass *pass, ek_node *node, int64_t first, int64_t count)
+{
+    room r = room_of(node);
+    int64_t c = node->in[0].dim[0];
+    const float *gamma = data(node, EK_ROLE_GAMMA), *beta = data(node, EK_ROLE_BETA);
+    for (int64_t i = first; i < first + count; i++) {
+        if (batch_statistics(pass->training, node)) {
+            ek_moments all = ek_moments_merge_all(r.moments + i, ek_blocks(pass->n), c);
+            save_moments(&r.saved, i, all, ek_attr_real(node, EPS));
+        } else {
+            save_running(node, &r.saved, i);
+        }
+        double a = (gamma ? gamma[i] : 1.0) * r.saved.inv_std[i];
+        r.a[i] = (float)a;
+        r.b[i] = (float)((beta ? beta[i] : 0.0) - r.saved.mean_low[i] * a);
     }
-    ek_norm_apply(pass->context, view, x[0], &saved, data(node, EK_ROLE_GAMMA), data(node, EK_ROLE_BETA),
-                  doubles(node), y);
 }
 
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
-                     const float *dy, float *const dx[])
+ek_map_in ek_batchnorm_map(const ek_node *node, const float *x)
 {
-    (void)y;
-    ek_batch_norm_saved saved = saved_of(node);
-    ek_param *gamma = ek_node_param(node, EK_ROLE_GAMMA), *beta = ek_node_param(node, EK_ROLE_BETA);
-    ek_norm_backward(pass->context, view_of(node, pass->n), batch_statistics(pass->training, node), x[0], dy,
-                     gamma ? gamma->data : NULL, &saved, doubles(node), dx[0], gamma ? gamma->grad : NULL,
-                     beta ? beta->grad : NULL);
+    room r = room_of(node);
+    return (ek_map_in){.x = x, .mean = r.saved.mean, .a = r.a, .b = r.b};
 }
 
-static void update(ek_node *node, int64_t n, const ek_batch_norm_saved *saved)
+/* --- and of the backward pass */
+
+double *ek_batchnorm_sums(const ek_node *node) { return room_of(node).sums; }
+
+static double sum_blocks(const double *parts, int64_t blocks, int64_t stride)
+{
+    double sum = 0;
+    for (int64_t b = 0; b < blocks; b++) sum += parts[b * stride];
+    return sum;
+}
+
+static void set_gradient(const room *r, int64_t channel, double a, double b, double c)
+{
+    r->da[channel] = (float)a;
+    r->db[channel] = (float)b;
+    r->dc[channel] = (float)c;
+}
+
+void ek_batchnorm_prepare_backward(const ek_pass *pass, ek_node *node, int64_t first, int64_t count)
+{
+    room r = room_of(node);
+    int64_t c = node->in[0].dim[0], blocks = ek_blocks(pass->n);
+    const ek_param *gamma = ek_node_param(node, EK_ROLE_GAMMA), *beta = ek_node_param(node, EK_ROLE_BETA);
+    double m = (double)values(pass, node);
+    for (int64_t i = first; i < first + count; i++) {
+        double inv_std = r.saved.inv_std[i], low = r.saved.mean_low[i];
+        double scale = (gamma ? gamma->data[i] : 1.0) * inv_std;
+        double sum_g = sum_blocks(r.sums + i, blocks, 2 * c);
+        /* sum(g*xhat), with the mean's low half: x - mean - low */
+        double sum_gxhat = (sum_blocks(r.sums + c + i, blocks, 2 * c) - low * sum_g) * inv_std;
+        if (beta) beta->grad[i] = (float)sum_g;
+        if (gamma) gamma->grad[i] = (float)sum_gxhat;
+        if (batch_statistics(pass->training, node)) {
+            /* dx = scale*(g - sum_g/m - (x - mean - low)*inv_std*sum_gxhat/m) */
+            double slope = -scale * inv_std * sum_gxhat / m;
+            set_gradient(&r, i, scale, slope, -scale * sum_g / m - slope * low);
+        } else {
+            set_gradient(&r, i, scale, 0, 0);
+        }
+    }
+}
+
+/* Where the statistics are not the batch's, dx does not look at x, which may be infinite. */
+ek_grad_in ek_batchnorm_gradient(const ek_pass *pass, const ek_node *node, const float *x, const float *g)
+{
+    room r = room_of(node);
+    return (ek_grad_in){.g = g,
+                        .x = batch_statistics(pass->training, node) ? x : g,
+                        .mean = r.saved.mean,
+                        .a = r.da,
+                        .b = r.db,
+                        .c = r.dc};
+}
+
+/* --- the passes of a node that runs by itself */
+
+typedef struct work {
+    const ek_pass *pass;
+    ek_node *node;
+    const ek_flow *flow;
+    int64_t channels, block, channel; /* floats of a block, of a channel in it */
+} work;
+
+static work make_work(const ek_pass *pass, ek_node *node, const ek_flow *flow)
+{
+    return (work){pass, node, flow, node->out.dim[0], ek_block_floats(node->out), ek_channel_floats(node->out)};
+}
+
+static void moments_piece(void *argument, int64_t block, int thread)
+{
+    (void)thread;
+    const work *w = argument;
+    w->pass->context->kernels->moments(ek_live(w->pass->n, block), w->channels, w->channel,
+                                       w->flow->x[0].x + block * w->block,
+                                       room_of(w->node).moments + block * w->channels);
+}
+
+static void apply_piece(void *argument, int64_t block, int thread)
+{
+    (void)thread;
+    const work *w = argument;
+    ek_map_in all = ek_batchnorm_map(w->node, w->flow->x[0].x);
+    ek_map_in m = ek_map_block(w->pass, &all, block, w->block);
+    w->pass->context->kernels->map_read(&m, w->channels, w->channel, w->flow->y + block * w->block);
+}
+
+static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
+{
+    work w = make_work(pass, node, flow);
+    ek_pool *pool = pass->context->pool;
+    if (!flow->norm && batch_statistics(pass->training, node))
+        ek_pool_run(pool, ek_blocks(pass->n), moments_piece, &w);
+    ek_batchnorm_prepare(pass, node, 0, w.channels);
+    if (flow->y) ek_pool_run(pool, ek_blocks(pass->n), apply_piece, &w);
+}
+
+/* Only the sums are wanted; g is written where it stands. */
+static void sums_piece(void *argument, int64_t block, int thread)
+{
+    (void)thread;
+    const work *w = argument;
+    ek_grad_out all = {.g = (float *)w->flow->dy.g,
+                       .value = ek_batchnorm_map(w->node, w->flow->x[0].x),
+                       .sums = room_of(w->node).sums};
+    ek_grad_out o = ek_grad_out_block(w->pass, &all, block, w->block, w->channels);
+    w->pass->context->kernels->grad_write(&o, w->channels, w->channel, o.g);
+}
+
+static void gradient_piece(void *argument, int64_t block, int thread)
+{
+    const work *w = argument;
+    const ek_kernels *kernels = w->pass->context->kernels;
+    ek_grad_in all = ek_batchnorm_gradient(w->pass, w->node, w->flow->x[0].x, w->flow->dy.g);
+    ek_grad_in d = ek_grad_in_block(w->pass, &all, block, w->block);
+    ek_grad_out o = ek_grad_out_block(w->pass, &w->flow->dx[0], block, w->block, w->channels);
+    if (ek_grad_out_plain(&o)) {
+        kernels->grad_read(&d, w->channels, w->channel, o.g);
+    } else {
+        kernels->grad_read(&d, w->channels, w->channel, ek_scratch(w->pass, thread));
+        kernels->grad_write(&o, w->channels, w->channel, ek_scratch(w->pass, thread));
+    }
+}
+
+static size_t scratch(const ek_node *node, int64_t samples)
+{
+    (void)samples;
+    return (size_t)ek_block_floats(node->in[0]);
+}
+
+static void backward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
+{
+    work w = make_work(pass, node, flow);
+    ek_pool *pool = pass->context->pool;
+    if (!flow->has_sums) ek_pool_run(pool, ek_blocks(pass->n), sums_piece, &w);
+    ek_batchnorm_prepare_backward(pass, node, 0, w.channels);
+    if (flow->dx[0].g) ek_pool_run(pool, ek_blocks(pass->n), gradient_piece, &w);
+}
+
+static void update(ek_node *node, int64_t m, const ek_batch_norm_saved *saved)
 {
     ek_batch_norm_options options = ek_batchnorm_options(node);
     if (!options.track || options.frozen) return;
-    ek_norm_view view = view_of(node, n);
     ek_batch_norm_arrays arrays = {.running_mean = data(node, EK_ROLE_RUNNING_MEAN),
                                    .running_var = data(node, EK_ROLE_RUNNING_VAR),
                                    .num_batches_tracked = &ek_node_param(node, EK_ROLE_COUNTER)->counter};
     /* The options were checked with the text, and forward has refused m < 2: it cannot fail. */
-    ek_status status = ek_batch_norm_update_running(&options, view.n * view.s, view.c, saved, &arrays, NULL);
+    ek_status status = ek_batch_norm_update_running(&options, m, node->in[0].dim[0], saved, &arrays, NULL);
     (void)status;
 }
 
 static void commit(const ek_pass *pass, ek_node *node)
 {
-    ek_batch_norm_saved saved = saved_of(node);
-    update(node, pass->n, &saved);
+    ek_batch_norm_saved saved = room_of(node).saved;
+    update(node, values(pass, node), &saved);
 }
 
 /* --- reference: mean and variance of the batch are kept */
@@ -152,20 +332,25 @@ static double *ref_grad(const ek_ref *ref, const ek_node *node, ek_role role)
     return NULL;
 }
 
+static ek_ncs reference_shape(const ek_ref *ref, const ek_node *node)
+{
+    int64_t c = node->in[0].dim[0];
+    return (ek_ncs){ref->n, c, ek_shape_count(node->in[0]) / c};
+}
+
 static void reference_forward(const ek_ref *ref, const ek_node *node, const double *const x[], double *y)
 {
-    ek_norm_view v = view_of(node, ref->n);
-    ek_ncs shape_ncs = {v.n, v.c, v.s};
+    ek_ncs v = reference_shape(ref, node);
     double *mean = ref->kept, *var = mean + v.c;
     if (batch_statistics(ref->training, node)) {
-        ek_batch_norm_reference_statistics(shape_ncs, x[0], mean, var);
+        ek_batch_norm_reference_statistics(v, x[0], mean, var);
     } else {
         for (int64_t i = 0; i < v.c; i++) {
             mean[i] = ref_param(ref, node, EK_ROLE_RUNNING_MEAN)[i];
             var[i] = ref_param(ref, node, EK_ROLE_RUNNING_VAR)[i];
         }
     }
-    ek_batch_norm_reference_forward(shape_ncs, ek_attr_real(node, EPS), x[0], mean, var,
+    ek_batch_norm_reference_forward(v, ek_attr_real(node, EPS), x[0], mean, var,
                                     ref_param(ref, node, EK_ROLE_GAMMA), ref_param(ref, node, EK_ROLE_BETA),
                                     y);
 }
@@ -174,8 +359,8 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
                                const double *y, const double *dy, double *const dx[])
 {
     (void)y;
-    ek_norm_view v = view_of(node, ref->n);
-    ek_batch_norm_reference_backward((ek_ncs){v.n, v.c, v.s}, ek_attr_real(node, EPS),
+    ek_ncs v = reference_shape(ref, node);
+    ek_batch_norm_reference_backward(v, ek_attr_real(node, EPS),
                                      batch_statistics(ref->training, node), x[0], dy, ref->kept,
                                      ref->kept + v.c, ref_param(ref, node, EK_ROLE_GAMMA), dx[0],
                                      ref_grad(ref, node, EK_ROLE_GAMMA), ref_grad(ref, node, EK_ROLE_BETA));
@@ -184,14 +369,15 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
 /* The float update serves the oracle too: its inputs are rounded once, the formula is the same. */
 static void reference_commit(const ek_ref *ref, ek_node *node)
 {
-    ek_batch_norm_saved saved = saved_of(node);
+    ek_batch_norm_saved saved = room_of(node).saved;
     int64_t c = node->in[0].dim[0];
     for (int64_t i = 0; i < c; i++) {
         saved.mean[i] = (float)ref->kept[i];
         saved.mean_low[i] = (float)(ref->kept[i] - saved.mean[i]);
         saved.var[i] = (float)ref->kept[c + i];
     }
-    update(node, ref->n, &saved);
+    ek_ncs v = reference_shape(ref, node);
+    update(node, v.n * v.s, &saved);
 }
 
 const ek_op ek_op_batchnorm = {
@@ -213,6 +399,8 @@ const ek_op ek_op_batchnorm = {
     .shape = shape,
     .params = params,
     .workspace = workspace,
+    .scratch = scratch,
+    .writes_any = true,
     .check = check,
     .forward = forward,
     .backward = backward,

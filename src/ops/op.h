@@ -55,7 +55,14 @@ typedef struct ek_param {
     bool redundant;  /* a bias that the next BN cancels: data stays zero, grad is NULL */
 } ek_param;
 
-/* --- nodes. A rank-3 value lies in lane blocks, a rank-1 value in rows [n][f]. */
+/* Which pass computes a node (src/graph/fuse.c decides). */
+typedef enum ek_fusion {
+    EK_ALONE,       /* its own */
+    EK_BY_READERS,  /* those of its readers, as they read its input: batchnorm, activations */
+    EK_BY_PRODUCER, /* that of its input, as it writes: batchnorm and activation of a linear, activation of an add */
+} ek_fusion;
+
+/* --- nodes. Values lie in lane blocks: [block][channel][h][w][lane], [block][feature][lane]. */
 typedef struct ek_node {
     const struct ek_op *op;
     char label[EK_LABEL_MAX]; /* "" where none was given and none was needed */
@@ -69,17 +76,20 @@ typedef struct ek_node {
     ek_param param[EK_MAX_PARAMS];
     int line, column; /* of its operator in the net text, from 1 */
     bool trained;     /* something trained lies at or above it: it needs a gradient */
+    ek_fusion fusion;
 
     /* Made by the plan for a number of samples; see ek_op.workspace. */
     float *workspace;
 } ek_node;
 
-static inline bool ek_is_lanes(ek_shape shape) { return shape.rank == 3; }
+/* Floats of one lane block of a value, and of a channel (or feature) of it. */
+static inline int64_t ek_block_floats(ek_shape shape) { return ek_shape_count(shape) * EK_LANES; }
+static inline int64_t ek_channel_floats(ek_shape shape) { return ek_block_floats(shape) / shape.dim[0]; }
 
 /* Floats of one value for `samples`. */
 static inline int64_t ek_value_floats(ek_shape shape, int64_t samples)
 {
-    return ek_shape_count(shape) * (ek_is_lanes(shape) ? ek_blocks(samples) * EK_LANES : samples);
+    return ek_block_floats(shape) * ek_blocks(samples);
 }
 
 /* What a pass is given. */
@@ -96,6 +106,31 @@ static inline float *ek_scratch(const ek_pass *pass, int thread)
 {
     return pass->scratch + pass->scratch_each * (size_t)thread;
 }
+
+/* What a node reads and writes in a pass; all pointers are to the first lane block. */
+typedef struct ek_flow {
+    ek_map_in x[EK_MAX_INPUTS]; /* the inputs, as they are to be read */
+    float *y;                   /* the output; NULL: it is not stored (EK_BY_READERS) */
+    /* By the producer of a batchnorm's input (op->gives_moments): the moments of y go to it. */
+    ek_node *norm;
+    /* What else the producer computes (EK_BY_PRODUCER). add: y = f(sum). linear: v = f(norm of y). */
+    ek_activation f;
+    float slope;
+    float *v;
+
+    /* Backward. */
+    ek_grad_in dy;
+    ek_grad_out dx[EK_MAX_INPUTS]; /* g NULL: not wanted. Sums are [block][2][channel] */
+    ek_node *norm_dx;              /* linear: the batchnorm whose gradient it finishes, in dx[0].g */
+    bool has_sums;                 /* batchnorm: the readers have taken the sums of dy */
+} ek_flow;
+
+/* The same for one block. `floats`: ek_block_floats of the value, `channels`: its channels. */
+ek_map_in ek_map_block(const ek_pass *pass, const ek_map_in *m, int64_t block, int64_t floats);
+ek_grad_in ek_grad_in_block(const ek_pass *pass, const ek_grad_in *d, int64_t block, int64_t floats);
+ek_grad_out ek_grad_out_block(const ek_pass *pass, const ek_grad_out *o, int64_t block, int64_t floats, int64_t channels);
+/* Nothing but g = dv. */
+bool ek_grad_out_plain(const ek_grad_out *o);
 
 /* The oracle's view: plain arrays in double, [n, c, h, w] or [n, f]. */
 typedef struct ek_ref {
@@ -125,11 +160,15 @@ typedef struct ek_op {
 
     /* What can be refused only when the batch is known (one value a channel); NULL: nothing. */
     ek_status (*check)(const ek_pass *pass, const ek_node *node);
-    /* y from x. */
-    void (*forward)(const ek_pass *pass, ek_node *node, const float *const x[], float *y);
-    /* dx[i] (NULL: not wanted) and param[].grad (overwritten) from dy. dx[] is overwritten, never dy. */
-    void (*backward)(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
-                     const float *dy, float *const dx[]);
+    /* From flow.x to flow.y. Both NULL: the output is the input under another shape. */
+    void (*forward)(const ek_pass *pass, ek_node *node, const ek_flow *flow);
+    /* From flow.dy to flow.dx and to param[].grad (overwritten). */
+    void (*backward)(const ek_pass *pass, ek_node *node, const ek_flow *flow);
+    /* What its passes can do; a value that is no bare stored array is given to none that cannot. */
+    bool reads_maps;      /* reads any ek_map_in */
+    bool reads_gradients; /* reads any ek_grad_in */
+    bool writes_any;      /* writes by any ek_grad_out; else dx[] is overwritten, plainly */
+    bool gives_moments;   /* takes the moments of y for flow.norm */
     /* After a step whose loss was finite: running statistics. NULL: nothing to do. */
     void (*commit)(const ek_pass *pass, ek_node *node);
 
@@ -160,6 +199,8 @@ ek_param *ek_node_live_bias(ek_node *node);
 
 /* For passes over nodes: batchnorm's conventions. */
 ek_batch_norm_options ek_batchnorm_options(const ek_node *node);
+/* Whether the node is an activation, and which. */
+bool ek_is_activation(const ek_node *node, ek_activation *kind, float *slope);
 
 /* The input's normalization; one entry, or one a channel. */
 typedef struct ek_pixels {
