@@ -58,10 +58,16 @@ typedef enum ek_activation {
 } ek_activation;
 
 /*
- * Maps and their gradients, as kernels read and write them: one lane block [c][length], length in whole lane
- * rows. What BN and an activation do to a map is not a pass of its own where the next reader can do it: it is
- * given the stored x and the recipe.
+ * Maps and their gradients, as kernels read and write them. What BN and an activation do to a map is not a pass
+ * of its own where the next reader can do it: it is given the stored x and the recipe.
  */
+
+/* Where the numbers of a value lie: `channels` runs of `length` floats, whole lane rows, in each of `blocks` blocks that are
+ * `block` floats apart. All lanes are alive but in the last block, where the first `live` are. */
+typedef struct ek_slab {
+    int64_t channels, length, blocks, block;
+    int live;
+} ek_slab;
 
 /* v = f((x - mean)*a + b), with mean, a and b of each channel; v = f(x) where mean is NULL. Lanes past the
  * first `live` give 0, so that nothing grows in them. */
@@ -137,13 +143,13 @@ typedef struct ek_kernels {
     void (*maxpool_forward)(const ek_window *g, const ek_map_in *x, float *y, int32_t *index, float *scratch);
     void (*maxpool_backward)(const ek_window *g, const float *dy, const int32_t *index, const ek_grad_out *dx, float *scratch);
 
-    /* --- one lane block of `channels` maps of `length` floats */
-    void (*map_read)(const ek_map_in *m, int64_t channels, int64_t length, float *y);      /* y = v; y may be x */
-    void (*grad_read)(const ek_grad_in *d, int64_t channels, int64_t length, float *dx);   /* dx may be g */
-    void (*grad_write)(const ek_grad_out *o, int64_t channels, int64_t length, const float *dv);
-    void (*moments)(int live, int64_t channels, int64_t length, const float *x, ek_moments *out);
+    /* --- values; a recipe's `live` is the slab's here */
+    void (*map_read)(const ek_slab *s, const ek_map_in *m, float *y);       /* y = v; y may be x */
+    void (*grad_read)(const ek_slab *s, const ek_grad_in *d, float *dx);    /* dx may be g */
+    void (*grad_write)(const ek_slab *s, const ek_grad_out *o, const float *dv); /* dv may be g */
+    void (*moments)(const ek_slab *s, const float *x, ek_moments *out);     /* [channels] */
     /* y = f(a + b), f one that can be told from y: identity, relu, sigmoid or tanh */
-    void (*map_add)(const ek_map_in *a, const ek_map_in *b, ek_activation f, int64_t channels, int64_t length, float *y);
+    void (*map_add)(const ek_slab *s, const ek_map_in *a, const ek_map_in *b, ek_activation f, float *y);
     void (*add)(int64_t count, const float *a, const float *b, float *y); /* y = a + b; y may be a or b */
 
     /* --- normalization; a slab is `rows` runs of `length` floats, `stride` apart. Where `live` < EK_LANES

@@ -331,21 +331,23 @@ static void conv_forward(const ek_conv *g, const ek_map_in *x, const float *pack
 {
     int64_t in = (int64_t)g->hi * g->wi * EK_LANES, outl = (int64_t)g->ho * g->wo * EK_LANES;
     float *map = __builtin_malloc((size_t)(in * g->ci) * 4);
-    map_read(x, g->ci, in, map);
+    ek_slab sx = {g->ci, in, 1, 0, x->live}, sy = {g->co, outl, 1, 0, live};
+    map_read(&sx, x, map);
     conv_forward_plain(g, map, packed, bias, y, scratch);
-    if (out) moments(live, g->co, outl, y, out);
+    if (out) moments(&sy, y, out);
     __builtin_free(map);
 }
 static void conv_backward(const ek_conv *g, const ek_map_in *x, const ek_grad_in *dy, const float *packed, float *dw, float *dbias, const ek_grad_out *dx, float *scratch)
 {
     int64_t in = (int64_t)g->hi * g->wi * EK_LANES, outl = (int64_t)g->ho * g->wo * EK_LANES;
     float *map = __builtin_malloc((size_t)(in * g->ci) * 4), *d = __builtin_malloc((size_t)(outl * g->co) * 4), *dv = __builtin_malloc((size_t)(in * g->ci) * 4);
-    map_read(x, g->ci, in, map);
-    grad_read(dy, g->co, outl, d);
+    ek_slab sx = {g->ci, in, 1, 0, x->live}, sy = {g->co, outl, 1, 0, dy->live};
+    map_read(&sx, x, map);
+    grad_read(&sy, dy, d);
     conv_backward_weights(g, map, d, dw, dbias, scratch);
     if (dx) {
         conv_backward_data(g, d, packed, dv, scratch);
-        grad_write(dx, g->ci, in, dv);
+        grad_write(&sx, dx, dv);
     }
     __builtin_free(map), __builtin_free(d), __builtin_free(dv);
 }

@@ -250,45 +250,73 @@ static ek_moments shifted_moments(const lane_moments *m)
     return (ek_moments){count, m->shift + sum / count, m2 < 0 ? 0 : m2};
 }
 
-/* The moments of a channel whose rows have all been added; `map` is the channel. Where its first row was unlike the
- * others that row's mean was a bad shift, and all are taken again about the mean that was found. */
-static ek_moments end_moments(const lane_moments *m, int live, const float *map, int64_t length)
+/* Where the first row was unlike the others its mean was a bad shift, and all must be taken again about the mean that
+ * was found. */
+static bool well_shifted(const lane_moments *m, ek_moments found)
 {
-    ek_moments found = shifted_moments(m);
     double off = found.mean - m->shift;
-    if (!(off * off * found.count > 16 * found.m2)) return found;
-    lane_moments again = {.shift = (float)found.mean, .shifted = true};
-    add_moments(&again, live, map, length);
-    return shifted_moments(&again);
+    return !(off * off * found.count > 16 * found.m2);
 }
 
-/* --- whole blocks */
+/* --- whole values */
 
-static void map_read(const ek_map_in *m, int64_t channels, int64_t length, float *y)
+static inline int slab_live(const ek_slab *s, int64_t block) { return block == s->blocks - 1 ? s->live : EK_LANES; }
+
+static void map_read(const ek_slab *s, const ek_map_in *m, float *y)
 {
-    for (int64_t c = 0; c < channels; c++) read_map(m, (int)c, c * length, length, y + c * length);
+    ek_map_in row = *m;
+    for (int64_t c = 0; c < s->channels; c++)
+        for (int64_t b = 0; b < s->blocks; b++) {
+            int64_t at = b * s->block + c * s->length;
+            row.live = slab_live(s, b);
+            read_map(&row, (int)c, at, s->length, y + at);
+        }
 }
 
-static void grad_read(const ek_grad_in *d, int64_t channels, int64_t length, float *dx)
+static void grad_read(const ek_slab *s, const ek_grad_in *d, float *dx)
 {
-    for (int64_t c = 0; c < channels; c++) read_gradient(d, (int)c, c * length, length, dx + c * length);
+    ek_grad_in row = *d;
+    for (int64_t c = 0; c < s->channels; c++)
+        for (int64_t b = 0; b < s->blocks; b++) {
+            int64_t at = b * s->block + c * s->length;
+            row.live = slab_live(s, b);
+            read_gradient(&row, (int)c, at, s->length, dx + at);
+        }
 }
 
-static void grad_write(const ek_grad_out *o, int64_t channels, int64_t length, const float *dv)
+static void grad_write(const ek_slab *s, const ek_grad_out *o, const float *dv)
 {
-    for (int64_t c = 0; c < channels; c++) {
+    for (int64_t c = 0; c < s->channels; c++) {
         lane_sums room, *sums = begin_sums(o, &room);
-        write_gradient(o, (int)c, c * length, length, dv + c * length, sums);
+        for (int64_t b = 0; b < s->blocks; b++) {
+            int64_t at = b * s->block + c * s->length;
+            write_gradient(o, (int)c, at, s->length, dv + at, sums);
+        }
         end_sums(o, (int)c, sums);
     }
 }
 
-static void moments(int live, int64_t channels, int64_t length, const float *x, ek_moments *out)
+static ek_moments channel_moments(const ek_slab *s, const float *x, lane_moments *m)
 {
-    for (int64_t c = 0; c < channels; c++, x += length) {
+    for (int64_t b = 0; b < s->blocks; b++) add_moments(m, slab_live(s, b), x + b * s->block, s->length);
+    return shifted_moments(m);
+}
+
+/* The moments of one channel, of which all rows were added to m. */
+static ek_moments end_moments(const ek_slab *s, const float *x, const lane_moments *m)
+{
+    ek_moments found = shifted_moments(m);
+    if (well_shifted(m, found)) return found;
+    lane_moments again = {.shift = (float)found.mean, .shifted = true};
+    return channel_moments(s, x, &again);
+}
+
+static void moments(const ek_slab *s, const float *x, ek_moments *out)
+{
+    for (int64_t c = 0; c < s->channels; c++, x += s->length) {
         lane_moments m = {.shifted = false};
-        add_moments(&m, live, x, length);
-        out[c] = end_moments(&m, live, x, length);
+        channel_moments(s, x, &m);
+        out[c] = end_moments(s, x, &m);
     }
 }
 
@@ -301,6 +329,16 @@ TEMPLATE void add_loop(const ek_activation f, int64_t count, const float *a, con
         }
 }
 
+static void add_row(ek_activation f, int64_t count, const float *a, const float *b, lane_mask mask, float *y)
+{
+    switch (f) {
+    case EK_RELU: add_loop(EK_RELU, count, a, b, mask, y); break;
+    case EK_SIGMOID: add_loop(EK_SIGMOID, count, a, b, mask, y); break;
+    case EK_TANH: add_loop(EK_TANH, count, a, b, mask, y); break;
+    default: add_loop(EK_IDENTITY, count, a, b, mask, y); break;
+    }
+}
+
 /* A row of a map: in place where nothing is to be done to it, else in `room`. */
 static const float *row_of(const ek_map_in *m, int c, int64_t at, int64_t count, float *room)
 {
@@ -309,19 +347,22 @@ static const float *row_of(const ek_map_in *m, int c, int64_t at, int64_t count,
     return room;
 }
 
-static void map_add(const ek_map_in *a, const ek_map_in *b, ek_activation f, int64_t channels, int64_t length, float *y)
+static void add_channel(const ek_map_in *a, const ek_map_in *b, ek_activation f, int c, int64_t at, int64_t count, float *y)
 {
     float room_a[ROW] __attribute__((aligned(64))), room_b[ROW] __attribute__((aligned(64)));
     lane_mask mask = mask_of(a->live);
-    for (int64_t c = 0; c < channels; c++)
-        for (int64_t at = c * length; at < (c + 1) * length; at += ROW) {
-            int64_t left = (c + 1) * length - at, n = left < ROW ? left : ROW;
-            const float *row_a = row_of(a, (int)c, at, n, room_a), *row_b = row_of(b, (int)c, at, n, room_b);
-            switch (f) {
-            case EK_RELU: add_loop(EK_RELU, n, row_a, row_b, mask, y + at); break;
-            case EK_SIGMOID: add_loop(EK_SIGMOID, n, row_a, row_b, mask, y + at); break;
-            case EK_TANH: add_loop(EK_TANH, n, row_a, row_b, mask, y + at); break;
-            default: add_loop(EK_IDENTITY, n, row_a, row_b, mask, y + at); break;
-            }
+    for (int64_t end = at + count; at < end; at += ROW) {
+        int64_t n = end - at < ROW ? end - at : ROW;
+        add_row(f, n, row_of(a, c, at, n, room_a), row_of(b, c, at, n, room_b), mask, y + at);
+    }
+}
+
+static void map_add(const ek_slab *s, const ek_map_in *a, const ek_map_in *b, ek_activation f, float *y)
+{
+    ek_map_in row_a = *a, row_b = *b;
+    for (int64_t c = 0; c < s->channels; c++)
+        for (int64_t i = 0; i < s->blocks; i++) {
+            row_a.live = row_b.live = slab_live(s, i);
+            add_channel(&row_a, &row_b, f, (int)c, i * s->block + c * s->length, s->length, y);
         }
 }

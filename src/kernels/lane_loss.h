@@ -12,17 +12,16 @@ TEMPLATE vf largest_logit(int64_t classes, const float *x)
 }
 
 /* sum(exp(x - max)), added in double, so that a sum just above 1 keeps what is above it. */
-TEMPLATE vd exp_sum(int64_t classes, const float *x, vf max)
+TEMPLATE void exp_sum(int64_t classes, const float *x, vf max, vd *sum)
 {
-    vd sum = {0};
-    for (int64_t i = 0; i < classes; i++) sum += __builtin_convertvector(exp_vector(load(x + i * EK_LANES) - max), vd);
-    return sum;
+    *sum = (vd){0};
+    for (int64_t i = 0; i < classes; i++) *sum += __builtin_convertvector(exp_vector(load(x + i * EK_LANES) - max), vd);
 }
 
 /* y = exp(x - max)/sum*scale in live lanes, 0 in dead ones */
-TEMPLATE void softmax_part(int64_t classes, const float *x, vf max, vd sum, float scale, vi mask, float *y)
+TEMPLATE void softmax_part(int64_t classes, const float *x, vf max, const vd *sum, float scale, vi mask, float *y)
 {
-    vf divisor = __builtin_convertvector(sum, vf);
+    vf divisor = __builtin_convertvector(*sum, vf);
     for (int64_t i = 0; i < classes; i++) {
         vf p = exp_vector(load(x + i * EK_LANES) - max) / divisor;
         store(y + i * EK_LANES, keep(mask, p * scale));
@@ -34,7 +33,9 @@ static void softmax(int live, int64_t classes, const float *x, float *y)
     lane_mask mask = mask_of(live);
     for (int p = 0; p < PARTS; p++, x += VL, y += VL) {
         vf max = largest_logit(classes, x);
-        softmax_part(classes, x, max, exp_sum(classes, x, max), 1.0f, mask.part[p], y);
+        vd sum;
+        exp_sum(classes, x, max, &sum);
+        softmax_part(classes, x, max, &sum, 1.0f, mask.part[p], y);
     }
 }
 
@@ -67,8 +68,9 @@ static void cross_entropy(int live, int64_t classes, const float *logits, const 
     for (int p = 0; p < PARTS; p++) {
         const float *x = logits + p * VL;
         vf max = largest_logit(classes, x);
-        vd sum = exp_sum(classes, x, max);
-        if (dlogits) softmax_part(classes, x, max, sum, scale, mask.part[p], dlogits + p * VL);
+        vd sum;
+        exp_sum(classes, x, max, &sum);
+        if (dlogits) softmax_part(classes, x, max, &sum, scale, mask.part[p], dlogits + p * VL);
         for (int i = 0, s = p * VL; i < VL && s < live; i++, s++) {
             int32_t label = labels[s];
             losses[s] = log(sum[i]) - ((double)x[label * EK_LANES + i] - max[i]);

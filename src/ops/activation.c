@@ -10,63 +10,49 @@ static float slope_of(const ek_node *node)
     return kind_of(node) == EK_LEAKY_RELU ? (float)ek_attr_real(node, 0) : 0.0f;
 }
 
-typedef struct work {
-    const ek_kernels *kernels;
-    ek_activation kind;
-    float slope;
-    int64_t count;
-    const float *x, *y, *dy;
-    float *out;
-} work;
-
-static work make_work(const ek_pass *pass, const ek_node *node)
+bool ek_is_activation(const ek_node *node, ek_activation *kind, float *slope)
 {
-    return (work){.kernels = pass->context->kernels,
-                  .kind = kind_of(node),
-                  .slope = slope_of(node),
-                  .count = ek_value_floats(node->out, pass->n)};
+    *kind = kind_of(node);
+    *slope = slope_of(node);
+    return *kind != EK_IDENTITY;
 }
 
-static void forward_piece(void *argument, int64_t piece, int thread)
+static void forward_piece(void *argument, int64_t block, int thread)
 {
     (void)thread;
-    const work *w = argument;
-    int64_t at = piece * EK_CHUNK;
-    w->kernels->activation_forward(w->kind, w->slope, ek_chunk_size(w->count, piece), w->x + at, w->out + at);
+    const ek_elementwise *w = argument;
+    ek_slab slab = ek_elementwise_slab(w, block);
+    ek_map_in m = ek_elementwise_in(w, 0, block);
+    ek_is_activation(w->node, &m.activation, &m.slope);
+    w->kernels->map_read(&slab, &m, w->flow->y + block * w->block);
 }
 
-static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
+static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
-    work w = make_work(pass, node);
-    w.x = x[0];
-    w.out = y;
-    ek_pool_run(pass->context->pool, ek_chunks(w.count), forward_piece, &w);
+    ek_each_block(pass, node, flow, forward_piece);
 }
 
-static void backward_piece(void *argument, int64_t piece, int thread)
+/* f' takes the place of that of dx's own recipe: what an activation reads has none (src/graph/plan.c). */
+static void backward_piece(void *argument, int64_t block, int thread)
 {
     (void)thread;
-    const work *w = argument;
-    int64_t at = piece * EK_CHUNK;
-    w->kernels->activation_backward(w->kind, w->slope, ek_chunk_size(w->count, piece), w->x + at, w->y + at,
-                                    w->dy + at, w->out + at);
+    const ek_elementwise *w = argument;
+    ek_slab slab = ek_elementwise_slab(w, block);
+    ek_grad_out o = ek_elementwise_out(w, 0, block);
+    ek_is_activation(w->node, &o.value.activation, &o.value.slope);
+    o.y = w->flow->y + block * w->block;
+    w->kernels->grad_write(&slab, &o, w->flow->dy.g + block * w->block);
 }
 
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
-                     const float *dy, float *const dx[])
+static void backward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
-    if (!dx[0]) return;
-    work w = make_work(pass, node);
-    w.x = x[0];
-    w.y = y;
-    w.dy = dy;
-    w.out = dx[0];
-    ek_pool_run(pass->context->pool, ek_chunks(w.count), backward_piece, &w);
+    if (flow->dx[0].g) ek_each_block(pass, node, flow, backward_piece);
 }
 
 static double value(ek_activation kind, double slope, double x)
 {
     switch (kind) {
+    case EK_IDENTITY: return x;
     case EK_RELU: return x < 0 ? 0 : x; /* a NaN stays one */
     case EK_LEAKY_RELU: return x < 0 ? slope * x : x;
     case EK_SIGMOID: return 1 / (1 + exp(-x));
@@ -80,6 +66,7 @@ static double derivative(ek_activation kind, double slope, double x)
 {
     double s = 1 / (1 + exp(-x)), t = tanh(x);
     switch (kind) {
+    case EK_IDENTITY: return 1;
     case EK_RELU: return x > 0 ? 1 : 0;
     case EK_LEAKY_RELU: return x > 0 ? 1 : slope;
     case EK_SIGMOID: return s * (1 - s);
@@ -107,6 +94,7 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
 
 #define PASSES                                                                     \
     .inputs = 1, .shape = ek_same_shape, .forward = forward, .backward = backward, \
+    .reads_maps = true, .writes = EK_WRITES_SUMS | EK_WRITES_ADDEND,                                        \
     .reference_forward = reference_forward, .reference_backward = reference_backward
 
 const ek_op ek_op_relu = {.name = "relu", PASSES};
@@ -120,9 +108,12 @@ const ek_op ek_op_silu = {.name = "silu", PASSES};
 
 static ek_activation kind_of(const ek_node *node)
 {
-    return node->op == &ek_op_relu        ? EK_RELU
-           : node->op == &ek_op_leakyrelu ? EK_LEAKY_RELU
-           : node->op == &ek_op_sigmoid   ? EK_SIGMOID
-           : node->op == &ek_op_tanh      ? EK_TANH
-                                          : EK_SILU;
+    static const ek_op *const ops[] = {
+        [EK_RELU] = &ek_op_relu, [EK_LEAKY_RELU] = &ek_op_leakyrelu, [EK_SIGMOID] = &ek_op_sigmoid,
+        [EK_TANH] = &ek_op_tanh, [EK_SILU] = &ek_op_silu,
+    };
+    for (ek_activation kind = EK_RELU; kind <= EK_SILU; kind++) {
+        if (node->op == ops[kind]) return kind;
+    }
+    return EK_IDENTITY;
 }

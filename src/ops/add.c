@@ -1,8 +1,6 @@
 /* add LABEL: the sum of two values of one shape, where a residual connection ends. */
 #include "ops/elementwise.h"
 
-#include <string.h>
-
 static ek_status shape(ek_node *node)
 {
     char a[EK_SHAPE_TEXT], b[EK_SHAPE_TEXT];
@@ -13,35 +11,36 @@ static ek_status shape(ek_node *node)
     return EK_OK;
 }
 
-typedef struct work {
-    const ek_kernels *kernels;
-    int64_t count;
-    const float *a, *b;
-    float *y;
-} work;
-
-static void forward_piece(void *argument, int64_t piece, int thread)
+static void forward_piece(void *argument, int64_t block, int thread)
 {
     (void)thread;
-    const work *w = argument;
-    int64_t at = piece * EK_CHUNK;
-    w->kernels->add(ek_chunk_size(w->count, piece), w->a + at, w->b + at, w->y + at);
+    const ek_elementwise *w = argument;
+    ek_slab slab = ek_elementwise_slab(w, block);
+    ek_map_in a = ek_elementwise_in(w, 0, block), b = ek_elementwise_in(w, 1, block);
+    w->kernels->map_add(&slab, &a, &b, w->flow->f, w->flow->y + block * w->block);
 }
 
-static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
+static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
-    work w = {pass->context->kernels, ek_value_floats(node->out, pass->n), x[0], x[1], y};
-    ek_pool_run(pass->context->pool, ek_chunks(w.count), forward_piece, &w);
+    ek_each_block(pass, node, flow, forward_piece);
 }
 
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
-                     const float *dy, float *const dx[])
+static void backward_piece(void *argument, int64_t block, int thread)
 {
-    (void)x, (void)y;
-    size_t bytes = (size_t)ek_value_floats(node->out, pass->n) * sizeof *dy;
+    (void)thread;
+    const ek_elementwise *w = argument;
+    ek_slab slab = ek_elementwise_slab(w, block);
     for (int i = 0; i < 2; i++) {
-        if (dx[i]) memcpy(dx[i], dy, bytes);
+        if (!w->flow->dx[i].g) continue;
+        ek_grad_out o = ek_elementwise_out(w, i, block);
+        w->kernels->grad_write(&slab, &o, w->flow->dy.g + block * w->block);
     }
+}
+
+/* Nothing is to be done where the readers of its inputs' gradients read its own (src/graph/plan.c). */
+static void backward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
+{
+    if (flow->dx[0].g || flow->dx[1].g) ek_each_block(pass, node, flow, backward_piece);
 }
 
 static void reference_forward(const ek_ref *ref, const ek_node *node, const double *const x[], double *y)
@@ -66,6 +65,8 @@ const ek_op ek_op_add = {
     .shape = shape,
     .forward = forward,
     .backward = backward,
+    .reads_maps = true,
+    .writes = EK_WRITES_ALL,
     .reference_forward = reference_forward,
     .reference_backward = reference_backward,
 };

@@ -52,8 +52,9 @@ typedef struct room {
 
 enum { ARRAYS = 9 }; /* of one float a channel */
 
-static size_t workspace(const ek_node *node, int64_t samples)
+static size_t workspace(const ek_node *node, int64_t samples, bool training)
 {
+    (void)training;
     int64_t c = node->in[0].dim[0];
     size_t moments = (size_t)(c * ek_blocks(samples)) * sizeof(ek_moments); /* more than the sums take */
     return ek_lane_rows((size_t)(ARRAYS * c)) + moments / sizeof(float);
@@ -132,14 +133,14 @@ static void save_running(ek_node *node, const ek_batch_norm_saved *saved, int64_
  *   y = (x - mean)*a + (beta - mean_low*a)    a = gamma*inv_std
  *
  * x*a + (beta - mean*a) would lose the digits that a large mean eats. */
-void ek_batchnorm_prepare(const ek_pass *pass, ek_node *node, int64_t first, int64_t count)
+void ek_batchnorm_prepare(const ek_pass *pass, ek_node *node, int64_t first, int64_t count, int64_t parts)
 {
     room r = room_of(node);
     int64_t c = node->in[0].dim[0];
     const float *gamma = data(node, EK_ROLE_GAMMA), *beta = data(node, EK_ROLE_BETA);
     for (int64_t i = first; i < first + count; i++) {
         if (batch_statistics(pass->training, node)) {
-            ek_moments all = ek_moments_merge_all(r.moments + i, ek_blocks(pass->n), c);
+            ek_moments all = ek_moments_merge_all(r.moments + i, parts, c);
             save_moments(&r.saved, i, all, ek_attr_real(node, EPS));
         } else {
             save_running(node, &r.saved, i);
@@ -174,18 +175,18 @@ static void set_gradient(const room *r, int64_t channel, double a, double b, dou
     r->dc[channel] = (float)c;
 }
 
-void ek_batchnorm_prepare_backward(const ek_pass *pass, ek_node *node, int64_t first, int64_t count)
+void ek_batchnorm_prepare_backward(const ek_pass *pass, ek_node *node, int64_t first, int64_t count, int64_t parts)
 {
     room r = room_of(node);
-    int64_t c = node->in[0].dim[0], blocks = ek_blocks(pass->n);
+    int64_t c = node->in[0].dim[0];
     const ek_param *gamma = ek_node_param(node, EK_ROLE_GAMMA), *beta = ek_node_param(node, EK_ROLE_BETA);
     double m = (double)values(pass, node);
     for (int64_t i = first; i < first + count; i++) {
         double inv_std = r.saved.inv_std[i], low = r.saved.mean_low[i];
         double scale = (gamma ? gamma->data[i] : 1.0) * inv_std;
-        double sum_g = sum_blocks(r.sums + i, blocks, 2 * c);
+        double sum_g = sum_blocks(r.sums + i, parts, 2 * c);
         /* sum(g*xhat), with the mean's low half: x - mean - low */
-        double sum_gxhat = (sum_blocks(r.sums + c + i, blocks, 2 * c) - low * sum_g) * inv_std;
+        double sum_gxhat = (sum_blocks(r.sums + c + i, parts, 2 * c) - low * sum_g) * inv_std;
         if (beta) beta->grad[i] = (float)sum_g;
         if (gamma) gamma->grad[i] = (float)sum_gxhat;
         if (batch_statistics(pass->training, node)) {
@@ -212,23 +213,12 @@ ek_grad_in ek_batchnorm_gradient(const ek_pass *pass, const ek_node *node, const
 
 /* --- the passes of a node that runs by itself */
 
-typedef struct work {
-    const ek_pass *pass;
-    ek_node *node;
-    const ek_flow *flow;
-    int64_t channels, block, channel; /* floats of a block, of a channel in it */
-} work;
-
-static work make_work(const ek_pass *pass, ek_node *node, const ek_flow *flow)
-{
-    return (work){pass, node, flow, node->out.dim[0], ek_block_floats(node->out), ek_channel_floats(node->out)};
-}
-
 static void moments_piece(void *argument, int64_t block, int thread)
 {
     (void)thread;
-    const work *w = argument;
-    w->pass->context->kernels->moments(ek_live(w->pass->n, block), w->channels, w->channel,
+    const ek_elementwise *w = argument;
+    ek_slab slab = ek_elementwise_slab(w, block);
+    w->kernels->moments(&slab,
                                        w->flow->x[0].x + block * w->block,
                                        room_of(w->node).moments + block * w->channels);
 }
@@ -236,46 +226,46 @@ static void moments_piece(void *argument, int64_t block, int thread)
 static void apply_piece(void *argument, int64_t block, int thread)
 {
     (void)thread;
-    const work *w = argument;
+    const ek_elementwise *w = argument;
+    ek_slab slab = ek_elementwise_slab(w, block);
     ek_map_in all = ek_batchnorm_map(w->node, w->flow->x[0].x);
     ek_map_in m = ek_map_block(w->pass, &all, block, w->block);
-    w->pass->context->kernels->map_read(&m, w->channels, w->channel, w->flow->y + block * w->block);
+    w->kernels->map_read(&slab, &m, w->flow->y + block * w->block);
 }
 
 static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
-    work w = make_work(pass, node, flow);
-    ek_pool *pool = pass->context->pool;
-    if (!flow->norm && batch_statistics(pass->training, node))
-        ek_pool_run(pool, ek_blocks(pass->n), moments_piece, &w);
-    ek_batchnorm_prepare(pass, node, 0, w.channels);
-    if (flow->y) ek_pool_run(pool, ek_blocks(pass->n), apply_piece, &w);
+    if (!flow->has_moments && batch_statistics(pass->training, node))
+        ek_each_block(pass, node, flow, moments_piece);
+    ek_batchnorm_prepare(pass, node, 0, node->out.dim[0], ek_blocks(pass->n));
+    if (flow->y) ek_each_block(pass, node, flow, apply_piece);
 }
 
 /* Only the sums are wanted; g is written where it stands. */
 static void sums_piece(void *argument, int64_t block, int thread)
 {
     (void)thread;
-    const work *w = argument;
+    const ek_elementwise *w = argument;
+    ek_slab slab = ek_elementwise_slab(w, block);
     ek_grad_out all = {.g = (float *)w->flow->dy.g,
                        .value = ek_batchnorm_map(w->node, w->flow->x[0].x),
                        .sums = room_of(w->node).sums};
     ek_grad_out o = ek_grad_out_block(w->pass, &all, block, w->block, w->channels);
-    w->pass->context->kernels->grad_write(&o, w->channels, w->channel, o.g);
+    w->kernels->grad_write(&slab, &o, o.g);
 }
 
 static void gradient_piece(void *argument, int64_t block, int thread)
 {
-    const work *w = argument;
-    const ek_kernels *kernels = w->pass->context->kernels;
+    const ek_elementwise *w = argument;
+    ek_slab slab = ek_elementwise_slab(w, block);
     ek_grad_in all = ek_batchnorm_gradient(w->pass, w->node, w->flow->x[0].x, w->flow->dy.g);
     ek_grad_in d = ek_grad_in_block(w->pass, &all, block, w->block);
-    ek_grad_out o = ek_grad_out_block(w->pass, &w->flow->dx[0], block, w->block, w->channels);
-    if (ek_grad_out_plain(&o)) {
-        kernels->grad_read(&d, w->channels, w->channel, o.g);
+    ek_grad_out o = ek_elementwise_out(w, 0, block);
+    if (!ek_grad_out_asks(&o)) {
+        w->kernels->grad_read(&slab, &d, o.g);
     } else {
-        kernels->grad_read(&d, w->channels, w->channel, ek_scratch(w->pass, thread));
-        kernels->grad_write(&o, w->channels, w->channel, ek_scratch(w->pass, thread));
+        w->kernels->grad_read(&slab, &d, ek_scratch(w->pass, thread));
+        w->kernels->grad_write(&slab, &o, ek_scratch(w->pass, thread));
     }
 }
 
@@ -287,11 +277,9 @@ static size_t scratch(const ek_node *node, int64_t samples)
 
 static void backward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
-    work w = make_work(pass, node, flow);
-    ek_pool *pool = pass->context->pool;
-    if (!flow->has_sums) ek_pool_run(pool, ek_blocks(pass->n), sums_piece, &w);
-    ek_batchnorm_prepare_backward(pass, node, 0, w.channels);
-    if (flow->dx[0].g) ek_pool_run(pool, ek_blocks(pass->n), gradient_piece, &w);
+    if (!flow->has_sums) ek_each_block(pass, node, flow, sums_piece);
+    ek_batchnorm_prepare_backward(pass, node, 0, node->out.dim[0], ek_blocks(pass->n));
+    if (flow->dx[0].g) ek_each_block(pass, node, flow, gradient_piece);
 }
 
 static void update(ek_node *node, int64_t m, const ek_batch_norm_saved *saved)
@@ -400,7 +388,7 @@ const ek_op ek_op_batchnorm = {
     .params = params,
     .workspace = workspace,
     .scratch = scratch,
-    .writes_any = true,
+    .writes = EK_WRITES_ALL,
     .check = check,
     .forward = forward,
     .backward = backward,

@@ -2,7 +2,7 @@
  *
  *   y[o, p, q] = bias[o] + sum over i, k, l of w[o, i, k, l] * x[i, p*stride + k*dilation - padding, ...]
  */
-#include "ops/elementwise.h"
+#include "ops/batchnorm.h"
 
 #include <string.h>
 
@@ -80,12 +80,12 @@ static room rooms(const ek_node *node)
     return r;
 }
 
-static size_t workspace(const ek_node *node, int64_t samples)
+static size_t workspace(const ek_node *node, int64_t samples, bool training)
 {
     ek_conv g = geometry(node);
     size_t part = ek_lane_rows((size_t)node->param[0].count) + ek_lane_rows((size_t)g.co);
     return ek_lane_rows(ek_conv_packed_forward(&g)) + ek_lane_rows(ek_conv_packed_backward(&g)) +
-           part * (size_t)parts_of(ek_blocks(samples));
+           (training ? part * (size_t)parts_of(ek_blocks(samples)) : 0);
 }
 
 static size_t scratch(const ek_node *node, int64_t samples)
@@ -104,39 +104,41 @@ static int64_t multiply_adds(const ek_node *node)
 typedef struct work {
     const ek_pass *pass;
     const ek_kernels *kernels;
+    const ek_flow *flow;
     ek_conv g;
     room room;
     int64_t blocks, x_block, y_block; /* floats of a block */
-    const float *x, *dy, *bias;
-    float *y, *dx;
-    bool want_bias;
+    const float *bias;                /* forward; backward: whether there is one */
+    ek_moments *moments;
 } work;
 
-static work make_work(const ek_pass *pass, ek_node *node)
+static work make_work(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
+    ek_param *bias = ek_node_live_bias(node);
     return (work){.pass = pass,
                   .kernels = pass->context->kernels,
+                  .flow = flow,
                   .g = geometry(node),
                   .room = rooms(node),
                   .blocks = ek_blocks(pass->n),
-                  .x_block = ek_shape_count(node->in[0]) * EK_LANES,
-                  .y_block = ek_shape_count(node->out) * EK_LANES};
+                  .x_block = ek_block_floats(node->in[0]),
+                  .y_block = ek_block_floats(node->out),
+                  .bias = bias ? bias->data : NULL};
 }
 
 static void forward_piece(void *argument, int64_t block, int thread)
 {
     const work *w = argument;
-    w->kernels->conv_forward(&w->g, w->x + block * w->x_block, w->room.forward, w->bias,
-                             w->y + block * w->y_block, ek_scratch(w->pass, thread));
+    ek_map_in x = ek_map_block(w->pass, &w->flow->x[0], block, w->x_block);
+    w->kernels->conv_forward(&w->g, &x, w->room.forward, w->bias, w->flow->y + block * w->y_block,
+                             ek_live(w->pass->n, block), w->moments ? w->moments + block * w->g.co : NULL,
+                             ek_scratch(w->pass, thread));
 }
 
-static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
+static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
-    work w = make_work(pass, node);
-    ek_param *bias = ek_node_live_bias(node);
-    w.x = x[0];
-    w.y = y;
-    w.bias = bias ? bias->data : NULL;
+    work w = make_work(pass, node, flow);
+    if (flow->norm) w.moments = ek_batchnorm_moments(pass, flow->norm);
     w.kernels->conv_pack_forward(&w.g, node->param[0].data, w.room.forward);
     ek_pool_run(pass->context->pool, w.blocks, forward_piece, &w);
 }
@@ -147,48 +149,44 @@ static void backward_piece(void *argument, int64_t piece, int thread)
     int64_t parts = parts_of(w->blocks);
     float *part = w->room.parts + w->room.part * (size_t)piece;
     memset(part, 0, w->room.part * sizeof *part);
-    float *bias = w->want_bias ? part + w->room.part - ek_lane_rows((size_t)w->g.co) : NULL;
+    float *bias = w->bias ? part + w->room.part - ek_lane_rows((size_t)w->g.co) : NULL;
     for (int64_t b = piece * w->blocks / parts; b < (piece + 1) * w->blocks / parts; b++) {
-        const float *dy = w->dy + b * w->y_block;
-        w->kernels->conv_backward_weights(&w->g, w->x + b * w->x_block, dy, part, bias,
-                                          ek_scratch(w->pass, thread));
-        if (w->dx)
-            w->kernels->conv_backward_data(&w->g, dy, w->room.backward, w->dx + b * w->x_block,
-                                           ek_scratch(w->pass, thread));
+        ek_map_in x = ek_map_block(w->pass, &w->flow->x[0], b, w->x_block);
+        ek_grad_in dy = ek_grad_in_block(w->pass, &w->flow->dy, b, w->y_block);
+        ek_grad_out dx = ek_grad_out_block(w->pass, &w->flow->dx[0], b, w->x_block, w->g.ci);
+        w->kernels->conv_backward(&w->g, &x, &dy, w->room.backward, part, bias, w->flow->dx[0].g ? &dx : NULL,
+                                  ek_scratch(w->pass, thread));
     }
 }
 
 /* Chunk `chunk` of all parts, added pairwise into the first. */
+enum { CHUNK = 16384 };
+static int64_t chunks(size_t part) { return ((int64_t)part + CHUNK - 1) / CHUNK; }
+
 static void sum_piece(void *argument, int64_t chunk, int thread)
 {
     (void)thread;
     const work *w = argument;
-    int64_t parts = parts_of(w->blocks), size = ek_chunk_size((int64_t)w->room.part, chunk);
+    int64_t parts = parts_of(w->blocks), left = (int64_t)w->room.part - chunk * CHUNK;
     for (int64_t step = 1; step < parts; step *= 2) {
         for (int64_t i = 0; i + step < parts; i += 2 * step) {
-            float *a = w->room.parts + (size_t)i * w->room.part + chunk * EK_CHUNK;
-            w->kernels->add(size, a, a + (size_t)step * w->room.part, a);
+            float *a = w->room.parts + (size_t)i * w->room.part + chunk * CHUNK;
+            w->kernels->add(left < CHUNK ? left : CHUNK, a, a + (size_t)step * w->room.part, a);
         }
     }
 }
 
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
-                     const float *dy, float *const dx[])
+static void backward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
-    (void)y;
-    work w = make_work(pass, node);
+    work w = make_work(pass, node, flow);
     ek_param *bias = ek_node_live_bias(node);
-    w.x = x[0];
-    w.dy = dy;
-    w.dx = dx[0];
-    w.want_bias = bias;
-    if (w.dx) w.kernels->conv_pack_backward(&w.g, node->param[0].data, w.room.backward);
+    if (flow->dx[0].g) w.kernels->conv_pack_backward(&w.g, node->param[0].data, w.room.backward);
     ek_pool_run(pass->context->pool, parts_of(w.blocks), backward_piece, &w);
-    ek_pool_run(pass->context->pool, ek_chunks((int64_t)w.room.part), sum_piece, &w);
-    memcpy(node->param[0].grad, w.room.parts, (size_t)node->param[0].count * sizeof *dy);
+    ek_pool_run(pass->context->pool, chunks(w.room.part), sum_piece, &w);
+    memcpy(node->param[0].grad, w.room.parts, (size_t)node->param[0].count * sizeof(float));
     if (bias)
         memcpy(bias->grad, w.room.parts + w.room.part - ek_lane_rows((size_t)w.g.co),
-               (size_t)w.g.co * sizeof *dy);
+               (size_t)w.g.co * sizeof(float));
 }
 
 /* Calls `visit` for each product of the sum above, with positions in x, w and y. */
@@ -271,6 +269,10 @@ const ek_op ek_op_conv = {
     .multiply_adds = multiply_adds,
     .forward = forward,
     .backward = backward,
+    .reads_maps = true,
+    .reads_gradients = true,
+    .writes = EK_WRITES_ALL,
+    .gives_moments = true,
     .reference_forward = reference_forward,
     .reference_backward = reference_backward,
 };

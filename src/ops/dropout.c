@@ -2,7 +2,7 @@
  * inference needs no change (Srivastava et al. 2014, in its "inverted" form).
  *
  * The mask of a number is drawn by (seed, step, layer, element, sample) alone: the same for any number of
- * threads, either layout, and a resumed run. */
+ * threads, and a resumed run. */
 #include "core/random.h"
 #include "ops/elementwise.h"
 
@@ -25,57 +25,44 @@ static void factors(uint64_t seed, uint64_t step, const ek_node *node, int64_t e
     for (int i = 0; i < 4; i++) out[i] = random[i] >= threshold ? kept : 0;
 }
 
-static size_t workspace(const ek_node *node, int64_t samples)
+static size_t workspace(const ek_node *node, int64_t samples, bool training)
 {
+    (void)training;
     return (size_t)ek_value_floats(node->out, samples);
 }
 
-typedef struct work {
-    const ek_pass *pass;
-    const ek_node *node;
-    int64_t elements; /* of one sample */
-    const float *x;
-    float *y, *mask;
-} work;
-
-/* One block of EK_LANES samples, in either layout. */
 static void forward_piece(void *argument, int64_t block, int thread)
 {
     (void)thread;
-    const work *w = argument;
-    bool lanes = ek_is_lanes(w->node->out);
-    int64_t first = block * EK_LANES * w->elements;
-    int live = ek_live(w->pass->n, block);
-    for (int64_t e = 0; e < w->elements; e++) {
-        for (int64_t s = 0; s < (lanes ? EK_LANES : live); s += 4) {
-            float f[4];
-            factors(w->pass->seed, w->pass->step, w->node, e, block * (EK_LANES / 4) + s / 4, f);
-            for (int64_t i = s; i < s + 4 && i < (lanes ? EK_LANES : live); i++) {
-                int64_t at = first + (lanes ? e * EK_LANES + i : i * w->elements + e);
-                w->mask[at] = f[i - s];
-                w->y[at] = w->x[at] * f[i - s];
-            }
-        }
+    const ek_elementwise *w = argument;
+    int64_t first = block * w->block;
+    for (int64_t at = 0; at < w->block; at += 4) {
+        float *factor = w->node->workspace + first + at;
+        factors(w->pass->seed, w->pass->step, w->node, at / EK_LANES, (block * EK_LANES + at % EK_LANES) / 4, factor);
+        for (int64_t i = 0; i < 4; i++) w->flow->y[first + at + i] = w->flow->x[0].x[first + at + i] * factor[i];
     }
 }
 
-static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
+static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
-    if (!pass->training) {
-        memcpy(y, x[0], (size_t)ek_value_floats(node->out, pass->n) * sizeof *y);
-        return;
-    }
-    work w = {pass, node, ek_shape_count(node->out), x[0], y, node->workspace};
-    ek_pool_run(pass->context->pool, ek_blocks(pass->n), forward_piece, &w);
+    if (pass->training)
+        ek_each_block(pass, node, flow, forward_piece);
+    else
+        memcpy(flow->y, flow->x[0].x, (size_t)ek_value_floats(node->out, pass->n) * sizeof *flow->y);
 }
 
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
-                     const float *dy, float *const dx[])
+static void backward_piece(void *argument, int64_t block, int thread)
 {
-    (void)x, (void)y;
-    int64_t count = ek_value_floats(node->out, pass->n);
-    for (int64_t i = 0; dx[0] && i < count; i++)
-        dx[0][i] = pass->training ? dy[i] * node->workspace[i] : dy[i];
+    (void)thread;
+    const ek_elementwise *w = argument;
+    const float *dy = w->flow->dy.g + block * w->block, *factor = w->node->workspace + block * w->block;
+    float *dx = w->flow->dx[0].g + block * w->block;
+    for (int64_t i = 0; i < w->block; i++) dx[i] = w->pass->training ? dy[i] * factor[i] : dy[i];
+}
+
+static void backward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
+{
+    if (flow->dx[0].g) ek_each_block(pass, node, flow, backward_piece);
 }
 
 static double reference_factor(const ek_ref *ref, const ek_node *node, int64_t element, int64_t sample)

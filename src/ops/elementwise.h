@@ -1,16 +1,41 @@
-/* Operators that treat every number alike: their work is cut into chunks of one size. */
+/* Operators whose output has their input's shape: a piece of their work is a lane block. */
 #ifndef EK_OPS_ELEMENTWISE_H
 #define EK_OPS_ELEMENTWISE_H
 
 #include "ops/op.h"
 
-#define EK_CHUNK 16384
+typedef struct ek_elementwise {
+    const ek_pass *pass;
+    const ek_kernels *kernels;
+    ek_node *node;
+    const ek_flow *flow;
+    int64_t channels, block; /* channels; floats of a block */
+} ek_elementwise;
 
-static inline int64_t ek_chunks(int64_t count) { return (count + EK_CHUNK - 1) / EK_CHUNK; }
-static inline int64_t ek_chunk_size(int64_t count, int64_t chunk)
+static inline void ek_each_block(const ek_pass *pass, ek_node *node, const ek_flow *flow, ek_piece piece)
 {
-    int64_t left = count - chunk * EK_CHUNK;
-    return left < EK_CHUNK ? left : EK_CHUNK;
+    ek_elementwise work = {.pass = pass,
+                           .kernels = pass->context->kernels,
+                           .node = node,
+                           .flow = flow,
+                           .channels = node->out.dim[0],
+                           .block = ek_block_floats(node->out)};
+    ek_pool_run(pass->context->pool, ek_blocks(pass->n), piece, &work);
+}
+
+static inline ek_slab ek_elementwise_slab(const ek_elementwise *w, int64_t block)
+{
+    return (ek_slab){w->channels, ek_channel_floats(w->node->out), 1, w->block, ek_live(w->pass->n, block)};
+}
+
+static inline ek_map_in ek_elementwise_in(const ek_elementwise *w, int input, int64_t block)
+{
+    return ek_map_block(w->pass, &w->flow->x[input], block, w->block);
+}
+
+static inline ek_grad_out ek_elementwise_out(const ek_elementwise *w, int input, int64_t block)
+{
+    return ek_grad_out_block(w->pass, &w->flow->dx[input], block, w->block, w->channels);
 }
 
 /* The output has the input's shape. */

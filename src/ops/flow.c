@@ -31,7 +31,34 @@ ek_grad_out ek_grad_out_block(const ek_pass *pass, const ek_grad_out *o, int64_t
     return of_block;
 }
 
-bool ek_grad_out_plain(const ek_grad_out *o)
+ek_map_in ek_map_channels(ek_map_in m, int64_t first, int64_t length)
 {
-    return !o->addend && !o->sums && o->value.activation == EK_IDENTITY;
+    if (m.x) m.x += first * length;
+    if (m.mean) m.mean += first, m.a += first, m.b += first;
+    return m;
+}
+
+ek_grad_in ek_grad_in_channels(ek_grad_in d, int64_t first, int64_t length)
+{
+    d.g += first * length;
+    if (d.x) d.x += first * length, d.mean += first, d.a += first, d.b += first, d.c += first;
+    return d;
+}
+
+ek_grad_out ek_grad_out_channels(const ek_grad_out *o, int64_t first, int64_t length, int64_t channels)
+{
+    ek_grad_out part = *o;
+    part.g += first * length;
+    if (o->addend) part.addend += first * length;
+    if (o->y) part.y += first * length;
+    part.value = ek_map_channels(o->value, first, length);
+    part.channels = (int)channels;
+    if (o->sums) part.sums += first;
+    return part;
+}
+
+unsigned ek_grad_out_asks(const ek_grad_out *o)
+{
+    return (o->sums ? EK_WRITES_SUMS : 0u) | (o->value.activation != EK_IDENTITY ? EK_WRITES_ACTIVATION : 0u) |
+           (o->addend ? EK_WRITES_ADDEND : 0u);
 }

@@ -1,7 +1,5 @@
 /* linear OUT: y = x W^T + bias, weights [out, in] as in PyTorch. */
-#include "ops/op.h"
-
-#include <string.h>
+#include "ops/batchnorm.h"
 
 enum { OUT, BIAS };
 
@@ -24,69 +22,130 @@ static void params(ek_node *node)
 
 static int64_t multiply_adds(const ek_node *node) { return node->in[0].dim[0] * node->out.dim[0]; }
 
-/* The three products sum over the inputs, the outputs and the samples. */
-static size_t scratch(const ek_node *node, int64_t samples)
+/* x as rows [sample][in], from the forward pass, for the weights' gradient. */
+static size_t workspace(const ek_node *node, int64_t samples, bool training)
 {
-    int64_t longest = node->in[0].dim[0] > node->out.dim[0] ? node->in[0].dim[0] : node->out.dim[0];
-    return ek_gemm_thread_scratch(longest > samples ? longest : samples);
+    return training ? (size_t)ek_value_floats(node->in[0], samples) : 0;
 }
 
-static void multiply(const ek_pass *pass, const ek_gemm *g)
-{
-    ek_gemm_run(pass->context->kernels, pass->context->pool, g, pass->scratch);
-}
+/* A piece is a range of features over all samples, so that a batchnorm and an activation of these features can be finished
+ * in it. */
+enum { FEATURES = 16 };
+static int64_t pieces_of(int64_t features) { return (features + FEATURES - 1) / FEATURES; }
 
-static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
+typedef struct work {
+    const ek_pass *pass;
+    const ek_kernels *kernels;
+    ek_node *node;
+    const ek_flow *flow;
+    ek_linear g;
+    int64_t blocks;
+    float *weight_grad, *bias_grad;
+} work;
+
+static work make_work(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
-    int64_t in = node->in[0].dim[0], out = node->out.dim[0];
     ek_param *bias = ek_node_live_bias(node);
-    multiply(pass, &(ek_gemm){.m = pass->n,
-                              .n = out,
-                              .k = in,
-                              .a = x[0],
-                              .a_row = in,
-                              .a_col = 1,
-                              .b = node->param[0].data,
-                              .b_row = 1,
-                              .b_col = in,
-                              .bias = bias ? bias->data : NULL,
-                              .c = y,
-                              .ldc = out});
+    return (work){.pass = pass,
+                  .kernels = pass->context->kernels,
+                  .node = node,
+                  .flow = flow,
+                  .g = {node->in[0].dim[0], node->out.dim[0]},
+                  .blocks = ek_blocks(pass->n),
+                  .weight_grad = node->param[0].grad,
+                  .bias_grad = bias ? bias->grad : NULL};
 }
 
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
-                     const float *dy, float *const dx[])
+/* Features [first, first + slab.channels) of a value of `features`. */
+static ek_slab slab_of(const work *w, int64_t features, int64_t first)
 {
-    (void)y;
-    int64_t in = node->in[0].dim[0], out = node->out.dim[0];
-    multiply(pass, &(ek_gemm){.m = out,
-                              .n = in,
-                              .k = pass->n,
-                              .a = dy,
-                              .a_row = 1,
-                              .a_col = out,
-                              .b = x[0],
-                              .b_row = in,
-                              .b_col = 1,
-                              .c = node->param[0].grad,
-                              .ldc = in});
-    if (dx[0])
-        multiply(pass, &(ek_gemm){.m = pass->n,
-                                  .n = in,
-                                  .k = out,
-                                  .a = dy,
-                                  .a_row = out,
-                                  .a_col = 1,
-                                  .b = node->param[0].data,
-                                  .b_row = in,
-                                  .b_col = 1,
-                                  .c = dx[0],
-                                  .ldc = in});
-    ek_param *bias = ek_node_live_bias(node);
-    if (!bias) return;
-    memcpy(bias->grad, dy, (size_t)out * sizeof *dy);
-    for (int64_t n = 1; n < pass->n; n++)
-        pass->context->kernels->add(out, bias->grad, dy + n * out, bias->grad);
+    int64_t left = features - first;
+    return (ek_slab){.channels = left < FEATURES ? left : FEATURES,
+                     .length = EK_LANES,
+                     .blocks = w->blocks,
+                     .block = features * EK_LANES,
+                     .live = ek_live(w->pass->n, w->blocks - 1)};
+}
+
+/* v = f(BN(y)) */
+static void finish_features(const work *w, const ek_slab *slab, int64_t first)
+{
+    const ek_flow *flow = w->flow;
+    const float *y = flow->y + first * EK_LANES;
+    ek_map_in v = {.x = y};
+    if (flow->norm) {
+        ek_moments *moments = ek_batchnorm_moments(w->pass, flow->norm);
+        if (moments) w->kernels->moments(slab, y, moments + first);
+        ek_batchnorm_prepare(w->pass, flow->norm, first, slab->channels, 1);
+        v = ek_map_channels(ek_batchnorm_map(flow->norm, flow->y), first, EK_LANES);
+    }
+    v.activation = flow->f;
+    v.slope = flow->slope;
+    w->kernels->map_read(slab, &v, flow->v + first * EK_LANES);
+}
+
+static void forward_piece(void *argument, int64_t piece, int thread)
+{
+    (void)thread;
+    const work *w = argument;
+    const ek_flow *flow = w->flow;
+    const ek_param *bias = ek_node_live_bias(w->node);
+    if (piece < pieces_of(w->g.out)) {
+        int64_t first = piece * FEATURES;
+        ek_slab slab = slab_of(w, w->g.out, first);
+        w->kernels->linear_forward(&w->g, w->blocks, first, slab.channels, flow->x[0].x, w->node->param[0].data,
+                                   bias ? bias->data : NULL, flow->y);
+        if (flow->v) finish_features(w, &slab, first);
+    } else {
+        int64_t block = piece - pieces_of(w->g.out), at = block * w->g.in * EK_LANES;
+        w->kernels->lanes_to_rows(w->g.in, ek_live(w->pass->n, block), flow->x[0].x + at, w->node->workspace + at);
+    }
+}
+
+static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
+{
+    work w = make_work(pass, node, flow);
+    ek_pool_run(pass->context->pool, pieces_of(w.g.out) + (pass->training ? w.blocks : 0), forward_piece, &w);
+}
+
+/* From dv in its place to g; where the value was finished by the linear before, to the gradient of that one's y. */
+static void finish_gradient(const work *w, const ek_slab *slab, int64_t first)
+{
+    const ek_flow *flow = w->flow;
+    int64_t at = first * EK_LANES;
+    ek_grad_out o = ek_grad_out_channels(&flow->dx[0], first, EK_LANES, w->g.in);
+    w->kernels->grad_write(slab, &o, o.g);
+    if (!flow->norm_dx) return;
+    ek_batchnorm_prepare_backward(w->pass, flow->norm_dx, first, slab->channels, 1);
+    ek_grad_in d = ek_grad_in_channels(
+        ek_batchnorm_gradient(w->pass, flow->norm_dx, flow->dx[0].value.x, flow->dx[0].g), first, EK_LANES);
+    w->kernels->grad_read(slab, &d, flow->dx[0].g + at);
+}
+
+static void backward_piece(void *argument, int64_t piece, int thread)
+{
+    (void)thread;
+    const work *w = argument;
+    const ek_flow *flow = w->flow;
+    if (piece < pieces_of(w->g.out)) {
+        int64_t first = piece * FEATURES;
+        ek_slab slab = slab_of(w, w->g.out, first);
+        w->kernels->linear_backward_weights(&w->g, w->pass->n, first, slab.channels, w->node->workspace, flow->dy.g,
+                                            w->weight_grad, w->bias_grad);
+    } else {
+        int64_t first = (piece - pieces_of(w->g.out)) * FEATURES;
+        ek_slab slab = slab_of(w, w->g.in, first);
+        w->kernels->linear_backward_data(&w->g, w->blocks, first, slab.channels, flow->dy.g, w->node->param[0].data,
+                                         flow->dx[0].g);
+        if (ek_grad_out_asks(&flow->dx[0])) finish_gradient(w, &slab, first);
+    }
+}
+
+static void backward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
+{
+    work w = make_work(pass, node, flow);
+    int64_t pieces = pieces_of(w.g.out) + (flow->dx[0].g ? pieces_of(w.g.in) : 0);
+    ek_pool_run(pass->context->pool, pieces, backward_piece, &w);
 }
 
 static void reference_forward(const ek_ref *ref, const ek_node *node, const double *const x[], double *y)
@@ -126,7 +185,8 @@ const ek_op ek_op_linear = {
               {"bias", EK_ATTR_BOOL, .fallback = 1, .max = 1, .help = "add a bias"}},
     .shape = shape,
     .params = params,
-    .scratch = scratch,
+    .workspace = workspace,
+    .writes = EK_WRITES_SUMS | EK_WRITES_ACTIVATION,
     .multiply_adds = multiply_adds,
     .forward = forward,
     .backward = backward,

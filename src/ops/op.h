@@ -122,15 +122,20 @@ typedef struct ek_flow {
     ek_grad_in dy;
     ek_grad_out dx[EK_MAX_INPUTS]; /* g NULL: not wanted. Sums are [block][2][channel] */
     ek_node *norm_dx;              /* linear: the batchnorm whose gradient it finishes, in dx[0].g */
-    bool has_sums;                 /* batchnorm: the readers have taken the sums of dy */
+    /* batchnorm: the producer has taken the moments of x, the readers the sums of dy */
+    bool has_moments, has_sums;
 } ek_flow;
 
 /* The same for one block. `floats`: ek_block_floats of the value, `channels`: its channels. */
 ek_map_in ek_map_block(const ek_pass *pass, const ek_map_in *m, int64_t block, int64_t floats);
 ek_grad_in ek_grad_in_block(const ek_pass *pass, const ek_grad_in *d, int64_t block, int64_t floats);
 ek_grad_out ek_grad_out_block(const ek_pass *pass, const ek_grad_out *o, int64_t block, int64_t floats, int64_t channels);
-/* Nothing but g = dv. */
-bool ek_grad_out_plain(const ek_grad_out *o);
+/* The same for channels `first` and on, of `length` floats each, of the first block. `channels`: of the value. */
+ek_map_in ek_map_channels(ek_map_in m, int64_t first, int64_t length);
+ek_grad_in ek_grad_in_channels(ek_grad_in d, int64_t first, int64_t length);
+ek_grad_out ek_grad_out_channels(const ek_grad_out *o, int64_t first, int64_t length, int64_t channels);
+/* What it asks for beside g = dv. */
+unsigned ek_grad_out_asks(const ek_grad_out *o);
 
 /* The oracle's view: plain arrays in double, [n, c, h, w] or [n, f]. */
 typedef struct ek_ref {
@@ -141,6 +146,9 @@ typedef struct ek_ref {
     double *grad[EK_MAX_PARAMS];  /* += into; NULL: not wanted */
     double *kept;                 /* op->reference_kept doubles, from forward to backward and commit */
 } ek_ref;
+
+/* Parts of an ek_grad_out, for op->writes. */
+enum { EK_WRITES_SUMS = 1, EK_WRITES_ACTIVATION = 2, EK_WRITES_ADDEND = 4, EK_WRITES_ALL = 7 };
 
 typedef struct ek_op {
     const char *name;
@@ -154,7 +162,7 @@ typedef struct ek_op {
     void (*params)(ek_node *node);
     /* Floats that the node keeps for itself from forward to backward, and that any thread needs as
      * scratch, for `samples`; NULL: none. */
-    size_t (*workspace)(const ek_node *node, int64_t samples);
+    size_t (*workspace)(const ek_node *node, int64_t samples, bool training);
     size_t (*scratch)(const ek_node *node, int64_t samples);
     int64_t (*multiply_adds)(const ek_node *node); /* NULL: counted as 0 */
 
@@ -167,7 +175,7 @@ typedef struct ek_op {
     /* What its passes can do; a value that is no bare stored array is given to none that cannot. */
     bool reads_maps;      /* reads any ek_map_in */
     bool reads_gradients; /* reads any ek_grad_in */
-    bool writes_any;      /* writes by any ek_grad_out; else dx[] is overwritten, plainly */
+    unsigned writes;      /* what of an ek_grad_out it does; without, g = dv */
     bool gives_moments;   /* takes the moments of y for flow.norm */
     /* After a step whose loss was finite: running statistics. NULL: nothing to do. */
     void (*commit)(const ek_pass *pass, ek_node *node);

@@ -50,69 +50,74 @@ static ek_status shape(ek_node *node)
 }
 
 /* maxpool keeps where each window's largest was. */
-static size_t index_workspace(const ek_node *node, int64_t samples)
+static size_t index_workspace(const ek_node *node, int64_t samples, bool training)
 {
+    (void)training;
     return (size_t)ek_value_floats(node->out, samples);
 }
 
+static size_t scratch(const ek_node *node, int64_t samples)
+{
+    (void)samples;
+    ek_window g = window_of(node);
+    return ek_pool_scratch(&g);
+}
+
 typedef struct work {
+    const ek_pass *pass;
     const ek_kernels *kernels;
+    const ek_flow *flow;
     ek_window g;
     bool max;
     int64_t x_block, y_block;
-    const float *from;
-    float *to;
     int32_t *index;
 } work;
 
-static work make_work(const ek_pass *pass, const ek_node *node, const float *from, float *to)
+static work make_work(const ek_pass *pass, const ek_node *node, const ek_flow *flow)
 {
-    return (work){.kernels = pass->context->kernels,
+    return (work){.pass = pass,
+                  .kernels = pass->context->kernels,
+                  .flow = flow,
                   .g = window_of(node),
                   .max = node->op == &ek_op_maxpool,
-                  .x_block = ek_shape_count(node->in[0]) * EK_LANES,
-                  .y_block = ek_shape_count(node->out) * EK_LANES,
-                  .from = from,
-                  .to = to,
+                  .x_block = ek_block_floats(node->in[0]),
+                  .y_block = ek_block_floats(node->out),
                   .index = (int32_t *)(void *)node->workspace};
 }
 
 static void forward_piece(void *argument, int64_t block, int thread)
 {
-    (void)thread;
     const work *w = argument;
-    const float *x = w->from + block * w->x_block;
-    float *y = w->to + block * w->y_block;
+    ek_map_in x = ek_map_block(w->pass, &w->flow->x[0], block, w->x_block);
+    float *y = w->flow->y + block * w->y_block, *room = ek_scratch(w->pass, thread);
     if (w->max)
-        w->kernels->maxpool_forward(&w->g, x, y, w->index + block * w->y_block);
+        w->kernels->maxpool_forward(&w->g, &x, y, w->index + block * w->y_block, room);
     else
-        w->kernels->avgpool_forward(&w->g, x, y);
+        w->kernels->avgpool_forward(&w->g, &x, y, room);
 }
 
-static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
+static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
-    work w = make_work(pass, node, x[0], y);
+    work w = make_work(pass, node, flow);
     ek_pool_run(pass->context->pool, ek_blocks(pass->n), forward_piece, &w);
 }
 
 static void backward_piece(void *argument, int64_t block, int thread)
 {
-    (void)thread;
     const work *w = argument;
-    const float *dy = w->from + block * w->y_block;
-    float *dx = w->to + block * w->x_block;
+    const float *dy = w->flow->dy.g + block * w->y_block;
+    ek_grad_out dx = ek_grad_out_block(w->pass, &w->flow->dx[0], block, w->x_block, w->g.c);
+    float *room = ek_scratch(w->pass, thread);
     if (w->max)
-        w->kernels->maxpool_backward(&w->g, dy, w->index + block * w->y_block, dx);
+        w->kernels->maxpool_backward(&w->g, dy, w->index + block * w->y_block, &dx, room);
     else
-        w->kernels->avgpool_backward(&w->g, dy, dx);
+        w->kernels->avgpool_backward(&w->g, dy, &dx, room);
 }
 
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
-                     const float *dy, float *const dx[])
+static void backward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
-    (void)x, (void)y;
-    if (!dx[0]) return;
-    work w = make_work(pass, node, dy, dx[0]);
+    if (!flow->dx[0].g) return;
+    work w = make_work(pass, node, flow);
     ek_pool_run(pass->context->pool, ek_blocks(pass->n), backward_piece, &w);
 }
 
@@ -195,6 +200,7 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
     }
 #define PASSES                                                             \
     .inputs = 1, .shape = shape, .forward = forward, .backward = backward, \
+    .scratch = scratch, .reads_maps = true, .writes = EK_WRITES_ALL,            \
     .reference_forward = reference_forward, .reference_backward = reference_backward
 
 const ek_op ek_op_avgpool = {.name = "avgpool",

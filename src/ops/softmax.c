@@ -1,6 +1,6 @@
 /* softmax: exp(x_i)/sum(exp(x)) over the features. Training takes the cross-entropy of logits and wants no
  * softmax; it is for nets that are to give probabilities. */
-#include "ops/op.h"
+#include "ops/elementwise.h"
 
 #include <math.h>
 
@@ -15,23 +15,30 @@ static ek_status shape(ek_node *node)
     return EK_OK;
 }
 
-static void forward(const ek_pass *pass, ek_node *node, const float *const x[], float *y)
+static void forward_piece(void *argument, int64_t block, int thread)
 {
-    pass->context->kernels->softmax(pass->n, node->out.dim[0], x[0], y);
+    (void)thread;
+    const ek_elementwise *w = argument;
+    w->kernels->softmax(ek_live(w->pass->n, block), w->channels, w->flow->x[0].x + block * w->block,
+                        w->flow->y + block * w->block);
 }
 
-/* dx_i = y_i*(dy_i - sum_j dy_j*y_j) */
-static void backward(const ek_pass *pass, ek_node *node, const float *const x[], const float *y,
-                     const float *dy, float *const dx[])
+static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
-    (void)x;
-    if (!dx[0]) return;
-    int64_t f = node->out.dim[0];
-    for (int64_t n = 0; n < pass->n; n++) {
-        double dot = 0;
-        for (int64_t i = 0; i < f; i++) dot += (double)dy[n * f + i] * y[n * f + i];
-        for (int64_t i = 0; i < f; i++) dx[0][n * f + i] = (float)(y[n * f + i] * (dy[n * f + i] - dot));
-    }
+    ek_each_block(pass, node, flow, forward_piece);
+}
+
+static void backward_piece(void *argument, int64_t block, int thread)
+{
+    (void)thread;
+    const ek_elementwise *w = argument;
+    int64_t at = block * w->block;
+    w->kernels->softmax_backward(w->channels, w->flow->y + at, w->flow->dy.g + at, w->flow->dx[0].g + at);
+}
+
+static void backward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
+{
+    if (flow->dx[0].g) ek_each_block(pass, node, flow, backward_piece);
 }
 
 static void reference_forward(const ek_ref *ref, const ek_node *node, const double *const x[], double *y)
