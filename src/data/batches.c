@@ -114,22 +114,6 @@ static void make_scale(const ek_dataset *dataset, const ek_pixels *pixels, scale
     }
 }
 
-/* One item as a row of `plane` numbers a channel. */
-static void fill_row(const ek_dataset *d, const scale *s, int64_t index, float *x)
-{
-    for (int c = 0; c < s->pixels.channels; c++) {
-        int64_t start = index * d->item + c * s->plane;
-        float *row = x + c * s->plane;
-        if (d->bytes) {
-            const unsigned char *bytes = d->bytes + start;
-            for (int64_t i = 0; i < s->plane; i++) row[i] = s->of_byte[c][bytes[i]];
-        } else {
-            const float *floats = d->floats + start;
-            for (int64_t i = 0; i < s->plane; i++) row[i] = ek_pixel(&s->pixels, c, floats[i]);
-        }
-    }
-}
-
 /* Up to EK_LANES items side by side, x [item][EK_LANES]: the items are read in step, and x is written once
  * from front to back. */
 static void fill_lanes(const ek_dataset *d, const scale *s, const int64_t *index, int live, float *x)
@@ -162,15 +146,12 @@ static void fill_lanes(const ek_dataset *d, const scale *s, const int64_t *index
 void ek_batch_fill(const ek_dataset *dataset, const ek_pixels *pixels, ek_shape input, const int64_t *index,
                    int64_t n, float *x, int32_t *labels)
 {
+    (void)input;
     scale s;
     make_scale(dataset, pixels, &s);
-    if (ek_is_lanes(input)) {
-        for (int64_t block = 0; block < ek_blocks(n); block++)
-            fill_lanes(dataset, &s, index + block * EK_LANES, ek_live(n, block),
-                       x + block * EK_LANES * dataset->item);
-    } else {
-        for (int64_t i = 0; i < n; i++) fill_row(dataset, &s, index[i], x + i * dataset->item);
-    }
+    for (int64_t block = 0; block < ek_blocks(n); block++)
+        fill_lanes(dataset, &s, index + block * EK_LANES, ek_live(n, block),
+                   x + block * EK_LANES * dataset->item);
     if (!labels) return;
     for (int64_t i = 0; i < n; i++) labels[i] = dataset->label ? dataset->label[index[i]] : -1;
 }
@@ -266,7 +247,7 @@ ek_status ek_batches_start(const ek_dataset *dataset, const ek_pixels *pixels, e
     /* The longest is batch + 1, where a last sample was joined, and none is longer than all. */
     ek_status status = EK_OK;
     int64_t most = ek_batch_largest(count, batch, drop_last);
-    int64_t room = ek_is_lanes(input) ? ek_blocks(most) * EK_LANES : most;
+    int64_t room = ek_blocks(most) * EK_LANES;
     size_t floats;
     if (ek_multiply_overflows((size_t)room, (size_t)dataset->item, &floats)) {
         status = ek_fail(EK_E_MEMORY, "a batch of %lld samples does not fit in memory", (long long)most);

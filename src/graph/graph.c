@@ -100,6 +100,8 @@ void ek_graph_free(ek_graph *graph)
 {
     ek_free(graph->memory);
     ek_free(graph->text);
+    ek_free(graph->reader);
+    ek_free(graph->first_reader);
     ek_free(graph->node);
     *graph = (ek_graph){0};
 }

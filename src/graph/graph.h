@@ -6,9 +6,16 @@
 #include "core/text.h"
 #include "ops/op.h"
 
+/* Input `slot` of a node. */
+typedef struct ek_reader {
+    int node, slot;
+} ek_reader;
+
 typedef struct ek_graph {
     ek_node *node;
     int count, room;
+    ek_reader *reader; /* of each node: from first_reader[node], in their order */
+    int *first_reader; /* [count + 1] */
     char *text;    /* canonical net text */
     float *memory; /* all parameters and their gradients */
 } ek_graph;
@@ -43,6 +50,15 @@ void ek_graph_init(ek_graph *graph, ek_init init, uint64_t seed);
 
 /* The batchnorm that makes node's bias redundant; NULL: none. */
 ek_node *ek_graph_redundant_by(ek_graph *graph, const ek_node *node);
+
+/* The node in whose buffer node's numbers lie: flatten passes its input's on. */
+int ek_graph_root(const ek_graph *graph, int node);
+/* Finds the readers of each root: the nodes with a pass that take its value, straight or flattened. */
+ek_status ek_graph_readers(ek_graph *graph);
+int ek_graph_reader_count(const ek_graph *graph, int node);
+const ek_reader *ek_graph_reader(const ek_graph *graph, int node);
+/* Sets node->fusion (src/graph/fuse.c). */
+void ek_graph_fuse(ek_graph *graph);
 
 /* The node whose values are the logits: the last, or the one before a softmax at the end. */
 int ek_graph_logits(const ek_graph *graph);

@@ -27,6 +27,8 @@ ek_status ek_net_create(ek_context *context, const char *text, const char *origi
     EK_GO(ek_graph_parse(text, origin ? origin : "net text", &net->graph));
     EK_GO(ek_graph_allocate(&net->graph));
     mark_trained(&net->graph);
+    EK_GO(ek_graph_readers(&net->graph));
+    if (!context->unfused) ek_graph_fuse(&net->graph);
     ek_graph_init(&net->graph, EK_INIT_DEFAULT, 0);
     EK_GO(EK_NEW(net->options_text, (size_t)net->graph.count));
     for (int i = 0; i < net->graph.count; i++) {
@@ -134,7 +136,9 @@ ek_layer_info ek_net_layer(const ek_net *net, int index)
 
 size_t ek_net_memory(const ek_net *net, int64_t batch, ek_mode mode)
 {
-    return batch < 1 || batch > EK_MAX_BATCH ? 0 : ek_plan_bytes(net, batch, mode == EK_MODE_TRAINING);
+    size_t bytes = 0;
+    if (batch < 1 || batch > EK_MAX_BATCH || ek_plan_bytes(net, batch, mode == EK_MODE_TRAINING, &bytes) != EK_OK) return 0;
+    return bytes;
 }
 
 /* --- tensors, counted over the nodes in order */
@@ -208,9 +212,9 @@ ek_status ek_net_prepare(ek_net *net, int64_t samples, bool training)
     return ek_plan_create(net, samples, training, &net->plan);
 }
 
-float *ek_net_input(ek_net *net) { return net->plan->value[0]; }
-const float *ek_net_logits(ek_net *net) { return net->plan->value[ek_graph_logits(&net->graph)]; }
-float *ek_net_output_grad(ek_net *net) { return net->plan->grad[net->graph.count - 1]; }
+float *ek_net_input(ek_net *net) { return net->plan->input; }
+const float *ek_net_logits(ek_net *net) { return net->plan->logits; }
+float *ek_net_output_grad(ek_net *net) { return net->plan->output_grad; }
 
 ek_pixels ek_net_pixels(const ek_net *net) { return ek_input_pixels(&net->graph.node[0]); }
 
@@ -220,16 +224,14 @@ void ek_net_set_input(ek_net *net, int64_t n, const float *x)
     ek_pixels pixels = ek_net_pixels(net);
     float *input = ek_net_input(net);
     int64_t features = ek_shape_count(shape), rows = features / pixels.channels; /* of one channel */
-    bool lanes = ek_is_lanes(shape);
-    if (!lanes) memcpy(input, x, (size_t)(n * features) * sizeof *x);
-    for (int64_t b = 0; lanes && b < ek_blocks(n); b++) {
+    for (int64_t b = 0; b < ek_blocks(n); b++) {
         net->context->kernels->rows_to_lanes(features, ek_live(n, b), x + b * EK_LANES * features,
                                              input + b * EK_LANES * features);
     }
     for (int64_t c = 0; c < pixels.channels; c++) {
         if (pixels.mean[c] == 0 && pixels.std[c] == 1) continue;
-        for (int64_t b = 0; b < (lanes ? ek_blocks(n) : n); b++) {
-            int64_t run = rows * (lanes ? EK_LANES : 1);
+        for (int64_t b = 0; b < ek_blocks(n); b++) {
+            int64_t run = rows * EK_LANES;
             float *at = input + (b * pixels.channels + c) * run;
             for (int64_t i = 0; i < run; i++) at[i] = ek_pixel(&pixels, c, at[i]);
         }
@@ -250,12 +252,8 @@ static bool independent(const ek_net *net, ek_mode mode)
 static void read_output(ek_net *net, int64_t n, float *y)
 {
     ek_shape shape = ek_net_output_shape(net);
-    const float *output = net->plan->value[net->graph.count - 1];
+    const float *output = net->plan->output;
     int64_t features = ek_shape_count(shape);
-    if (!ek_is_lanes(shape)) {
-        memcpy(y, output, (size_t)(n * features) * sizeof *y);
-        return;
-    }
     for (int64_t b = 0; b < ek_blocks(n); b++) {
         int64_t at = b * EK_LANES * features;
         net->context->kernels->lanes_to_rows(features, ek_live(n, b), output + at, y + at);

@@ -23,13 +23,12 @@ struct ek_net {
 
 /* Room for `samples`; backward too where `training`. */
 ek_status ek_net_prepare(ek_net *net, int64_t samples, bool training);
-/* Where the batch maker writes the input: lane blocks or rows, by the input's rank. */
+/* Where the batch maker writes the input, in lane blocks. */
 float *ek_net_input(ek_net *net);
 /* x is in place, its pixels normalized (ek_net_pixels) by whoever wrote it.
  * seed and step choose the dropout masks. */
 ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed, uint64_t step);
-/* The output of the last forward pass, or what goes into a softmax at its end: [n, classes] for the
- * cross-entropy. */
+/* The output of the last forward pass, or what goes into a softmax at its end, in lane blocks. */
 const float *ek_net_logits(ek_net *net);
 /* Where the gradient of the output goes. */
 float *ek_net_output_grad(ek_net *net);

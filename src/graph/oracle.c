@@ -73,7 +73,6 @@ void ek_oracle_destroy(ek_oracle *o)
 static int64_t position(ek_shape shape, int64_t n, int64_t e)
 {
     int64_t elements = ek_shape_count(shape);
-    if (!ek_is_lanes(shape)) return n * elements + e;
     return (n / EK_LANES * elements + e) * EK_LANES + n % EK_LANES;
 }
 
@@ -110,7 +109,7 @@ void ek_oracle_forward(ek_oracle *o, ek_net *net)
 {
     ek_graph *graph = &net->graph;
     int64_t n = net->plan->pass.n;
-    to_plain(graph->node[0].out, n, net->plan->value[0], o->value[0]);
+    to_plain(graph->node[0].out, n, net->plan->input, o->value[0]);
     for (int i = 1; i < graph->count; i++) {
         ek_node *node = &graph->node[i];
         for (int p = 0; p < node->param_count; p++) {
@@ -123,8 +122,8 @@ void ek_oracle_forward(ek_oracle *o, ek_net *net)
         node->op->reference_forward(&ref, node, x, o->value[i]);
     }
     int last = graph->count - 1, logits = ek_graph_logits(graph);
-    from_plain(graph->node[last].out, n, o->value[last], net->plan->value[last]);
-    if (logits != last) from_plain(graph->node[logits].out, n, o->value[logits], net->plan->value[logits]);
+    from_plain(graph->node[last].out, n, o->value[last], net->plan->output);
+    if (logits != last) from_plain(graph->node[logits].out, n, o->value[logits], net->plan->logits);
 }
 
 void ek_oracle_backward(ek_oracle *o, ek_net *net)
@@ -140,8 +139,8 @@ void ek_oracle_backward(ek_oracle *o, ek_net *net)
                 memset(o->param_grad[i][p], 0, (size_t)node->param[p].count * sizeof(double));
         }
     }
-    if (!net->plan->grad[last]) return; /* nothing in the net is trained */
-    to_plain(graph->node[last].out, n, net->plan->grad[last], o->grad[last]);
+    if (!net->plan->output_grad) return; /* nothing in the net is trained */
+    to_plain(graph->node[last].out, n, net->plan->output_grad, o->grad[last]);
     for (int i = last; i > 0; i--) {
         ek_node *node = &graph->node[i];
         const double *x[EK_MAX_INPUTS] = {NULL};

@@ -1,77 +1,99 @@
+/* The steps with their pointers, and the running of them. */
 #include "graph/plan.h"
 
 #include "core/memory.h"
+#include "ops/batchnorm.h"
 
-/* Walks the arena's parts in their order: with a plan, hands out their places; without, only counts. */
-typedef struct walk {
-    float *at;
-    size_t floats;
-} walk;
+/* --- from places to pointers */
 
-/* Far beyond any memory: where counting stops, so that no number of layers makes it wrap around. */
-#define MOST_FLOATS ((size_t)1 << 50)
-
-static float *take(walk *w, size_t floats)
+static float *at(const ek_plan *plan, ek_place place)
 {
-    float *place = w->at ? w->at + w->floats : NULL;
-    w->floats += ek_lane_rows(floats);
-    if (w->floats > MOST_FLOATS) w->floats = MOST_FLOATS;
-    return place;
+    return place < 0 ? NULL : plan->arena + plan->steps.buffer[place].offset;
 }
 
-static size_t lay_out(const ek_net *net, int64_t samples, bool training, ek_plan *plan)
+static ek_map_in map_in(const ek_plan *plan, const ek_reading *r)
 {
-    const ek_graph *graph = &net->graph;
-    walk w = {.at = plan ? plan->arena : NULL};
-    size_t scratch = 0, shared = 0;
-    for (int i = 0; i < graph->count; i++) {
-        ek_node *node = &graph->node[i];
-        size_t floats = (size_t)ek_value_floats(node->out, samples);
-        float *value = take(&w, floats);
-        bool wanted = training && node->trained;
-        float *grad = wanted ? take(&w, floats) : NULL;
-        float *workspace = node->op->workspace ? take(&w, node->op->workspace(node, samples)) : NULL;
-        if (wanted && node->consumers > 1 && floats > shared) shared = floats;
-        if (node->op->scratch && node->op->scratch(node, samples) > scratch)
-            scratch = node->op->scratch(node, samples);
-        if (!plan) continue;
-        plan->value[i] = value;
-        plan->grad[i] = grad;
-        node->workspace = workspace;
-    }
-    for (int i = 0; i < EK_MAX_INPUTS; i++) {
-        float *spare = shared ? take(&w, shared) : NULL;
-        if (plan) plan->spare[i] = spare;
-    }
-    size_t threads = (size_t)ek_pool_threads(net->context->pool);
-    float *place = take(&w, ek_lane_rows(scratch) * threads);
-    if (plan) {
-        plan->pass.scratch = place;
-        plan->pass.scratch_each = ek_lane_rows(scratch);
-    }
-    return w.floats * sizeof(float);
+    const float *x = at(plan, r->x);
+    ek_map_in map = r->norm ? ek_batchnorm_map(r->norm, x) : (ek_map_in){.x = x};
+    map.activation = r->f;
+    map.slope = r->slope;
+    return map;
 }
 
-size_t ek_plan_bytes(const ek_net *net, int64_t samples, bool training)
+static ek_grad_out grad_out(const ek_plan *plan, const ek_writing *w)
 {
-    return lay_out(net, samples, training, NULL);
+    return (ek_grad_out){.g = at(plan, w->g),
+                         .addend = at(plan, w->addend),
+                         .value = map_in(plan, &w->value),
+                         .y = at(plan, w->y),
+                         .sums = w->sums ? ek_batchnorm_sums(w->value.norm) : NULL};
+}
+
+/* What the op itself writes: all, or its dx plainly. */
+static ek_grad_out own_grad_out(const ek_plan *plan, const ek_step *step, int slot)
+{
+    ek_grad_out all = grad_out(plan, &step->dx[slot]);
+    if (step->plain[slot] < 0) return all;
+    return (ek_grad_out){.g = at(plan, step->plain[slot]), .value = map_in(plan, &step->x[slot])};
+}
+
+static ek_flow flow_of(const ek_plan *plan, const ek_step *step)
+{
+    ek_flow flow = {
+        .y = at(plan, step->y),
+        .v = at(plan, step->v),
+        .norm = step->norm,
+        .f = step->f,
+        .slope = step->slope,
+        .dy = {.g = at(plan, step->dy)},
+        .norm_dx = step->norm_dx,
+        .has_moments = step->has_moments,
+        .has_sums = step->has_sums,
+    };
+    for (int k = 0; k < step->node->input_count; k++) {
+        flow.x[k] = map_in(plan, &step->x[k]);
+        flow.dx[k] = own_grad_out(plan, step, k);
+    }
+    return flow;
+}
+
+static void make_flows(ek_net *net, ek_plan *plan)
+{
+    const ek_steps *steps = &plan->steps;
+    for (int i = 0; i < net->graph.count; i++) net->graph.node[i].workspace = at(plan, steps->workspace[i]);
+    for (int i = 0; i < steps->forward_steps; i++) plan->forward[i] = flow_of(plan, &steps->forward[i]);
+    for (int i = 0; i < steps->backward_steps; i++) plan->backward[i] = flow_of(plan, &steps->backward[i]);
+    plan->input = at(plan, steps->input);
+    plan->logits = at(plan, steps->logits);
+    plan->output = at(plan, steps->output);
+    plan->output_grad = at(plan, steps->output_grad);
+    plan->pass = (ek_pass){.context = net->context,
+                           .scratch = at(plan, steps->scratch),
+                           .scratch_each = steps->scratch_each};
+}
+
+ek_status ek_plan_bytes(const ek_net *net, int64_t samples, bool training, size_t *bytes)
+{
+    ek_steps steps;
+    EK_TRY(ek_steps_create(net, samples, training, &steps));
+    *bytes = steps.floats * sizeof(float);
+    ek_steps_free(&steps);
+    return EK_OK;
 }
 
 ek_status ek_plan_create(ek_net *net, int64_t samples, bool training, ek_plan **out)
 {
-    size_t nodes = (size_t)net->graph.count;
     ek_plan *plan;
     EK_TRY(EK_NEW(plan, 1));
     ek_status status = EK_OK;
     plan->capacity = samples;
     plan->training = training;
-    EK_GO(EK_NEW(plan->value, nodes));
-    EK_GO(EK_NEW(plan->grad, nodes));
-    EK_GO(EK_NEW(plan->started, nodes));
-    EK_GO(EK_NEW(plan->arena, ek_plan_bytes(net, samples, training) / sizeof(float)));
+    EK_GO(ek_steps_create(net, samples, training, &plan->steps));
+    EK_GO(EK_NEW(plan->forward, (size_t)plan->steps.forward_steps));
+    EK_GO(EK_NEW(plan->backward, (size_t)plan->steps.backward_steps));
+    EK_GO(EK_NEW(plan->arena, plan->steps.floats));
     if (net->context->reference) EK_GO(ek_oracle_create(net, samples, &plan->oracle));
-    lay_out(net, samples, training, plan);
-    plan->pass.context = net->context;
+    make_flows(net, plan);
 done:
     if (status == EK_OK)
         *out = plan;
@@ -85,9 +107,9 @@ void ek_plan_destroy(ek_plan *plan)
     if (!plan) return;
     ek_oracle_destroy(plan->oracle);
     ek_free(plan->arena);
-    ek_free(plan->started);
-    ek_free(plan->grad);
-    ek_free(plan->value);
+    ek_free(plan->backward);
+    ek_free(plan->forward);
+    ek_steps_free(&plan->steps);
     ek_free(plan);
 }
 
@@ -102,55 +124,60 @@ ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed
     pass->training = mode == EK_MODE_TRAINING;
     pass->seed = seed;
     pass->step = step;
+    for (int i = 0; i < graph->count; i++) {
+        if (graph->node[i].op->check) EK_TRY(graph->node[i].op->check(pass, &graph->node[i]));
+    }
     if (plan->oracle) {
-        /* The operators' own refusals hold for the oracle too; only they know them. */
-        for (int i = 0; i < graph->count; i++) {
-            if (graph->node[i].op->check) EK_TRY(graph->node[i].op->check(pass, &graph->node[i]));
-        }
         ek_oracle_forward(plan->oracle, net);
         return EK_OK;
     }
-    for (int i = 1; i < graph->count; i++) {
-        ek_node *node = &graph->node[i];
-        const float *x[EK_MAX_INPUTS] = {NULL};
-        for (int k = 0; k < node->input_count; k++) x[k] = plan->value[node->input[k]];
-        if (node->op->check) EK_TRY(node->op->check(pass, node));
-        node->op->forward(pass, node, x, plan->value[i]);
+    for (int i = 0; i < plan->steps.forward_steps; i++) {
+        ek_node *node = plan->steps.forward[i].node;
+        node->op->forward(pass, node, &plan->forward[i]);
     }
     return EK_OK;
 }
 
-/* The first user of a value writes its gradient, later ones write beside it and are added. */
+/* What the op could not write itself. */
+typedef struct rest {
+    const ek_pass *pass;
+    ek_shape shape;
+    ek_grad_out out;
+    const float *from;
+} rest;
+
+static void rest_piece(void *argument, int64_t block, int thread)
+{
+    (void)thread;
+    const rest *r = argument;
+    int64_t floats = ek_block_floats(r->shape);
+    ek_slab slab = {r->shape.dim[0], ek_channel_floats(r->shape), 1, floats, ek_live(r->pass->n, block)};
+    ek_grad_out o = ek_grad_out_block(r->pass, &r->out, block, floats, slab.channels);
+    r->pass->context->kernels->grad_write(&slab, &o, r->from + block * floats);
+}
+
+static void backward_step(const ek_plan *plan, int index)
+{
+    const ek_step *step = &plan->steps.backward[index];
+    const ek_pass *pass = &plan->pass;
+    ek_flow flow = plan->backward[index];
+    if (step->dy_norm) flow.dy = ek_batchnorm_gradient(pass, step->dy_norm, at(plan, step->dy_x), flow.dy.g);
+    step->node->op->backward(pass, step->node, &flow);
+    for (int k = 0; k < step->node->input_count; k++) {
+        if (step->plain[k] < 0) continue;
+        rest r = {pass, step->node->in[k], grad_out(plan, &step->dx[k]), at(plan, step->plain[k])};
+        ek_pool_run(pass->context->pool, ek_blocks(pass->n), rest_piece, &r);
+    }
+}
+
 void ek_net_run_backward(ek_net *net)
 {
-    ek_plan *plan = net->plan;
-    ek_graph *graph = &net->graph;
+    const ek_plan *plan = net->plan;
     if (plan->oracle) {
         ek_oracle_backward(plan->oracle, net);
         return;
     }
-    for (int i = 0; i < graph->count; i++) plan->started[i] = false;
-    for (int i = graph->count - 1; i > 0; i--) {
-        ek_node *node = &graph->node[i];
-        if (!plan->grad[i]) continue;
-        const float *x[EK_MAX_INPUTS] = {NULL};
-        float *dx[EK_MAX_INPUTS] = {NULL};
-        bool beside[EK_MAX_INPUTS] = {false};
-        for (int k = 0; k < node->input_count; k++) {
-            int from = node->input[k];
-            x[k] = plan->value[from];
-            if (!plan->grad[from]) continue;
-            beside[k] = plan->started[from];
-            dx[k] = beside[k] ? plan->spare[k] : plan->grad[from];
-            plan->started[from] = true;
-        }
-        node->op->backward(&plan->pass, node, x, plan->value[i], plan->grad[i], dx);
-        for (int k = 0; k < node->input_count; k++) {
-            if (!beside[k]) continue;
-            float *sum = plan->grad[node->input[k]];
-            net->context->kernels->add(ek_value_floats(node->in[k], plan->pass.n), sum, dx[k], sum);
-        }
-    }
+    for (int i = 0; i < plan->steps.backward_steps; i++) backward_step(plan, i);
 }
 
 void ek_net_commit(ek_net *net)

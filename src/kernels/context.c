@@ -14,11 +14,16 @@ ek_status ek_context_create(const ek_context_options *options, ek_context **out)
         return ek_fail(EK_E_ARGUMENT, "threads must be 1 to 256, or 0 for one a core, not %d", o.threads);
     const char *isa = o.isa ? o.isa : getenv("EVENKEEL_ISA");
     if (isa && !*isa) isa = NULL;
+    const char *fuse = getenv("EVENKEEL_FUSE");
+    bool unfused = fuse && !strcmp(fuse, "off");
+    if (fuse && *fuse && !unfused && strcmp(fuse, "on") != 0)
+        return ek_fail(EK_E_ARGUMENT, "EVENKEEL_FUSE is on or off, not '%s'", fuse);
 
     ek_context *context;
     EK_TRY(EK_NEW(context, 1));
     ek_status status = EK_OK;
     /* The reference needs no lane kernels, but what lies beside the operators (batches, optimizers) does. */
+    context->unfused = unfused;
     context->reference = isa && !strcmp(isa, "reference");
     EK_GO(ek_kernels_choose(context->reference ? "baseline" : isa, &context->kernels));
     EK_GO(ek_pool_create(o.threads ? o.threads : ek_cores(), &context->pool));

@@ -108,14 +108,30 @@ static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
     ek_pool_run(pass->context->pool, pieces_of(w.g.out) + (pass->training ? w.blocks : 0), forward_piece, &w);
 }
 
+/* The sums of each block apart, as the batchnorm that was read through wants them. */
+static void write_blocks(const work *w, const ek_slab *slab, int64_t first)
+{
+    for (int64_t b = 0; b < w->blocks; b++) {
+        ek_slab part = *slab;
+        part.blocks = 1;
+        part.live = ek_live(w->pass->n, b);
+        ek_grad_out block = ek_grad_out_block(w->pass, &w->flow->dx[0], b, slab->block, w->g.in);
+        ek_grad_out o = ek_grad_out_channels(&block, first, EK_LANES, w->g.in);
+        w->kernels->grad_write(&part, &o, o.g);
+    }
+}
+
 /* From dv in its place to g; where the value was finished by the linear before, to the gradient of that one's y. */
 static void finish_gradient(const work *w, const ek_slab *slab, int64_t first)
 {
     const ek_flow *flow = w->flow;
     int64_t at = first * EK_LANES;
     ek_grad_out o = ek_grad_out_channels(&flow->dx[0], first, EK_LANES, w->g.in);
+    if (!flow->norm_dx) {
+        write_blocks(w, slab, first);
+        return;
+    }
     w->kernels->grad_write(slab, &o, o.g);
-    if (!flow->norm_dx) return;
     ek_batchnorm_prepare_backward(w->pass, flow->norm_dx, first, slab->channels, 1);
     ek_grad_in d = ek_grad_in_channels(
         ek_batchnorm_gradient(w->pass, flow->norm_dx, flow->dx[0].value.x, flow->dx[0].g), first, EK_LANES);

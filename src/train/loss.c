@@ -2,18 +2,13 @@
 
 #include "core/memory.h"
 
-/* Samples of a piece: a multiple of EK_LANES keeps every piece's rows aligned. */
-enum { PIECE = 64 };
-
-static int64_t pieces_of(int64_t samples) { return (samples + PIECE - 1) / PIECE; }
-
 ek_status ek_loss_reserve(ek_loss *loss, int64_t samples)
 {
     if (samples <= loss->capacity) return EK_OK;
     ek_loss grown = {.capacity = samples};
     ek_status status = EK_OK;
     EK_GO(EK_NEW(grown.each, (size_t)samples));
-    EK_GO(EK_NEW(grown.correct, (size_t)pieces_of(samples)));
+    EK_GO(EK_NEW(grown.correct, (size_t)ek_blocks(samples)));
     ek_loss_free(loss);
     *loss = grown;
     return EK_OK;
@@ -38,15 +33,14 @@ typedef struct work {
     const int32_t *labels;
 } work;
 
-static void run_piece(void *argument, int64_t piece, int thread)
+static void run_piece(void *argument, int64_t block, int thread)
 {
     (void)thread;
     const work *w = argument;
-    int64_t first = piece * PIECE, n = w->n - first < PIECE ? w->n - first : PIECE;
-    float *dlogits = w->dlogits ? w->dlogits + first * w->classes : NULL;
-    w->kernels->cross_entropy(n, w->classes, w->logits + first * w->classes, w->labels + first,
-                              (float)(1.0 / (double)w->n), w->loss->each + first, &w->loss->correct[piece],
-                              dlogits);
+    int64_t first = block * EK_LANES, at = first * w->classes;
+    w->kernels->cross_entropy(ek_live(w->n, block), w->classes, w->logits + at, w->labels + first,
+                              (float)(1.0 / (double)w->n), w->loss->each + first, &w->loss->correct[block],
+                              w->dlogits ? w->dlogits + at : NULL);
 }
 
 double ek_loss_sum(ek_loss *loss, ek_net *net, int64_t n, const int32_t *labels, bool gradient,
@@ -61,10 +55,10 @@ double ek_loss_sum(ek_loss *loss, ek_net *net, int64_t n, const int32_t *labels,
         .dlogits = gradient ? ek_net_output_grad(net) : NULL,
         .labels = labels,
     };
-    ek_pool_run(net->context->pool, pieces_of(n), run_piece, &w);
+    ek_pool_run(net->context->pool, ek_blocks(n), run_piece, &w);
     double sum = 0;
     for (int64_t i = 0; i < n; i++) sum += loss->each[i];
     *correct = 0;
-    for (int64_t i = 0; i < pieces_of(n); i++) *correct += loss->correct[i];
+    for (int64_t i = 0; i < ek_blocks(n); i++) *correct += loss->correct[i];
     return sum;
 }

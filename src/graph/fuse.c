@@ -1,0 +1,150 @@
+/*
+ * Fusion: which nodes have no pass of their own.
+ *
+ * - linear, batchnorm, activation, linear: the first linear finishes the others' features in the piece that
+ *   computes them (EK_BY_PRODUCER), and the second does so with the gradients.
+ * - add, activation: one pass.
+ * - batchnorm and activations otherwise: where all readers of the value can apply a recipe as they read, they do
+ *   (EK_BY_READERS) and the value is never stored.
+ *
+ * src/graph/plan.c follows these marks; without them every node runs alone, with the same results but for rounding.
+ */
+#include "core/memory.h"
+#include "graph/graph.h"
+
+int ek_graph_root(const ek_graph *graph, int node)
+{
+    while (!graph->node[node].op->forward && graph->node[node].input_count) node = graph->node[node].input[0];
+    return node;
+}
+
+ek_status ek_graph_readers(ek_graph *graph)
+{
+    size_t count = (size_t)graph->count;
+    EK_TRY(EK_NEW(graph->first_reader, count + 1));
+    EK_TRY(EK_NEW(graph->reader, count * EK_MAX_INPUTS));
+    /* A first walk counts; begun at the end of its part, each list is then filled from the back. */
+    for (int fill = 0; fill < 2; fill++) {
+        for (int i = graph->count - 1; i > 0; i--) {
+            const ek_node *node = &graph->node[i];
+            for (int slot = node->input_count - 1; node->op->forward && slot >= 0; slot--) {
+                int *at = &graph->first_reader[ek_graph_root(graph, node->input[slot])];
+                if (fill)
+                    graph->reader[--*at] = (ek_reader){i, slot};
+                else
+                    ++*at;
+            }
+        }
+        for (int i = 0; !fill && i < graph->count; i++) graph->first_reader[i + 1] += graph->first_reader[i];
+    }
+    return EK_OK;
+}
+
+int ek_graph_reader_count(const ek_graph *graph, int node)
+{
+    return graph->first_reader[node + 1] - graph->first_reader[node];
+}
+
+const ek_reader *ek_graph_reader(const ek_graph *graph, int node)
+{
+    return graph->reader + graph->first_reader[node];
+}
+
+/* The node that alone reads `node`, whose value is no output of the net; NULL: there is none such. */
+static ek_node *sole_reader(ek_graph *graph, int node)
+{
+    if (ek_graph_reader_count(graph, node) != 1 || node == ek_graph_logits(graph)) return NULL;
+    return &graph->node[ek_graph_reader(graph, node)->node];
+}
+
+static bool is_op(const ek_node *node, const char *name) { return node && node->op == ek_op_find(name); }
+
+static bool is_activation(const ek_node *node)
+{
+    ek_activation kind;
+    float slope;
+    return node && ek_is_activation(node, &kind, &slope);
+}
+
+/* Activations whose derivative can be told from what they give. */
+static bool told_by_output(const ek_node *node)
+{
+    ek_activation kind;
+    float slope;
+    return ek_is_activation(node, &kind, &slope) && (kind == EK_RELU || kind == EK_SIGMOID || kind == EK_TANH);
+}
+
+/* relu costs nothing to apply again for each reader; an exponential does. */
+static bool is_cheap(const ek_node *node)
+{
+    ek_activation kind;
+    float slope;
+    return ek_is_activation(node, &kind, &slope) && (kind == EK_RELU || kind == EK_LEAKY_RELU);
+}
+
+static void fuse_linear(ek_graph *graph, int linear)
+{
+    ek_node *norm = NULL, *activation = NULL, *next = sole_reader(graph, linear);
+    if (is_op(next, "batchnorm")) {
+        norm = next;
+        next = sole_reader(graph, norm->id);
+    }
+    if (is_activation(next)) {
+        activation = next;
+        next = sole_reader(graph, activation->id);
+    }
+    if (!is_op(next, "linear")) return;
+    if (norm) norm->fusion = EK_BY_PRODUCER;
+    if (activation) activation->fusion = EK_BY_PRODUCER;
+}
+
+static void fuse_add(ek_graph *graph, int add)
+{
+    ek_node *activation = sole_reader(graph, add);
+    if (activation && told_by_output(activation)) activation->fusion = EK_BY_PRODUCER;
+}
+
+static bool all_read_recipes(ek_graph *graph, int node, bool activations_too)
+{
+    const ek_reader *reader = ek_graph_reader(graph, node);
+    for (int k = 0; k < ek_graph_reader_count(graph, node); k++) {
+        const ek_node *of = &graph->node[reader[k].node];
+        if (!of->op->reads_maps || of->fusion != EK_ALONE) return false;
+        if (is_activation(of) && !activations_too) return false;
+    }
+    return ek_graph_reader_count(graph, node) > 0 && node != ek_graph_logits(graph);
+}
+
+static bool activation_by_readers(ek_graph *graph, const ek_node *node)
+{
+    int from = ek_graph_root(graph, node->input[0]);
+    const ek_node *input = &graph->node[from];
+    bool on_norm = is_op(input, "batchnorm");
+    if (node->input[0] != from || input->fusion != EK_ALONE || is_activation(input)) return false;
+    if (ek_graph_reader_count(graph, from) != 1 || from == ek_graph_logits(graph)) return false;
+    /* Without a BN between, the input itself must be stored, and plain. */
+    if (!on_norm && !input->op->forward && input->input_count) return false;
+    return (is_cheap(node) || ek_graph_reader_count(graph, node->id) == 1) && all_read_recipes(graph, node->id, false);
+}
+
+static bool norm_by_readers(ek_graph *graph, const ek_node *node)
+{
+    if (all_read_recipes(graph, node->id, true)) return true;
+    const ek_node *reader = sole_reader(graph, node->id);
+    return reader && reader->fusion == EK_BY_READERS;
+}
+
+void ek_graph_fuse(ek_graph *graph)
+{
+    for (int i = 1; i < graph->count; i++) {
+        if (is_op(&graph->node[i], "linear")) fuse_linear(graph, i);
+        if (is_op(&graph->node[i], "add")) fuse_add(graph, i);
+    }
+    for (int i = graph->count - 1; i > 0; i--) {
+        ek_node *node = &graph->node[i];
+        if (node->fusion != EK_ALONE) continue;
+        bool by_readers = is_activation(node) ? activation_by_readers(graph, node)
+                                              : is_op(node, "batchnorm") && norm_by_readers(graph, node);
+        if (by_readers) node->fusion = EK_BY_READERS;
+    }
+}
