@@ -32,7 +32,7 @@ static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
     ek_each_block(pass, node, flow, forward_piece);
 }
 
-/* f' takes the place of that of dx's own recipe: what an activation reads has none (src/graph/plan.c). */
+/* f' takes the place of that of dx's recipe, which therefore has none, nor an addend. */
 static void backward_piece(void *argument, int64_t block, int thread)
 {
     (void)thread;
@@ -94,7 +94,7 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
 
 #define PASSES                                                                     \
     .inputs = 1, .shape = ek_same_shape, .forward = forward, .backward = backward, \
-    .reads_maps = true, .writes = EK_WRITES_SUMS | EK_WRITES_ADDEND,                                        \
+    .reads_maps = true, .writes = EK_WRITES_SUMS,                                        \
     .reference_forward = reference_forward, .reference_backward = reference_backward
 
 const ek_op ek_op_relu = {.name = "relu", PASSES};

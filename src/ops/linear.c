@@ -22,7 +22,7 @@ static void params(ek_node *node)
 
 static int64_t multiply_adds(const ek_node *node) { return node->in[0].dim[0] * node->out.dim[0]; }
 
-/* x as rows [sample][in], from the forward pass, for the weights' gradient. */
+/* x as rows [sample][in], for the weights' gradient; where there is none to come, there is no room. */
 static size_t workspace(const ek_node *node, int64_t samples, bool training)
 {
     return training ? (size_t)ek_value_floats(node->in[0], samples) : 0;
@@ -105,7 +105,7 @@ static void forward_piece(void *argument, int64_t piece, int thread)
 static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
     work w = make_work(pass, node, flow);
-    ek_pool_run(pass->context->pool, pieces_of(w.g.out) + (pass->training ? w.blocks : 0), forward_piece, &w);
+    ek_pool_run(pass->context->pool, pieces_of(w.g.out) + (node->workspace ? w.blocks : 0), forward_piece, &w);
 }
 
 /* The sums of each block apart, as the batchnorm that was read through wants them. */
