@@ -51,6 +51,11 @@ typedef enum ek_activation {
     EK_SILU,       /* x*sigmoid(x) */
 } ek_activation;
 
+/* y = x W^T + bias; weights [out, in] as in PyTorch. */
+typedef struct ek_linear {
+    int64_t in, out;
+} ek_linear;
+
 /* Constants of one optimizer step; docs of the formulas stand in src/train/optimizer.c. */
 typedef struct ek_sgd_step {
     float lr, momentum, weight_decay, grad_scale;
@@ -112,6 +117,17 @@ typedef struct ek_kernels {
     /* --- layout. rows [n][f] with f = c*h*w, against lanes [f][EK_LANES] of one block. */
     void (*lanes_to_rows)(int64_t features, int live, const float *lanes, float *rows);
     void (*rows_to_lanes)(int64_t features, int live, const float *rows, float *lanes); /* dead lanes 0 */
+
+    /* --- linear layers over whole batches: values in lanes, [block][feature][lane]. The features [first,
+     * first + count) of an output have the same bits however a layer is cut into such ranges. in, out, blocks and
+     * samples are at least 1. */
+    /* y[b][o] = bias[o] + sum over i of w[o][i]*x[b][i]; bias may be NULL. */
+    void (*linear_forward)(const ek_linear *g, int64_t blocks, int64_t first, int64_t count, const float *x, const float *w, const float *bias, float *y);
+    /* dx[b][i] = sum over o of w[o][i]*dy[b][o], for inputs [first, first + count). */
+    void (*linear_backward_data)(const ek_linear *g, int64_t blocks, int64_t first, int64_t count, const float *dy, const float *w, float *dx);
+    /* dw[o] = sum over the samples of dy[s][o]*x_rows[s], for rows [first, first + count); dbias[o] = sum of dy[s][o]
+     * (NULL: not wanted). x_rows [samples][in]; dy is zero in dead lanes. */
+    void (*linear_backward_weights)(const ek_linear *g, int64_t samples, int64_t first, int64_t count, const float *x_rows, const float *dy, float *dw, float *dbias);
 
     /* --- matrices. One tile of C [m, n] = op(A) op(B) (+ bias over the columns) for rows [m0, m1) and
      * columns [n0, n1); element (i, k) of op(A) is a[i*a_row + k*a_col], likewise b[k*b_row + j*b_col].

@@ -8,6 +8,7 @@
 #include "kernels/lane_pool.h"
 #include "kernels/lane_activation.h"
 #include "kernels/lane_layout.h"
+#include "kernels/lane_linear.h"
 #include "kernels/lane_gemm.h"
 #include "kernels/lane_loss.h"
 #include "kernels/lane_optimizer.h"
@@ -41,6 +42,9 @@ const ek_kernels TABLE(EK_KERNELS_ISA) = {
     .columns_backward_apply = columns_backward_apply,
     .lanes_to_rows = lanes_to_rows,
     .rows_to_lanes = rows_to_lanes,
+    .linear_forward = linear_forward,
+    .linear_backward_data = linear_backward_data,
+    .linear_backward_weights = linear_backward_weights,
     .gemm_tile = gemm_tile,
     .cross_entropy = cross_entropy,
     .softmax = softmax,
