@@ -109,6 +109,13 @@ static const struct conv_case {
     {8, 6, 7, 8, 3, 3, 1, 1, 1, 1, 1, 1, 8}, /* depthwise */
     {5, 7, 6, 10, 3, 3, 2, 2, 1, 1, 1, 1, 5},   {6, 6, 6, 9, 3, 3, 1, 1, 1, 1, 1, 1, 3}, /* groups */
     {17, 4, 4, 19, 3, 3, 1, 1, 1, 1, 1, 1, 1},
+    /* minimal filtering: tiles that reach beyond the edges, several bands, one channel, more than a vector of them */
+    {16, 32, 32, 16, 3, 3, 1, 1, 1, 1, 1, 1, 1}, {20, 13, 10, 37, 3, 3, 1, 1, 0, 2, 1, 1, 1},
+    {3, 17, 34, 70, 3, 3, 1, 1, 2, 0, 1, 1, 1},  {6, 8, 7, 6, 3, 3, 1, 1, 1, 1, 1, 1, 2},
+    {34, 9, 9, 18, 3, 3, 1, 1, 1, 1, 1, 1, 2},   {7, 9, 14, 5, 5, 5, 1, 1, 2, 2, 1, 1, 1},
+    {12, 40, 41, 9, 5, 5, 1, 1, 4, 6, 1, 1, 1},  {10, 30, 29, 10, 5, 3, 1, 1, 1, 0, 1, 1, 1},
+    {5, 6, 21, 9, 1, 5, 1, 1, 0, 1, 1, 1, 1},    {9, 11, 12, 8, 7, 3, 1, 1, 5, 1, 1, 1, 1},
+    {4, 6, 9, 6, 2, 5, 1, 1, 2, 3, 1, 1, 2},
 };
 
 static ek_conv conv_of(const struct conv_case *c)
@@ -160,52 +167,152 @@ static void conv_reference(const ek_conv *g, const float *x, const float *w, con
                 }
 }
 
-static void check_conv(const struct conv_case *c)
+/* Minimal filtering takes sums and differences of neighbours, so an element's rounding error goes with the magnitudes around
+ * it, not with its own alone. */
+#define NEAR 2e-6
+static void check_near(const ek_kernels *k, const char *what, const reference *r, const float *got)
+{
+    double largest = 0;
+    for (int64_t i = 0; i < r->count; i++) largest = fmax(largest, r->magnitude[i]);
+    for (int64_t i = 0; i < r->count; i++) check(k, what, i, got[i], r->sum[i], NEAR * largest);
+}
+
+/* A map that is read through BN and ReLU, its dead lanes as 0, and a gradient through a BN's formula: what the kernels make
+ * of them on the way is made here in float beforehand. */
+typedef struct conv_input {
+    ek_map_in x;
+    ek_grad_in dy;
+    float *x_seen, *dy_seen;
+} conv_input;
+
+static conv_input make_input(const ek_conv *g, bool through, int live)
+{
+    int64_t x_map = (int64_t)g->hi * g->wi * EK_LANES, y_map = (int64_t)g->ho * g->wo * EK_LANES;
+    conv_input in = {.x = {.x = noise(g->ci * x_map), .live = EK_LANES}, .dy = {.g = noise(g->co * y_map), .live = EK_LANES}};
+    in.x_seen = copy(g->ci * x_map, in.x.x);
+    in.dy_seen = copy(g->co * y_map, in.dy.g);
+    if (!through) return in;
+    in.x.mean = noise(g->ci);
+    in.x.a = noise(g->ci);
+    in.x.b = noise(g->ci);
+    in.x.activation = EK_RELU;
+    in.x.live = in.dy.live = live;
+    in.dy.x = noise(g->co * y_map);
+    in.dy.mean = noise(g->co);
+    in.dy.a = noise(g->co);
+    in.dy.b = noise(g->co);
+    in.dy.c = noise(g->co);
+    for (int64_t i = 0; i < g->ci * x_map; i++) {
+        int64_t c = i / x_map;
+        float v = (in.x.x[i] - in.x.mean[c]) * in.x.a[c] + in.x.b[c];
+        in.x_seen[i] = i % EK_LANES < live && v > 0 ? v : 0;
+    }
+    for (int64_t i = 0; i < g->co * y_map; i++) {
+        int64_t c = i / y_map;
+        float v = in.dy.a[c] * in.dy.g[i] + (in.dy.b[c] * (in.dy.x[i] - in.dy.mean[c]) + in.dy.c[c]);
+        in.dy_seen[i] = i % EK_LANES < live ? v : 0;
+    }
+    return in;
+}
+
+static void fill_nan(int64_t count, float *x)
+{
+    for (int64_t i = 0; i < count; i++) x[i] = NAN;
+}
+
+static void check_moments(const ek_kernels *k, int channels, int64_t map, int live, const float *y, const ek_moments *got)
+{
+    for (int c = 0; c < channels; c++, y += map) {
+        double sum = 0, squares = 0, n = (double)(map / EK_LANES * live);
+        for (int64_t i = 0; i < map; i++)
+            if (i % EK_LANES < live) sum += y[i];
+        for (int64_t i = 0; i < map; i++)
+            if (i % EK_LANES < live) squares += (y[i] - sum / n) * (y[i] - sum / n);
+        check(k, "count", c, got[c].count, n, 0);
+        check(k, "mean", c, got[c].mean, sum / n, 1e-6 * (fabs(sum / n) + sqrt(squares / n)));
+        check(k, "m2", c, got[c].m2, squares, 1e-5 * squares);
+    }
+}
+
+/* g = (dx + addend) * f' for x read through BN and ReLU, and its sums. Where v is all but 0 the sign may differ. */
+static void check_written(const ek_kernels *k, const ek_conv *g, const conv_input *in, const reference *dx, const float *addend,
+                          const float *got, const double *sums)
+{
+    int64_t map = (int64_t)g->hi * g->wi * EK_LANES;
+    double largest = 0;
+    for (int64_t i = 0; i < g->ci * map; i++) largest = fmax(largest, dx->magnitude[i]);
+    for (int c = 0; c < g->ci; c++) {
+        double sum = 0, product = 0, magnitude = 0;
+        for (int64_t i = c * map; i < (c + 1) * map; i++) {
+            double want = in->x_seen[i] > 0 ? dx->sum[i] + addend[i] : 0;
+            check(k, "g", i, got[i], want, NEAR * (largest + fabs(addend[i])));
+            sum += got[i];
+            product += got[i] * ((double)in->x.x[i] - in->x.mean[c]);
+            magnitude += fabs(got[i]) * 3;
+        }
+        check(k, "sum of g", c, sums[c], sum, 1e-6 * magnitude);
+        check(k, "sum of g x", c, sums[g->ci + c], product, 1e-6 * magnitude);
+    }
+}
+
+static void check_conv(const struct conv_case *c, bool through)
 {
     ek_conv g = conv_of(c);
     int64_t x_count = (int64_t)g.ci * g.hi * g.wi * EK_LANES, map = (int64_t)g.ho * g.wo * EK_LANES,
-            y_count = g.co * map;
-    int64_t w_count = weight_count(&g);
-    float *x = noise(x_count), *w = noise(w_count), *dy = noise(y_count), *bias = noise(g.co),
-          *before = noise(w_count);
+            y_count = g.co * map, w_count = weight_count(&g);
+    int live = through ? 11 : EK_LANES;
+    conv_input in = make_input(&g, through, live);
+    float *w = noise(w_count), *bias = noise(g.co), *before = noise(w_count), *addend = noise(x_count);
     float *y = zeros(y_count), *dx = zeros(x_count), *dw = zeros(w_count), *dbias = zeros(g.co);
     float *forward = zeros((int64_t)ek_conv_packed_forward(&g)),
           *backward = zeros((int64_t)ek_conv_packed_backward(&g));
     float *scratch = zeros((int64_t)ek_conv_scratch(&g));
+    double *sums = doubles(2 * g.ci);
+    ek_moments *got = guarded((size_t)g.co * sizeof *got);
     reference y_ref = new_reference(y_count), dx_ref = new_reference(x_count),
-              dw_ref = new_reference(w_count);
-    reference dbias_ref = new_reference(g.co);
-    conv_reference(&g, x, w, dy, &y_ref, &dx_ref, &dw_ref);
-    for (int64_t i = 0; i < y_count; i++) add_to(&dbias_ref, i / map, dy[i]);
+              dw_ref = new_reference(w_count), dbias_ref = new_reference(g.co);
+    conv_reference(&g, in.x_seen, w, in.dy_seen, &y_ref, &dx_ref, &dw_ref);
+    for (int64_t i = 0; i < y_count; i++) add_to(&dbias_ref, i / map, in.dy_seen[i]);
     for (int64_t i = 0; i < w_count; i++) add_to(&dw_ref, i, before[i]);
+    for (int64_t i = 0; i < x_count; i++)
+        if (i % EK_LANES >= live) addend[i] = 0;
 
     FOR_EACH_TABLE(k)
     {
         /* Whatever scratch and outputs held before must not show. */
-        for (size_t i = 0; i < ek_conv_scratch(&g); i++) scratch[i] = NAN;
-        for (int64_t i = 0; i < y_count; i++) y[i] = NAN;
-        for (int64_t i = 0; i < x_count; i++) dx[i] = NAN;
+        fill_nan((int64_t)ek_conv_scratch(&g), scratch);
+        fill_nan(y_count, y);
         k->conv_pack_forward(&g, w, forward);
-        k->conv_forward(&g, x, forward, NULL, y, scratch);
-        check_sums(k, "y", &y_ref, y);
+        k->conv_forward(&g, &in.x, forward, NULL, y, live, got, scratch);
+        check_near(k, "y", &y_ref, y);
+        check_moments(k, g.co, map, live, y, got);
+
         k->conv_pack_backward(&g, w, backward);
-        k->conv_backward_data(&g, dy, backward, dx, scratch);
-        check_sums(k, "dx", &dx_ref, dx);
+        ek_grad_out plain = {.g = dx, .channels = g.ci};
+        fill_nan((int64_t)ek_conv_scratch(&g), scratch);
+        fill_nan(x_count, dx);
         memset(dbias, 0, (size_t)g.co * sizeof *dbias);
         memcpy(dw, before, (size_t)w_count * sizeof *dw);
-        k->conv_backward_weights(&g, x, dy, dw, dbias, scratch);
-        check_sums(k, "dw", &dw_ref, dw);
+        k->conv_backward(&g, &in.x, &in.dy, backward, dw, dbias, &plain, scratch);
+        check_near(k, "dx", &dx_ref, dx);
+        check_near(k, "dw", &dw_ref, dw);
         check_sums(k, "dbias", &dbias_ref, dbias);
         memcpy(dw, before, (size_t)w_count * sizeof *dw);
-        k->conv_backward_weights(&g, x, dy, dw, NULL, scratch);
-        check_sums(k, "dw without dbias", &dw_ref, dw);
+        k->conv_backward(&g, &in.x, &in.dy, NULL, dw, NULL, NULL, scratch);
+        check_near(k, "dw alone", &dw_ref, dw);
+
+        if (!through) continue;
+        ek_grad_out full = {.g = dx, .addend = addend, .value = in.x, .sums = sums, .channels = g.ci};
+        fill_nan(x_count, dx);
+        k->conv_backward(&g, &in.x, &in.dy, backward, dw, NULL, &full, scratch);
+        check_written(k, &g, &in, &dx_ref, addend, dx, sums);
     }
     for (int64_t i = 0; i < y_count; i++) add_to(&y_ref, i, bias[i / map]);
     FOR_EACH_TABLE(k)
     {
         k->conv_pack_forward(&g, w, forward);
-        k->conv_forward(&g, x, forward, bias, y, scratch);
-        check_sums(k, "y with bias", &y_ref, y);
+        k->conv_forward(&g, &in.x, forward, bias, y, live, NULL, scratch);
+        check_near(k, "y with bias", &y_ref, y);
     }
     guarded_free();
 }
@@ -213,7 +320,13 @@ static void check_conv(const struct conv_case *c)
 static void convolution_matches_the_definition(void **state)
 {
     (void)state;
-    for (int i = 0; i < COUNT(conv_cases); i++) check_conv(&conv_cases[i]);
+    for (int i = 0; i < COUNT(conv_cases); i++) check_conv(&conv_cases[i], false);
+}
+
+static void convolution_reads_and_writes_through_batch_norm(void **state)
+{
+    (void)state;
+    for (int i = 0; i < COUNT(conv_cases); i++) check_conv(&conv_cases[i], true);
 }
 
 /* --- pooling */
@@ -1081,6 +1194,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_teardown(name, free_memory)
     const struct CMUnitTest tests[] = {
         TEST(convolution_matches_the_definition),
+        TEST(convolution_reads_and_writes_through_batch_norm),
         TEST(pooling_matches_the_definition),
         TEST(activations_match_at_every_length_and_in_place),
         TEST(sigmoid_and_tanh_are_accurate),
