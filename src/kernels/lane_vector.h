@@ -129,19 +129,18 @@ TEMPLATE vf square_root(vf x)
     return load(each);
 }
 
+/* A NaN stays. */
+TEMPLATE vf clamp(vf x, float low, float high)
+{
+    x = select(x > high, splat(high), x);
+    return select(x < low, splat(low), x);
+}
+
 TEMPLATE vf power_of_two(vi n) { return (vf)((n + 127) << 23); }
 
-/* exp(x) within 2 ulp, subnormal results included; infinities and NaN as libm gives them.
- * exp(x) = 2^n exp(r), |r| <= ln(2)/2, the polynomial of Cephes' expf. 2^n is applied in two halves, so
- * that it neither overflows nor underflows before the result does. */
-TEMPLATE vf exp_vector(vf x)
+/* exp(r) - 1 for |r| <= ln(2)/2, where x = whole*ln(2) + r: the polynomial of Cephes' expf. */
+TEMPLATE vf exp_rest(vf x, vf whole)
 {
-    x = select(x > 89.0f, splat(89.0f), x);
-    x = select(x < -104.0f, splat(-104.0f), x);
-    const float to_integer = 12582912.0f; /* 1.5 * 2^23: adding it leaves the nearest integer in the low bits */
-    vf shifted = x * 1.44269504f + to_integer;
-    vi n = (vi)shifted - (vi)splat(to_integer);
-    vf whole = shifted - to_integer;
     vf r = x - whole * 0.693359375f; /* ln(2) in two parts; the first product is exact */
     r = r - whole * -2.12194440e-4f;
     vf p = r * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -149,17 +148,33 @@ TEMPLATE vf exp_vector(vf x)
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
-    vi half = n >> 1;
-    return p * power_of_two(half) * power_of_two(n - half);
+    return p * (r * r) + r;
 }
 
-/* 1/(1 + exp(-x)) without overflow: with z = exp(-|x|), 1/(1 + z) where x >= 0, z/(1 + z) elsewhere. */
-TEMPLATE vf sigmoid_vector(vf x)
+/* exp(x) within 2 ulp, subnormal results included; infinities and NaN as libm gives them.
+ * exp(x) = 2^n exp(r), |r| <= ln(2)/2. 2^n is applied in two halves, so that it neither overflows nor underflows before
+ * the result does. */
+TEMPLATE vf exp_vector(vf x)
 {
-    vf z = exp_vector(-absolute(x));
-    return select(x < 0.0f, z, splat(1.0f)) / (1.0f + z);
+    x = clamp(x, -104.0f, 89.0f);
+    const float to_integer = 12582912.0f; /* 1.5 * 2^23: adding it leaves the nearest integer in the low bits */
+    vf shifted = x * 1.44269504f + to_integer;
+    vi n = (vi)shifted - (vi)splat(to_integer), half = n >> 1;
+    return (exp_rest(x, shifted - to_integer) + 1.0f) * power_of_two(half) * power_of_two(n - half);
 }
+
+/* The same within 2 ulp where the result is a normal number, x from -87 to 88, and clamped to that outside. */
+TEMPLATE vf exp_normal(vf x)
+{
+    x = clamp(x, -87.0f, 88.0f);
+    const float to_exponent = 12582912.0f + 127.0f; /* the low bits are those of 2^n's exponent */
+    vf shifted = x * 1.44269504f + to_exponent;
+    vf scale = (vf)((vi)shifted << 23);
+    return exp_rest(x, shifted - to_exponent) * scale + scale;
+}
+
+/* 1/(1 + exp(-x)) */
+TEMPLATE vf sigmoid_vector(vf x) { return 1.0f / (1.0f + exp_normal(-x)); }
 
 /* Of the magnitude, with the sign put back: near 0 the odd polynomial of Cephes' tanhf, elsewhere
  * 1 - 2/(exp(2x) + 1). */
@@ -171,7 +186,7 @@ TEMPLATE vf tanh_vector(vf x)
     p = p * s + 1.33314422036e-1f;
     p = p * s - 3.33332819422e-1f;
     vf near = p * s * magnitude + magnitude;
-    vf far = 1.0f - 2.0f / (exp_vector(2.0f * magnitude) + 1.0f);
+    vf far = 1.0f - 2.0f / (exp_normal(2.0f * magnitude) + 1.0f);
     vi sign = (vi)x & ~0x7fffffff;
     return (vf)((vi)select(magnitude < 0.625f, near, far) | sign);
 }
