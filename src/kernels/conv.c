@@ -19,7 +19,7 @@ static bool winograd_pays(const ek_conv *g, const conv_winograd *s)
 /* As many rows of tiles as leave room for other things in a second-level cache of 1 MB, at most all. */
 static int band_rows(const conv_winograd *s)
 {
-    const int64_t most = 160 * 1024; /* floats */
+    const int64_t most = 300 * 1024; /* floats */
     int64_t row = (int64_t)s->points * s->across * EK_LANES * (s->in + s->out), fit = most / row;
     if (fit < 1) fit = 1;
     return (int)divide_up(s->down, divide_up(s->down, fit)); /* bands of like size */
