@@ -7,19 +7,20 @@
 
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/* Multiply-adds of one block and group, a lane row each; a transform costs a tile of a channel about four for each of
- * its points. */
+/* Multiply-adds of one block and group, a lane row each; a transform costs a tile of a channel about four for each of its
+ * points, and the one in both directions twice that. */
 static bool winograd_pays(const ek_conv *g, const conv_winograd *s)
 {
     double tiles = (double)s->down * s->across, products = (double)s->in * s->out;
-    double transformed = tiles * s->points * (products * s->rows + 4.0 * (s->in + s->out));
+    double transform = s->points_down > 1 ? 8 : 4;
+    double transformed = tiles * s->points * (products * s->rows + transform * (s->in + s->out));
     return transformed < products * g->ho * g->wo * g->kh * g->kw;
 }
 
 /* As many rows of tiles as leave room for other things in a second-level cache of 1 MB, at most all. */
 static int band_rows(const conv_winograd *s)
 {
-    const int64_t most = 160 * 1024; /* floats */
+    const int64_t most = 300 * 1024; /* floats */
     int64_t row = (int64_t)s->points * s->across * EK_LANES * (s->in + s->out), fit = most / row;
     if (fit < 1) fit = 1;
     return (int)divide_up(s->down, divide_up(s->down, fit)); /* bands of like size */

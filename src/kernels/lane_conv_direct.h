@@ -51,20 +51,23 @@ typedef struct tap_run {
     int first, step, count, position, move;
 } tap_run;
 
-/* inside: without the taps that fall outside of the source. */
+/* inside: without the taps that fall outside of the source. Nothing is divided where unstride is 1. */
 static tap_run find_taps(const conv_axis *a, int o, bool inside)
 {
-    int step = 1;
-    while (step * a->dilation % a->unstride != 0) step++;
-    tap_run run = {.step = step, .move = step * a->dilation / a->unstride};
-    int start = o * a->stride - a->offset;
-    while (run.first < step && (start + run.first * a->dilation) % a->unstride != 0) run.first++;
-    if (run.first == step || run.first >= a->taps) return run;
-    run.count = (a->taps - run.first + step - 1) / step;
-    run.position = (start + run.first * a->dilation) / a->unstride;
+    int step = 1, start = o * a->stride - a->offset;
+    tap_run run = {.step = 1, .move = a->dilation, .count = a->taps, .position = start};
+    if (a->unstride > 1) {
+        while (step * a->dilation % a->unstride != 0) step++;
+        while (run.first < step && (start + run.first * a->dilation) % a->unstride != 0) run.first++;
+        if (run.first == step || run.first >= a->taps) return (tap_run){.step = 1};
+        run.step = step;
+        run.move = step * a->dilation / a->unstride;
+        run.count = (a->taps - run.first + step - 1) / step;
+        run.position = (start + run.first * a->dilation) / a->unstride;
+    }
     if (!inside) return run;
     while (run.count > 0 && run.position < 0) {
-        run.first += step;
+        run.first += run.step;
         run.position += run.move;
         run.count--;
     }
@@ -79,7 +82,7 @@ static void conv_output_row(const conv_axis *h, const conv_axis *w, lane_maps so
 {
     tap_run rows = find_taps(h, o_h, true), columns = find_taps(w, phase, false);
     int taps = h->taps * w->taps;
-    const conv_run run = {
+    conv_run run = {
         .channels = rows.count && columns.count ? in : 0,
         .rows = rows.count,
         .columns = columns.count,
@@ -99,6 +102,12 @@ static void conv_output_row(const conv_axis *h, const conv_axis *w, lane_maps so
     if (run.channels) {
         x += rows.position * source.row + columns.position * EK_LANES;
         packed += rows.first * w->taps + columns.first;
+    }
+    if (run.rows == 1 && run.columns == 1) { /* the inmost loop should be a long one */
+        run.x_column = run.x_channel;
+        run.w_column = run.w_channel;
+        run.columns = run.channels;
+        run.channels = 1;
     }
     conv_outputs(out, &run, x, packed, bias, y + phase * EK_LANES);
 }

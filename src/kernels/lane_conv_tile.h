@@ -6,15 +6,15 @@ static inline int least(int a, int b) { return a < b ? a : b; }
  * Few channels take more pixels, because an addition must wait for the one before it. */
 #if VL == 16
 #define TILE_T 6
-#define TILE_P 8
+#define TILE_P 9
 #define PIXELS(T) ((T) > 3 ? 4 : 8)
 #elif VL == 8
 #define TILE_T 4
-#define TILE_P 8
+#define TILE_P 9
 #define PIXELS(T) ((T) > 2 ? 3 : (T) > 1 ? 5 : 8)
 #else
 #define TILE_T 2
-#define TILE_P 8
+#define TILE_P 9
 #define PIXELS(T) ((T) > 1 ? 4 : 8)
 #endif
 
@@ -100,10 +100,24 @@ typedef struct weight_run {
     int64_t x_row, x_pixel, dy_row, dy_map; /* floats: a step down, a step right; from channel to channel */
 } weight_run;
 
-/* dw rows are `stride` apart. */
-TEMPLATE void weight_tile(const int T, const int K, const weight_run *g, const float *x, const int64_t *tap, const float *dy, float *dw, int64_t stride)
+/* dw[t][k] += the sum of sums[t*K + k]; rows are `stride` apart. Not inlined: what it holds in registers would drive the
+ * tile out of them. */
+static __attribute__((noinline)) void add_tile(int T, int K, const vf *sums, float *dw, int64_t stride)
 {
     enum { VECTORS = (TILE_T * TILE_P + VL - 1) / VL * VL };
+    float total[VECTORS];
+    for (int i = 0; i < T * K; i += VL) {
+        vf each[VL];
+        int n = least(VL, T * K - i);
+        for (int j = 0; j < VL; j++) each[j] = j < n ? sums[i + j] : splat(0.0f);
+        store(total + i, sum_each(each));
+    }
+    for (int t = 0; t < T; t++)
+        for (int k = 0; k < K; k++) dw[t * stride + k] += total[t * K + k];
+}
+
+TEMPLATE void weight_tile(const int T, const int K, const weight_run *g, const float *x, const int64_t *tap, const float *dy, float *dw, int64_t stride)
+{
     vf sum[TILE_T][TILE_P];
     UNROLL for (int t = 0; t < T; t++)
         UNROLL for (int k = 0; k < K; k++) sum[t][k] = splat(0.0f);
@@ -119,25 +133,22 @@ TEMPLATE void weight_tile(const int T, const int K, const weight_run *g, const f
                 }
             }
     }
-    vf each[VECTORS] = {{0}};
+    vf each[TILE_T * TILE_P];
     UNROLL for (int t = 0; t < T; t++)
         UNROLL for (int k = 0; k < K; k++) each[t * K + k] = sum[t][k];
-    float total[VECTORS];
-    UNROLL for (int i = 0; i < T * K; i += VL) store(total + i, sum_each(each + i));
-    for (int t = 0; t < T; t++)
-        for (int k = 0; k < K; k++) dw[t * stride + k] += total[t * K + k];
+    add_tile(T, K, each, dw, stride);
 }
+
+/* One channel, depthwise, takes the nine taps of a 3x3 kernel at once. */
+#define TAPS(T) ((T) > 1 ? PIXELS(T) : 9)
 
 /* `taps` columns of dw. */
 TEMPLATE void weight_taps(const int T, int taps, const weight_run *g, const float *x, const int64_t *tap, const float *dy, float *dw, int64_t stride)
 {
-    for (; taps >= PIXELS(T); taps -= PIXELS(T), tap += PIXELS(T), dw += PIXELS(T))
-        weight_tile(T, PIXELS(T), g, x, tap, dy, dw, stride);
-    if (PIXELS(T) > 4 && (taps & 4)) {
-        weight_tile(T, 4, g, x, tap, dy, dw, stride);
-        tap += 4;
-        dw += 4;
-    }
+    for (; taps >= TAPS(T); taps -= TAPS(T), tap += TAPS(T), dw += TAPS(T))
+        weight_tile(T, TAPS(T), g, x, tap, dy, dw, stride);
+    if (TAPS(T) > 4)
+        for (; taps >= 4; taps -= 4, tap += 4, dw += 4) weight_tile(T, 4, g, x, tap, dy, dw, stride);
     if (taps & 2) {
         weight_tile(T, 2, g, x, tap, dy, dw, stride);
         tap += 2;
@@ -174,15 +185,23 @@ static int64_t tap_offset(const tap_grid *g, int tap)
     return tap / each * g->channel + tap % each / g->columns * g->row + tap % g->columns * g->column;
 }
 
-/* dw [out][taps], in pieces of few taps, whose offsets are found first. */
+/* dw [out][taps]. Pixels go in pieces of which dy's stay in the first cache while all taps pass, and so do the
+ * source's while all output channels pass; the offsets of a piece of taps are found first. */
 static void weight_gradient(int out, int taps, const tap_grid *grid, const weight_run *g, const float *x, const float *dy, float *dw)
 {
-    enum { PIECE = 4 * TILE_P };
+    enum { PIECE = 36, FEW = 64 };
     for (int first = 0; first < taps; first += PIECE) {
-        int count = least(PIECE, taps - first);
+        int count = least(PIECE, taps - first), height = g->width < FEW ? FEW / g->width : 1, width = FEW;
         int64_t tap[PIECE];
         for (int k = 0; k < count; k++) tap[k] = tap_offset(grid, first + k);
-        for (int o = 0; o < out; o += TILE_T)
-            weight_channels(least(TILE_T, out - o), count, g, x, tap, dy + o * g->dy_map, dw + (int64_t)o * taps + first, taps);
+        for (int r = 0; r < g->height; r += height)
+            for (int c = 0; c < g->width; c += width) {
+                weight_run piece = *g;
+                piece.height = least(height, g->height - r);
+                piece.width = least(width, g->width - c);
+                const float *x_piece = x + r * g->x_row + c * g->x_pixel, *dy_piece = dy + r * g->dy_row + (int64_t)c * EK_LANES;
+                for (int o = 0; o < out; o += TILE_T)
+                    weight_channels(least(TILE_T, out - o), count, &piece, x_piece, tap, dy_piece + o * g->dy_map, dw + (int64_t)o * taps + first, taps);
+            }
     }
 }

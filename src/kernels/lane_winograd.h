@@ -239,65 +239,52 @@ static void gradient_band(const winograd *w, const ek_grad_in *dy, int channel, 
 
 /* --- the products */
 
-/* Rows [r0, r1) of `to`, each from `taps` rows of `from`, the first of which is row r - offset; rows outside of [0, rows)
- * are left out. */
-static void multiply_rows(const winograd *w, conv_run run, int out, int r0, int r1, int offset, int rows, const float *from, const float *u, float *to)
+/* A sum over channels and kernel rows, w's `taps` rows a channel; what has one row a channel runs over channels inmost. */
+static conv_run sum_of_points(const winograd *w, int channels, int taps, int64_t x_map, int64_t y_map)
 {
-    int taps = run.rows;
-    while (r0 < r1) {
-        int skip = offset > r0 ? offset - r0 : 0, end = rows - (r0 - offset);
-        if (end > taps) end = taps;
-        /* As many rows as meet the same taps. */
-        int same = skip > 0 || end < taps ? 1 : least(r1 - r0, rows - taps - (r0 - offset) + 1);
-        run.rows = end > skip ? end - skip : 0;
-        run.pixels = same * w->s.across;
-        conv_outputs(out, &run, from + (r0 - offset + skip) * w->row, u + skip, NULL, to + r0 * w->row);
-        r0 += same;
+    conv_run run = {.channels = 1, .x_pixel = EK_LANES, .w_out = (int64_t)channels * w->s.rows, .y_channel = y_map, .y_pixel = EK_LANES};
+    if (w->s.rows == 1) {
+        run.rows = 1;
+        run.columns = channels;
+        run.x_column = x_map;
+        run.w_column = 1;
+    } else {
+        run.rows = channels;
+        run.columns = taps;
+        run.x_row = x_map;
+        run.x_column = w->row;
+        run.w_row = w->s.rows;
+        run.w_column = 1;
     }
+    return run;
 }
 
 /* M = sum of U V. */
 static void multiply_forward(const winograd *w, int rows, const float *u)
 {
     const conv_winograd *s = &w->s;
-    const conv_run run = {
-        .channels = s->in,
-        .rows = s->rows,
-        .columns = 1,
-        .x_channel = w->v_map,
-        .x_row = w->row,
-        .x_pixel = EK_LANES,
-        .w_out = (int64_t)s->in * s->rows,
-        .w_channel = s->rows,
-        .w_row = 1,
-        .y_channel = w->z_map,
-        .y_pixel = EK_LANES,
-        .pixels = rows * s->across,
-    };
+    conv_run run = sum_of_points(w, s->in, s->rows, w->v_map, w->z_map);
+    run.pixels = rows * s->across;
     for (int p = 0; p < s->points; p++)
         conv_outputs(s->out, &run, w->v + p * w->v_point, u + (int64_t)p * s->out * s->in * s->rows, NULL, w->z + p * w->z_point);
 }
 
-/* dV = sum of U'Z, rows [0, rows) of the band's; its z begins `before` rows above the band, and has z_rows. */
+/* dV = sum of U'Z, rows [0, rows) of the band's; its z begins `before` rows above the band, and has z_rows. Rows outside of z
+ * are left out; rows that meet the same ones go together. */
 static void multiply_backward(const winograd *w, int rows, int before, int z_rows, const float *u)
 {
     const conv_winograd *s = &w->s;
-    const conv_run run = {
-        .channels = s->out,
-        .rows = s->rows,
-        .columns = 1,
-        .x_channel = w->z_map,
-        .x_row = w->row,
-        .x_pixel = EK_LANES,
-        .w_out = (int64_t)s->out * s->rows,
-        .w_channel = s->rows,
-        .w_row = 1,
-        .y_channel = w->v_map,
-        .y_pixel = EK_LANES,
-    };
-    for (int p = 0; p < s->points; p++)
-        multiply_rows(w, run, s->in, 0, rows, s->rows - 1 - before, z_rows, w->z + p * w->z_point,
-                      u + (int64_t)p * s->in * s->out * s->rows, w->v + p * w->v_point);
+    int64_t u_point = (int64_t)s->in * s->out * s->rows;
+    for (int r = 0, same; r < rows; r += same) {
+        int top = r + before - (s->rows - 1); /* the row of z that the first tap meets */
+        int skip = top < 0 ? -top : 0, end = least(s->rows, z_rows - top);
+        same = skip > 0 || end < s->rows ? 1 : least(rows - r, z_rows - s->rows - top + 1);
+        conv_run run = sum_of_points(w, s->out, end - skip, w->z_map, w->v_map);
+        run.pixels = same * s->across;
+        for (int p = 0; p < s->points; p++)
+            conv_outputs(s->in, &run, w->z + p * w->z_point + (top + skip) * w->row, u + p * u_point + skip, NULL,
+                         w->v + p * w->v_point + r * w->row);
+    }
 }
 
 /* --- y = A'M */
