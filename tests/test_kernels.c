@@ -220,7 +220,7 @@ static void fill_nan(int64_t count, float *x)
     for (int64_t i = 0; i < count; i++) x[i] = NAN;
 }
 
-static void check_moments(const ek_kernels *k, int channels, int64_t map, int live, const float *y, const ek_moments *got)
+static void check_map_moments(const ek_kernels *k, int channels, int64_t map, int live, const float *y, const ek_moments *got)
 {
     for (int c = 0; c < channels; c++, y += map) {
         double sum = 0, squares = 0, n = (double)(map / EK_LANES * live);
@@ -285,7 +285,7 @@ static void check_conv(const struct conv_case *c, bool through)
         k->conv_pack_forward(&g, w, forward);
         k->conv_forward(&g, &in.x, forward, NULL, y, live, got, scratch);
         check_near(k, "y", &y_ref, y);
-        check_moments(k, g.co, map, live, y, got);
+        check_map_moments(k, g.co, map, live, y, got);
 
         k->conv_pack_backward(&g, w, backward);
         ek_grad_out plain = {.g = dx, .channels = g.ci};
