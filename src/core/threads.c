@@ -49,20 +49,17 @@ struct ek_pool {
 struct worker_argument {
     ek_pool *pool;
     int thread;
+    uint64_t seen, wary_until; /* jobs */
+    long losses;               /* of its core, so far */
 };
 
-/* How long to look for what is about to happen before sleeping: some 60 microseconds, which spans the gap between
- * two operators; sleeping and waking takes about half of that. A worker that lost its core to another process while
- * the caller waited for it looks less for the next so many jobs: looking uses up its share of such a core, and it
- * would lose it inside a piece again. */
-enum { SPINS = 4000, WARY_SPINS = 300, WARY_JOBS = 1000 };
-/* With more threads than cores each look lets another thread run. */
-enum { YIELDS = 50 };
-
-static int patience(const ek_pool *pool, bool wary)
-{
-    return pool->crowded ? YIELDS : wary ? WARY_SPINS : SPINS;
-}
+/* How often to look for what is about to happen before sleeping: at first for some 5 microseconds, which spans most
+ * gaps. A worker then goes on to some 60, since waking takes about half of that, but not when another process
+ * wants its core: looking would use up its share, and it would lose the core inside a piece. With more threads
+ * than cores each look lets another thread run. */
+enum { LOOKS = 300, MORE_LOOKS = 4000, YIELDS = 50 };
+/* For how many jobs a worker that has lost its core is wary. */
+enum { WARY_JOBS = 1000 };
 
 static void relax(const ek_pool *pool)
 {
@@ -90,59 +87,58 @@ static void take_pieces(ek_pool *pool, int thread)
 
 static bool calls(uint64_t gate, uint64_t seen) { return gate & STOP || (gate & OPEN && gate / JOB != seen); }
 
-/* The gate when it calls a worker that has seen job `seen`. */
-static uint64_t await_call(ek_pool *pool, uint64_t seen, int spins)
+/* Whether the system took the core away lately; asked only by a worker that has nothing to do. */
+static bool wary(struct worker_argument *self)
 {
+    struct rusage usage;
+    if (getrusage(RUSAGE_THREAD, &usage) == 0 && usage.ru_nivcsw != self->losses) {
+        self->losses = usage.ru_nivcsw;
+        self->wary_until = self->seen + WARY_JOBS;
+    }
+    return self->seen < self->wary_until;
+}
+
+/* The gate when it calls the worker to a job that it has not seen. */
+static uint64_t await_call(struct worker_argument *self)
+{
+    ek_pool *pool = self->pool;
     uint64_t before = 0, gate = atomic_load(&pool->gate);
-    for (int i = 0; i < spins && !calls(gate, seen); i++) {
+    for (int i = 0; i < (pool->crowded ? YIELDS : MORE_LOOKS) && !calls(gate, self->seen); i++) {
+        if (i == LOOKS && wary(self)) break;
         if (gate / JOB != before / JOB) i = 0; /* jobs too short to enter are a sign of more */
         before = gate;
         relax(pool);
         gate = atomic_load(&pool->gate);
     }
-    if (calls(gate, seen)) return gate;
+    if (calls(gate, self->seen)) return gate;
     pthread_mutex_lock(&pool->lock);
     atomic_fetch_add(&pool->sleepers, 1); /* then looks; the caller opens the gate and then looks for sleepers */
-    while (!calls(gate = atomic_load(&pool->gate), seen)) pthread_cond_wait(&pool->wake, &pool->lock);
+    while (!calls(gate = atomic_load(&pool->gate), self->seen)) pthread_cond_wait(&pool->wake, &pool->lock);
     atomic_fetch_sub(&pool->sleepers, 1);
     pthread_mutex_unlock(&pool->lock);
     return gate;
 }
 
-/* True when the caller sleeps until now. */
-static bool leave(ek_pool *pool)
+static void leave(ek_pool *pool)
 {
     uint64_t gate = atomic_fetch_sub(&pool->gate, 1) - 1;
-    if (!(gate & AWAITED)) return false;
-    if (gate & INSIDE) return true;
+    if (!(gate & AWAITED) || gate & INSIDE) return;
     pthread_mutex_lock(&pool->lock);
     pthread_cond_signal(&pool->left);
     pthread_mutex_unlock(&pool->lock);
-    return true;
-}
-
-/* Whether the system took the core away since the last question. */
-static bool lost_core(long *times)
-{
-    struct rusage usage;
-    if (getrusage(RUSAGE_THREAD, &usage) != 0 || usage.ru_nivcsw == *times) return false;
-    *times = usage.ru_nivcsw;
-    return true;
 }
 
 static void *worker_main(void *argument)
 {
-    const struct worker_argument *self = argument;
+    struct worker_argument *self = argument;
     ek_pool *pool = self->pool;
-    uint64_t seen = 0, wary_until = 0;
-    long losses = 0;
     for (;;) {
-        uint64_t gate = await_call(pool, seen, patience(pool, seen < wary_until));
+        uint64_t gate = await_call(self);
         if (gate & STOP) return NULL;
         if (!atomic_compare_exchange_strong(&pool->gate, &gate, gate + 1)) continue;
-        seen = gate / JOB;
+        self->seen = gate / JOB;
         take_pieces(pool, self->thread);
-        if (leave(pool) && lost_core(&losses)) wary_until = seen + WARY_JOBS;
+        leave(pool);
     }
 }
 
@@ -176,7 +172,7 @@ static void open_gate(ek_pool *pool, int64_t pieces, ek_piece run, void *argumen
 static void shut_gate(ek_pool *pool)
 {
     uint64_t gate = atomic_fetch_and(&pool->gate, ~(uint64_t)OPEN);
-    for (int i = 0; i < patience(pool, false) && gate & INSIDE; i++) {
+    for (int i = 0; i < (pool->crowded ? YIELDS : LOOKS) && gate & INSIDE; i++) {
         relax(pool);
         gate = atomic_load(&pool->gate);
     }
@@ -214,7 +210,7 @@ ek_status ek_pool_create(int threads, ek_pool **out)
     EK_GO(EK_NEW(pool->argument, (size_t)threads));
     EK_GO(EK_NEW(pool->share, (size_t)threads));
     for (int i = 1; i < threads; i++) {
-        pool->argument[i] = (struct worker_argument){pool, i};
+        pool->argument[i] = (struct worker_argument){.pool = pool, .thread = i};
         if (pthread_create(&pool->worker[i], NULL, worker_main, &pool->argument[i]) != 0) {
             status = ek_fail(EK_E_MEMORY, "the system gives no thread %d of %d; ask for fewer threads", i + 1,
                              threads);
