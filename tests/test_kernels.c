@@ -1074,6 +1074,39 @@ static void linear_layers_have_the_same_bits_however_cut(void **state)
         }
 }
 
+/* Features [first, first + count) as in `whole`, the others left unwritten; feature i / inner % features has element i. */
+static void check_range(const ek_kernels *k, const char *what, int64_t first, int64_t count, int64_t features, int64_t inner,
+                        int64_t floats, const float *got, const float *whole)
+{
+    for (int64_t i = 0; i < floats; i++) {
+        int64_t feature = i / inner % features;
+        check(k, what, i, got[i], feature >= first && feature < first + count ? whole[i] : NAN, 0);
+    }
+}
+
+static void a_range_of_a_linear_layer_touches_only_itself(void **state)
+{
+    (void)state;
+    FOR_EACH_TABLE(k)
+    for (int c = 0; c < COUNT(linear_cases); c++) {
+        linear_data d = linear_data_of(&linear_cases[c]);
+        int64_t in = d.g.in, out = d.g.out, o = out / 3, outs = (out + 2) / 3, i = in / 3, ins = (in + 2) / 3;
+        float *whole_y = zeros(d.y_count), *whole_dx = zeros(d.x_count), *whole_dw = zeros(d.w_count), *whole_dbias = zeros(out);
+        float *y = unwritten(d.y_count), *dx = unwritten(d.x_count), *dw = unwritten(d.w_count), *dbias = unwritten(out);
+        k->linear_forward(&d.g, d.blocks, 0, out, d.x, d.w, d.bias, whole_y);
+        k->linear_forward(&d.g, d.blocks, o, outs, d.x, d.w, d.bias, y);
+        check_range(k, "range of y", o, outs, out, EK_LANES, d.y_count, y, whole_y);
+        k->linear_backward_data(&d.g, d.blocks, 0, in, d.dy, d.w, whole_dx);
+        k->linear_backward_data(&d.g, d.blocks, i, ins, d.dy, d.w, dx);
+        check_range(k, "range of dx", i, ins, in, EK_LANES, d.x_count, dx, whole_dx);
+        k->linear_backward_weights(&d.g, d.samples, 0, out, d.rows, d.dy, whole_dw, whole_dbias);
+        k->linear_backward_weights(&d.g, d.samples, o, outs, d.rows, d.dy, dw, dbias);
+        check_range(k, "range of dw", o, outs, out, in, d.w_count, dw, whole_dw);
+        check_range(k, "range of dbias", o, outs, out, 1, out, dbias, whole_dbias);
+        guarded_free();
+    }
+}
+
 /* In one chain of 20,000 sums the rounding would be an order of magnitude more. */
 static void long_sums_of_linear_layers_are_accurate(void **state)
 {
@@ -1262,6 +1295,7 @@ int main(void)
         TEST(lanes_and_rows_are_transposes),
         TEST(linear_layers_match_the_definition),
         TEST(linear_layers_have_the_same_bits_however_cut),
+        TEST(a_range_of_a_linear_layer_touches_only_itself),
         TEST(long_sums_of_linear_layers_are_accurate),
         TEST(cross_entropy_and_softmax_match),
         TEST(cross_entropy_of_ties_and_nan),
