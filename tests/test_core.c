@@ -11,6 +11,8 @@
 #include <fcntl.h>
 #include <locale.h>
 #include <math.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -100,29 +102,89 @@ static void random_numbers_have_their_distributions(void **state)
     assert_true(moved);
 }
 
-enum { PIECES = 1000 };
+enum { PIECES = 1000, NOBODY = 8 };
+
+/* Plain ints: a piece given to two threads, or still running when its run returns, is a race that the thread sanitizer
+ * sees. */
+typedef struct marks {
+    int threads;
+    int done[PIECES], by_thread[NOBODY + 1];
+} marks;
+
 static void mark(void *argument, int64_t piece, int thread)
 {
-    int *marks = argument;
-    marks[piece] += 1 + (thread < 0);
+    marks *m = argument;
+    m->done[piece]++;
+    m->by_thread[thread >= 0 && thread < m->threads ? thread : NOBODY]++;
 }
 
 static void every_piece_runs_once(void **state)
 {
     (void)state;
-    for (int threads = 1; threads <= 4; threads++) {
+    const int64_t sizes[] = {0, 1, 2, 3, 5, 7, 8, 9, 16, 31, 64, 257, PIECES};
+    enum { SIZES = sizeof sizes / sizeof *sizes, ROUNDS = 1300 };
+    for (int threads = 1; threads <= 8; threads++) {
         ek_pool *pool;
         assert_ok(ek_pool_create(threads, &pool));
         assert_int_equal(ek_pool_threads(pool), threads);
-        int marks[PIECES] = {0};
-        for (int round = 1; round <= 200; round++) {
-            int64_t pieces = round % 2 ? PIECES : round % 7;
-            ek_pool_run(pool, pieces, mark, marks);
+        marks m = {.threads = threads};
+        int expected[PIECES] = {0}, all = 0, by_all = 0;
+        for (int round = 0; round < ROUNDS; round++) {
+            int64_t pieces = sizes[round % SIZES];
+            ek_pool_run(pool, pieces, mark, &m);
+            for (int64_t i = 0; i < pieces; i++) expected[i]++;
+            all += (int)pieces;
+            assert_memory_equal(m.done, expected, sizeof expected);
+            if (round % 400 == 399) usleep(2000); /* now the workers sleep */
         }
-        for (int i = 0; i < 6; i++) assert_in_range(marks[i], 100, 200);
-        for (int i = 6; i < PIECES; i++) assert_int_equal(marks[i], 100);
+        for (int i = 0; i < threads; i++) by_all += m.by_thread[i];
+        assert_int_equal(by_all, all);
         ek_pool_destroy(pool);
     }
+}
+
+/* Pieces as unlike as can be, and pools that end at any moment. */
+static void doze(void *argument, int64_t piece, int thread)
+{
+    (void)thread;
+    if (piece == 0) usleep(300); /* longer than a caller looks before it sleeps */
+    ((int *)argument)[piece]++;
+}
+
+static void slow_pieces_are_waited_for(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 60; round++) {
+        ek_pool *pool;
+        int done[12] = {0}, runs = round % 4;
+        assert_ok(ek_pool_create(2 + round % 3, &pool));
+        for (int i = 0; i < runs; i++) ek_pool_run(pool, 12, doze, done);
+        for (int i = 0; i < 12; i++) assert_int_equal(done[i], runs);
+        ek_pool_destroy(pool);
+    }
+}
+
+/* Of two pieces each waits for the other to begin, so that they must be with two threads: a caller that leaves all
+ * work undivided hangs. */
+static void meet(void *argument, int64_t piece, int thread)
+{
+    (void)thread;
+    atomic_int *begun = argument;
+    atomic_store(&begun[piece], 1);
+    while (!atomic_load(&begun[1 - piece])) sched_yield();
+}
+
+static void two_threads_work_at_once(void **state)
+{
+    (void)state;
+    ek_pool *pool;
+    assert_ok(ek_pool_create(2, &pool));
+    for (int round = 0; round < 50; round++) {
+        atomic_int begun[2] = {0};
+        if (round % 10 == 0) usleep(2000);
+        ek_pool_run(pool, 2, meet, begun);
+    }
+    ek_pool_destroy(pool);
 }
 
 static void the_nearest_name_is_found(void **state)
@@ -322,6 +384,8 @@ int main(void)
         cmocka_unit_test(philox_gives_the_published_numbers),
         cmocka_unit_test(random_numbers_have_their_distributions),
         cmocka_unit_test(every_piece_runs_once),
+        cmocka_unit_test(slow_pieces_are_waited_for),
+        cmocka_unit_test(two_threads_work_at_once),
         cmocka_unit_test(the_nearest_name_is_found),
         cmocka_unit_test(texts_grow),
         cmocka_unit_test(numbers_have_a_point_in_every_locale),

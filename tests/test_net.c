@@ -142,15 +142,10 @@ static void training_by_lanes_follows_the_oracle(void **state)
     ek_context_destroy(reference);
 }
 
-/* Products of one linear layer sum over its inputs, its outputs and the samples, by turns. Their scratch memory is
- * shared, and what a smaller sum packs at a time may be more: 300 at once, but 400 as 200 and 200. */
-static void one_scratch_serves_sums_of_every_length(void **state)
+/* Long sums are cut into parts. */
+static void long_sums_stay_inside(void **state)
 {
     (void)state;
-    for (int64_t k = 1; k < 1000; k++) {
-        if (ek_gemm_thread_scratch(k) < ek_gemm_thread_scratch(k - 1))
-            fail_msg("a sum of %d needs more scratch than one of %d", (int)k - 1, (int)k);
-    }
     enum { N = 96, IN = 400 };
     ek_context *context = context_of(NULL, 1);
     side s;
@@ -276,20 +271,20 @@ static void pixels_are_normalized_alike_on_every_way_in(void **state)
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
         ek_net *net;
         assert_ok(ek_net_create(context, inputs[i], NULL, &net));
-        float x[N * 12], row[N * 12], made[2 * EK_LANES * 12] = {0};
+        float x[N * 12], row[N * 12], made[2 * EK_LANES * 12];
         int64_t index[N];
         ek_random random = ek_random_start(5, EK_STREAM_SYNTHETIC, 0);
         for (int k = 0; k < N * 12; k++) x[k] = (float)ek_random_uniform(&random);
         for (int k = 0; k < N; k++) index[k] = k;
         ek_dataset data = {.count = N, .item = 12, .floats = x};
         ek_pixels pixels = ek_net_pixels(net);
-        ek_batch_fill(&data, &pixels, ek_net_input_shape(net), index, N, made, NULL);
         assert_ok(ek_net_prepare(net, N, false));
-        ek_net_set_input(net, N, x);
         const float *input = ek_net_input(net);
-        bool lanes = ek_is_lanes(ek_net_input_shape(net));
+        ek_batch_fill(net, &data, index, N);
+        memcpy(made, input, (size_t)ek_value_floats(ek_net_input_shape(net), N) * sizeof *made);
+        ek_net_set_input(net, N, x);
         for (int k = 0; k < N * 12; k++) {
-            int n = k / 12, f = k % 12, at = lanes ? (n / EK_LANES * 12 + f) * EK_LANES + n % EK_LANES : k;
+            int n = k / 12, f = k % 12, at = (n / EK_LANES * 12 + f) * EK_LANES + n % EK_LANES;
             int channel = pixels.channels == 1 ? 0 : f / 4;
             double want = (x[k] - pixels.mean[channel]) / pixels.std[channel];
             row[k] = input[at];
@@ -310,7 +305,7 @@ static void memory_of_an_absurd_batch_is_no_number(void **state)
     ek_net *net;
     assert_ok(ek_net_create(context, "input 784\nlinear 10\n", NULL, &net));
     size_t most = ek_net_memory(net, EK_MAX_BATCH, EK_MODE_INFERENCE);
-    assert_true(most > (size_t)EK_MAX_BATCH * 794 * sizeof(float));
+    assert_true(most >= (size_t)EK_MAX_BATCH * 794 * sizeof(float));
     static const int64_t absurd[] = {EK_MAX_BATCH + 1, (int64_t)1 << 62, INT64_MAX, 0, -1};
     for (size_t i = 0; i < sizeof absurd / sizeof *absurd; i++)
         assert_int_equal(ek_net_memory(net, absurd[i], EK_MODE_TRAINING), 0);
@@ -322,7 +317,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(training_by_lanes_follows_the_oracle),
-        cmocka_unit_test(one_scratch_serves_sums_of_every_length),
+        cmocka_unit_test(long_sums_stay_inside),
         cmocka_unit_test(a_run_beyond_counting_is_refused),
         cmocka_unit_test(a_batch_is_cut_only_where_samples_are_independent),
         cmocka_unit_test(one_value_a_channel_is_refused),

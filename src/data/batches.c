@@ -2,10 +2,9 @@
 
 #include "core/memory.h"
 #include "core/random.h"
+#include "kernels/context.h"
 
 #include <math.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -97,205 +96,94 @@ int64_t ek_batch_largest(int64_t count, int64_t batch, bool drop_last)
 
 /* --- samples into the net's layout */
 
-/* Bytes have only 256 values, so each channel gets a table of what they become. */
-typedef struct scale {
-    int64_t plane; /* numbers that share a channel's mean and deviation */
+/* One filling; a piece of the work is a channel of a block of EK_LANES samples. */
+typedef struct filling {
+    const ek_dataset *dataset;
+    const int64_t *index;
+    int64_t n;
+    float *x;
     ek_pixels pixels;
-    float of_byte[EK_MAX_RANK][256];
-} scale;
+    int64_t plane;                     /* numbers of an item that share a channel's mean and deviation */
+    float of_byte[EK_MAX_RANK][256]; /* by channel: what bytes become */
+} filling;
 
-static void make_scale(const ek_dataset *dataset, const ek_pixels *pixels, scale *s)
+static void make_tables(filling *f)
 {
-    s->pixels = *pixels;
-    s->plane = dataset->item / pixels->channels;
-    for (int c = 0; c < s->pixels.channels; c++) {
-        for (int byte = 0; dataset->bytes && byte < 256; byte++)
-            s->of_byte[c][byte] = ek_pixel(&s->pixels, c, (float)byte / 255.0f);
+    for (int c = 0; f->dataset->bytes && c < f->pixels.channels; c++) {
+        for (int byte = 0; byte < 256; byte++)
+            f->of_byte[c][byte] = ek_pixel(&f->pixels, c, (float)byte / 255.0f);
     }
 }
 
-/* Up to EK_LANES items side by side, x [item][EK_LANES]: the items are read in step, and x is written once
- * from front to back. */
-static void fill_lanes(const ek_dataset *d, const scale *s, const int64_t *index, int live, float *x)
+/* Channel c of up to EK_LANES items side by side, x [plane][EK_LANES]: the items are read in step, and x is
+ * written once from front to back. */
+static void fill_lanes(const filling *f, int c, const int64_t *index, int live, float *x)
 {
-    if (live < EK_LANES) memset(x, 0, (size_t)d->item * EK_LANES * sizeof *x);
-    for (int c = 0; c < s->pixels.channels; c++) {
-        int64_t first = c * s->plane, end = first + s->plane;
-        if (d->bytes) {
-            const float *table = s->of_byte[c];
-            const unsigned char *from[EK_LANES];
-            for (int lane = 0; lane < live; lane++) from[lane] = d->bytes + index[lane] * d->item;
-            if (live == EK_LANES) { /* apart, so that the compiler unrolls it */
-                for (int64_t i = first; i < end; i++) {
-                    for (int lane = 0; lane < EK_LANES; lane++) x[i * EK_LANES + lane] = table[from[lane][i]];
-                }
-            } else {
-                for (int64_t i = first; i < end; i++) {
-                    for (int lane = 0; lane < live; lane++) x[i * EK_LANES + lane] = table[from[lane][i]];
-                }
+    const ek_dataset *d = f->dataset;
+    if (live < EK_LANES) memset(x, 0, (size_t)f->plane * EK_LANES * sizeof *x);
+    if (d->bytes) {
+        const float *table = f->of_byte[c];
+        const unsigned char *from[EK_LANES];
+        for (int lane = 0; lane < live; lane++) from[lane] = d->bytes + index[lane] * d->item + c * f->plane;
+        if (live == EK_LANES) { /* apart, so that the compiler unrolls it */
+            for (int64_t i = 0; i < f->plane; i++) {
+                for (int lane = 0; lane < EK_LANES; lane++) x[i * EK_LANES + lane] = table[from[lane][i]];
             }
         } else {
-            for (int64_t i = first; i < end; i++) {
-                for (int lane = 0; lane < live; lane++)
-                    x[i * EK_LANES + lane] = ek_pixel(&s->pixels, c, d->floats[index[lane] * d->item + i]);
+            for (int64_t i = 0; i < f->plane; i++) {
+                for (int lane = 0; lane < live; lane++) x[i * EK_LANES + lane] = table[from[lane][i]];
             }
         }
-    }
-}
-
-void ek_batch_fill(const ek_dataset *dataset, const ek_pixels *pixels, ek_shape input, const int64_t *index,
-                   int64_t n, float *x, int32_t *labels)
-{
-    (void)input;
-    scale s;
-    make_scale(dataset, pixels, &s);
-    for (int64_t block = 0; block < ek_blocks(n); block++)
-        fill_lanes(dataset, &s, index + block * EK_LANES, ek_live(n, block),
-                   x + block * EK_LANES * dataset->item);
-    if (!labels) return;
-    for (int64_t i = 0; i < n; i++) labels[i] = dataset->label ? dataset->label[index[i]] : -1;
-}
-
-/* --- ahead of their use */
-
-enum { SLOTS = 2 };
-
-/* Batch b lies in slot b % SLOTS. The maker may write it while b - released < SLOTS, the user may read it
- * once made > b, until asking for the next. */
-struct ek_batches {
-    const ek_dataset *dataset;
-    ek_pixels pixels;
-    ek_shape input;
-    const int64_t *index;
-    int64_t count, batch; /* samples in all and in a batch */
-    bool drop_last;
-    int64_t end;   /* the number of the last batch, plus one */
-    int64_t given; /* the next batch for the user; the user's thread only */
-
-    pthread_mutex_t lock;
-    pthread_cond_t changed; /* at most one side waits: the maker for room, or the user for a batch */
-    int64_t made, released; /* batches below these are; under the lock, as is stop */
-    bool stop;
-    bool started;
-    pthread_t maker;
-
-    struct slot {
-        int64_t n;
-        float *x;
-        int32_t *labels;
-    } slot[SLOTS];
-};
-
-static void make_batch(const ek_batches *b, int64_t number, struct slot *slot)
-{
-    int64_t first;
-    ek_batch_range(b->count, b->batch, b->drop_last, number, &first, &slot->n);
-    ek_batch_fill(b->dataset, &b->pixels, b->input, b->index + first, slot->n, slot->x, slot->labels);
-}
-
-static void *make_batches(void *argument)
-{
-    ek_batches *b = argument;
-    pthread_mutex_lock(&b->lock);
-    while (b->made < b->end && !b->stop) {
-        if (b->made - b->released == SLOTS) {
-            pthread_cond_wait(&b->changed, &b->lock);
-            continue;
+    } else {
+        for (int64_t i = 0; i < f->plane; i++) {
+            for (int lane = 0; lane < live; lane++)
+                x[i * EK_LANES + lane] =
+                    ek_pixel(&f->pixels, c, d->floats[index[lane] * d->item + c * f->plane + i]);
         }
-        int64_t number = b->made;
-        pthread_mutex_unlock(&b->lock);
-        make_batch(b, number, &b->slot[number % SLOTS]);
-        pthread_mutex_lock(&b->lock);
-        b->made = number + 1;
-        pthread_cond_signal(&b->changed);
     }
-    pthread_mutex_unlock(&b->lock);
-    return NULL;
 }
 
-/* Signals such as Ctrl-C are for the program's own threads. */
-static ek_status start_maker(ek_batches *b)
+static void fill_piece(void *argument, int64_t piece, int thread)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int code = pthread_create(&b->maker, NULL, make_batches, b);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (code) return ek_fail(EK_E_MEMORY, "cannot start the thread that makes batches: %s", strerror(code));
-    b->started = true;
-    return EK_OK;
+    (void)thread;
+    const filling *f = argument;
+    int64_t block = piece / f->pixels.channels, item = f->dataset->item;
+    int c = (int)(piece % f->pixels.channels), live = ek_live(f->n, block);
+    const int64_t *index = f->index + block * EK_LANES;
+    float *x = f->x + block * EK_LANES * item;
+    fill_lanes(f, c, index, live, x + c * f->plane * EK_LANES);
 }
 
-ek_status ek_batches_start(const ek_dataset *dataset, const ek_pixels *pixels, ek_shape input,
-                           const int64_t *index, int64_t count, int64_t batch, bool drop_last,
-                           int64_t first_batch, ek_batches **out)
+void ek_batch_fill(ek_net *net, const ek_dataset *dataset, const int64_t *index, int64_t n)
 {
-    ek_batches *b;
-    EK_TRY(EK_NEW(b, 1));
-    pthread_mutex_init(&b->lock, NULL);
-    pthread_cond_init(&b->changed, NULL);
-    b->dataset = dataset;
-    b->pixels = *pixels;
-    b->input = input;
-    b->index = index;
-    b->count = count;
-    b->batch = batch;
-    b->drop_last = drop_last;
-    b->end = ek_batch_count(count, batch, drop_last);
-    b->given = b->made = b->released = first_batch;
-
-    /* The longest is batch + 1, where a last sample was joined, and none is longer than all. */
-    ek_status status = EK_OK;
-    int64_t most = ek_batch_largest(count, batch, drop_last);
-    int64_t room = ek_blocks(most) * EK_LANES;
-    size_t floats;
-    if (ek_multiply_overflows((size_t)room, (size_t)dataset->item, &floats)) {
-        status = ek_fail(EK_E_MEMORY, "a batch of %lld samples does not fit in memory", (long long)most);
-        goto done;
-    }
-    for (int i = 0; i < SLOTS; i++) {
-        EK_GO(EK_NEW(b->slot[i].x, floats));
-        EK_GO(EK_NEW(b->slot[i].labels, (size_t)most));
-    }
-    EK_GO(start_maker(b));
-done:
-    if (status == EK_OK)
-        *out = b;
-    else
-        ek_batches_end(b);
-    return status;
+    filling f = {
+        .dataset = dataset,
+        .index = index,
+        .n = n,
+        .x = ek_net_input(net),
+        .pixels = ek_net_pixels(net),
+    };
+    f.plane = dataset->item / f.pixels.channels;
+    make_tables(&f);
+    ek_pool_run(net->context->pool, ek_blocks(n) * f.pixels.channels, fill_piece, &f);
 }
 
-bool ek_batches_next(ek_batches *b, int64_t *n, const float **x, const int32_t **labels)
+/* --- one after the other */
+
+ek_status ek_batches_start(ek_batches *b)
 {
-    pthread_mutex_lock(&b->lock);
-    b->released = b->given;
-    pthread_cond_signal(&b->changed);
-    while (b->made <= b->given && b->given < b->end) pthread_cond_wait(&b->changed, &b->lock);
-    pthread_mutex_unlock(&b->lock);
-    if (b->given >= b->end) return false;
-    const struct slot *slot = &b->slot[b->given++ % SLOTS];
-    *n = slot->n;
-    *x = slot->x;
-    *labels = slot->labels;
+    return EK_NEW(b->labels, (size_t)ek_batch_largest(b->count, b->batch, b->drop_last));
+}
+
+bool ek_batches_next(ek_batches *b, int64_t *n)
+{
+    if (b->next >= ek_batch_count(b->count, b->batch, b->drop_last)) return false;
+    int64_t first;
+    ek_batch_range(b->count, b->batch, b->drop_last, b->next++, &first, n);
+    const int64_t *index = b->index + first;
+    ek_batch_fill(b->net, b->dataset, index, *n);
+    for (int64_t i = 0; i < *n; i++) b->labels[i] = b->dataset->label[index[i]];
     return true;
 }
 
-void ek_batches_end(ek_batches *b)
-{
-    if (!b) return;
-    if (b->started) {
-        pthread_mutex_lock(&b->lock);
-        b->stop = true;
-        pthread_cond_signal(&b->changed);
-        pthread_mutex_unlock(&b->lock);
-        pthread_join(b->maker, NULL);
-    }
-    pthread_cond_destroy(&b->changed);
-    pthread_mutex_destroy(&b->lock);
-    for (int i = 0; i < SLOTS; i++) {
-        ek_free(b->slot[i].x);
-        ek_free(b->slot[i].labels);
-    }
-    ek_free(b);
-}
+void ek_batches_end(ek_batches *b) { ek_free(b->labels); }

@@ -1,4 +1,4 @@
-/* Batches in the order and layout that a net wants, made ahead of their use by a thread of their own. */
+/* Batches in the order and layout that a net wants. */
 #ifndef EK_DATA_BATCHES_H
 #define EK_DATA_BATCHES_H
 
@@ -17,18 +17,26 @@ void ek_batch_range(int64_t count, int64_t batch, bool drop_last, int64_t number
                     int64_t *size);
 int64_t ek_batch_largest(int64_t count, int64_t batch, bool drop_last); /* samples; 0: there is no batch */
 
-typedef struct ek_batches ek_batches;
+/* Samples index[0] to index[n-1] into the input of a net prepared for n: pixels normalized, lane blocks (dead
+ * lanes zero) or rows. The dataset fits the net. */
+void ek_batch_fill(ek_net *net, const ek_dataset *dataset, const int64_t *index, int64_t n);
 
-/* One sample range as the net's input: pixels normalized, lane blocks (dead lanes zero) or rows. */
-void ek_batch_fill(const ek_dataset *dataset, const ek_pixels *pixels, ek_shape input, const int64_t *index,
-                   int64_t n, float *x, int32_t *labels);
+/* The batches of an order, one after the other. Filling one is work for the net's pool, spread like the first
+ * layer's, which finds its part in its cache; a thread of its own would take a core from the pool at every step. */
+typedef struct ek_batches {
+    ek_net *net; /* prepared for the largest batch */
+    const ek_dataset *dataset;
+    const int64_t *index;
+    int64_t count, batch; /* samples in all and in a batch */
+    bool drop_last;
+    int64_t next;    /* number of the next batch */
+    int32_t *labels; /* of the present one */
+} ek_batches;
 
-/* Starts making batches `first_batch`, ... of the given order (borrowed till the end). */
-ek_status ek_batches_start(const ek_dataset *dataset, const ek_pixels *pixels, ek_shape input,
-                           const int64_t *index, int64_t count, int64_t batch, bool drop_last,
-                           int64_t first_batch, ek_batches **out);
-/* The next batch; false after the last. x and labels are valid until the next call. */
-bool ek_batches_next(ek_batches *batches, int64_t *n, const float **x, const int32_t **labels);
-void ek_batches_end(ek_batches *batches); /* at any time; NULL is fine */
+/* Room for the labels; all else is set. */
+ek_status ek_batches_start(ek_batches *batches);
+/* Puts the next batch into the net's input and its labels into batches->labels; false after the last. */
+bool ek_batches_next(ek_batches *batches, int64_t *n);
+void ek_batches_end(ek_batches *batches);
 
 #endif

@@ -58,11 +58,16 @@ TEMPLATE void linear_tile(const int T, const int B, const bool forward, const li
         UNROLL for (int t = 0; t < T; t++)
             UNROLL for (int p = 0; p < B * PARTS; p++) sum[t][p] += v[p] * w[t * w_t];
     }
+    float *to[LINEAR_B * PARTS];
+    UNROLL for (int p = 0; p < B * PARTS; p++) to[p] = y + p / PARTS * g->y_block + p % PARTS * VL;
+    if (g->more)
+        UNROLL for (int t = 0; t < T; t++)
+            UNROLL for (int p = 0; p < B * PARTS; p++) sum[t][p] += load(to[p] + t * EK_LANES);
+    else if (bias)
+        UNROLL for (int t = 0; t < T; t++)
+            UNROLL for (int p = 0; p < B * PARTS; p++) sum[t][p] += bias[t];
     UNROLL for (int t = 0; t < T; t++)
-        UNROLL for (int p = 0; p < B * PARTS; p++) {
-            float *to = y + p / PARTS * g->y_block + t * EK_LANES + p % PARTS * VL;
-            store(to, sum[t][p] + (g->more ? load(to) : splat(bias ? bias[t] : 0.0f)));
-        }
+        UNROLL for (int p = 0; p < B * PARTS; p++) store(to[p] + t * EK_LANES, sum[t][p]);
 }
 
 TEMPLATE void linear_blocks(const int T, const bool forward, int64_t blocks, const linear_sums *g, const float *x, const float *w, const float *bias, float *y)
@@ -157,15 +162,17 @@ typedef struct linear_samples {
     int64_t last; /* where the last vector begins: at the end of a row it overlaps the one before */
 } linear_samples;
 
-/* sum[t][j] = sum over `samples` samples of dy[t] * x[vector j] */
-TEMPLATE void linear_weight_sums(const int T, const int V, const linear_samples *g, int64_t samples, const float *x, const float *dy, vf sum[][LINEAR_V])
+/* sum[t][j] = sum of dy[t] * x[at[j]...] over the part that begins with sample `first` */
+TEMPLATE void linear_weight_sums(const int T, const int V, const linear_samples *g, int64_t first, const int64_t *at, const float *x, const float *dy, vf sum[][LINEAR_V])
 {
     UNROLL for (int t = 0; t < T; t++)
         UNROLL for (int j = 0; j < V; j++) sum[t][j] = splat(0.0f);
-    for (; samples > 0; samples -= EK_LANES, dy += g->dy_block)
-        for (int lane = 0, live = ek_live(samples, 0); lane < live; lane++, x += g->x_row) {
+    x += first * g->x_row;
+    dy += first / EK_LANES * g->dy_block;
+    for (int64_t left = linear_least(LINEAR_SAMPLES, g->count - first); left > 0; left -= EK_LANES, dy += g->dy_block)
+        for (int lane = 0, live = ek_live(left, 0); lane < live; lane++, x += g->x_row) {
             vf v[LINEAR_V];
-            UNROLL for (int j = 0; j < V; j++) v[j] = load(x + (j < V - 1 ? j * VL : g->last));
+            UNROLL for (int j = 0; j < V; j++) v[j] = load(x + at[j]);
             UNROLL for (int t = 0; t < T; t++)
                 UNROLL for (int j = 0; j < V; j++) sum[t][j] += v[j] * dy[t * EK_LANES + lane];
         }
@@ -173,20 +180,21 @@ TEMPLATE void linear_weight_sums(const int T, const int V, const linear_samples 
 
 TEMPLATE void linear_weight_tile(const int T, const int V, const linear_samples *g, const float *x, const float *dy, float *dw)
 {
-    float total[LINEAR_T][LINEAR_V][VL];
+    float total[LINEAR_T][LINEAR_V][VL]; /* of the parts before */
     vf sum[LINEAR_T][LINEAR_V];
-    for (int64_t s = 0;;) {
-        linear_weight_sums(T, V, g, linear_least(LINEAR_SAMPLES, g->count - s), x + s * g->x_row, dy + s / EK_LANES * g->dy_block, sum);
-        if (s > 0)
-            UNROLL for (int t = 0; t < T; t++)
-                UNROLL for (int j = 0; j < V; j++) sum[t][j] += load(total[t][j]);
-        s += LINEAR_SAMPLES;
-        if (s >= g->count) break;
+    int64_t at[LINEAR_V]; /* where the vectors begin */
+    UNROLL for (int j = 0; j < V - 1; j++) at[j] = j * VL;
+    at[V - 1] = g->last;
+    linear_weight_sums(T, V, g, 0, at, x, dy, sum);
+    for (int64_t s = LINEAR_SAMPLES; s < g->count; s += LINEAR_SAMPLES) {
         UNROLL for (int t = 0; t < T; t++)
             UNROLL for (int j = 0; j < V; j++) store(total[t][j], sum[t][j]);
+        linear_weight_sums(T, V, g, s, at, x, dy, sum);
+        UNROLL for (int t = 0; t < T; t++)
+            UNROLL for (int j = 0; j < V; j++) sum[t][j] += load(total[t][j]);
     }
     UNROLL for (int t = 0; t < T; t++)
-        UNROLL for (int j = 0; j < V; j++) store(dw + t * g->dw_row + (j < V - 1 ? j * VL : g->last), sum[t][j]);
+        UNROLL for (int j = 0; j < V; j++) store(dw + t * g->dw_row + at[j], sum[t][j]);
 }
 
 TEMPLATE void linear_weight_vectors(const int T, int64_t V, const linear_samples *g, const float *x, const float *dy, float *dw)

@@ -173,7 +173,7 @@ TEMPLATE vf exp_normal(vf x)
     return exp_rest(x, shifted - to_exponent) * scale + scale;
 }
 
-/* 1/(1 + exp(-x)) */
+/* 1/(1 + exp(-x)); below -88 it stays at exp(-88), 6e-39. */
 TEMPLATE vf sigmoid_vector(vf x) { return 1.0f / (1.0f + exp_normal(-x)); }
 
 /* Of the magnitude, with the sign put back: near 0 the odd polynomial of Cephes' tanhf, elsewhere

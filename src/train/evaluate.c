@@ -4,8 +4,6 @@
 #include "core/memory.h"
 #include "train/loss.h"
 
-#include <string.h>
-
 ek_status ek_labelled_check(const ek_dataset *dataset, const ek_net *net, const char *what)
 {
     if (dataset->count < 1) return ek_fail(EK_E_SHAPE, "%s is empty", what);
@@ -14,10 +12,9 @@ ek_status ek_labelled_check(const ek_dataset *dataset, const ek_net *net, const 
     return status == EK_OK ? EK_OK : ek_fail_in(status, "%s: ", what);
 }
 
-static ek_status run_batch(ek_net *net, ek_loss *loss, int64_t n, const float *x, const int32_t *labels,
-                           double *sum, int64_t *correct)
+static ek_status run_batch(ek_net *net, ek_loss *loss, int64_t n, const int32_t *labels, double *sum,
+                           int64_t *correct)
 {
-    memcpy(ek_net_input(net), x, (size_t)ek_value_floats(ek_net_input_shape(net), n) * sizeof *x);
     EK_TRY(ek_net_run_forward(net, n, EK_MODE_INFERENCE, 0, 0));
     int64_t right;
     *sum += ek_loss_sum(loss, net, n, labels, false, &right);
@@ -30,19 +27,14 @@ ek_status ek_evaluate_at(ek_net *net, const ek_dataset *dataset, const int64_t *
 {
     double began = ek_now(), sum = 0;
     int64_t correct = 0, n;
-    const float *x;
-    const int32_t *labels;
-    ek_pixels pixels = ek_net_pixels(net);
     ek_loss loss = {0};
-    ek_batches *batches = NULL;
+    ek_batches batches = {.net = net, .dataset = dataset, .index = index, .count = count, .batch = batch};
     ek_status status = EK_OK;
     int64_t largest = ek_batch_largest(count, batch, false);
     EK_GO(ek_net_prepare(net, largest, false));
     EK_GO(ek_loss_reserve(&loss, largest));
-    EK_GO(
-        ek_batches_start(dataset, &pixels, ek_net_input_shape(net), index, count, batch, false, 0, &batches));
-    while (ek_batches_next(batches, &n, &x, &labels))
-        EK_GO(run_batch(net, &loss, n, x, labels, &sum, &correct));
+    EK_GO(ek_batches_start(&batches));
+    while (ek_batches_next(&batches, &n)) EK_GO(run_batch(net, &loss, n, batches.labels, &sum, &correct));
     *out = (ek_metrics){
         .count = count,
         .loss = sum / (double)count,
@@ -50,7 +42,7 @@ ek_status ek_evaluate_at(ek_net *net, const ek_dataset *dataset, const int64_t *
         .seconds = ek_now() - began,
     };
 done:
-    ek_batches_end(batches);
+    ek_batches_end(&batches);
     ek_loss_free(&loss);
     return status;
 }

@@ -6,7 +6,6 @@
 #include "train/schedule.h"
 
 #include <math.h>
-#include <string.h>
 
 /* Far beyond use; keeps numbers of steps far from overflow. */
 #define MAX_EPOCHS 1000000
@@ -145,13 +144,10 @@ static ek_status run_step(training *t, ek_batches *batches)
     const ek_train_options *o = run->options;
     double began = ek_now(), lr = ek_schedule_lr(o, ek_run_steps(run), run->steps_per_epoch);
     int64_t n;
-    const float *x;
-    const int32_t *labels;
     ek_step_result result;
-    ek_batches_next(batches, &n, &x, &labels);
+    ek_batches_next(batches, &n);
     EK_TRY(ek_trainer_set_lr(run->trainer, lr));
-    memcpy(ek_net_input(t->net), x, (size_t)ek_value_floats(ek_net_input_shape(t->net), n) * sizeof *x);
-    EK_TRY(ek_trainer_run(run->trainer, n, labels, &result));
+    EK_TRY(ek_trainer_run(run->trainer, n, batches->labels, &result));
     t->train_seconds += ek_now() - began;
     t->train_images += n;
 
@@ -177,15 +173,19 @@ static ek_status run_steps(training *t)
 {
     ek_run *run = &t->run;
     const ek_train_options *o = run->options;
-    ek_pixels pixels = ek_net_pixels(t->net);
-    ek_batches *batches = NULL;
+    ek_batches batches = {.net = t->net,
+                          .dataset = t->data,
+                          .index = t->train_index,
+                          .count = run->train_count,
+                          .batch = o->batch,
+                          .drop_last = o->drop_last,
+                          .next = run->progress.step};
     ek_status status = EK_OK;
     ek_epoch_order(t->train_index, run->train_count, o->seed, run->progress.epoch + 1, o->shuffle);
-    EK_GO(ek_batches_start(t->data, &pixels, ek_net_input_shape(t->net), t->train_index, run->train_count,
-                           o->batch, o->drop_last, run->progress.step, &batches));
-    while (!t->stop && run->progress.step < run->steps_per_epoch) EK_GO(run_step(t, batches));
+    EK_GO(ek_batches_start(&batches));
+    while (!t->stop && run->progress.step < run->steps_per_epoch) EK_GO(run_step(t, &batches));
 done:
-    ek_batches_end(batches);
+    ek_batches_end(&batches);
     return status;
 }
 

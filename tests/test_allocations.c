@@ -1,0 +1,191 @@
+/* A training step allocates nothing: neither by the library's allocator, nor by malloc in the C library or in any
+ * other that is linked. */
+#include "testing.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+static atomic_uint_fast64_t mallocs;
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+
+#if defined(SANITIZED)
+/* The sanitizers' own malloc tells. */
+int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile void *, size_t),
+                                              void (*on_free)(const volatile void *));
+static void on_malloc(const volatile void *memory, size_t size)
+{
+    (void)memory;
+    (void)size;
+    atomic_fetch_add(&mallocs, 1);
+}
+static void on_free(const volatile void *memory) { (void)memory; }
+static bool count_mallocs(void) { return __sanitizer_install_malloc_and_free_hooks(on_malloc, on_free) > 0; }
+
+#elif defined(__GLIBC__)
+/* A program's malloc, where it is visible, takes the place of the C library's, for all libraries too. */
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t count, size_t size);
+void *__libc_realloc(void *memory, size_t size);
+void *__libc_memalign(size_t alignment, size_t size);
+
+#pragma GCC visibility push(default)
+void *malloc(size_t size)
+{
+    atomic_fetch_add(&mallocs, 1);
+    return __libc_malloc(size);
+}
+void *calloc(size_t count, size_t size)
+{
+    atomic_fetch_add(&mallocs, 1);
+    return __libc_calloc(count, size);
+}
+void *realloc(void *memory, size_t size)
+{
+    atomic_fetch_add(&mallocs, 1);
+    return __libc_realloc(memory, size);
+}
+void *aligned_alloc(size_t alignment, size_t size)
+{
+    atomic_fetch_add(&mallocs, 1);
+    return __libc_memalign(alignment, size);
+}
+int posix_memalign(void **out, size_t alignment, size_t size)
+{
+    atomic_fetch_add(&mallocs, 1);
+    *out = __libc_memalign(alignment, size);
+    return *out ? 0 : ENOMEM;
+}
+#pragma GCC visibility pop
+static bool count_mallocs(void) { return true; }
+
+#else
+static bool count_mallocs(void) { return false; } /* the library's own are counted all the same */
+#endif
+
+static bool counting;
+
+static int start_counting(void **state)
+{
+    (void)state;
+    counting = count_mallocs();
+    return 0;
+}
+
+/* The compiler must not see through the pair. */
+static void *(*volatile allocate)(size_t) = malloc;
+static char *(*volatile duplicate)(const char *) = strdup;
+
+static void the_counter_counts(void **state)
+{
+    (void)state;
+    if (!counting) skip();
+    uint64_t before = atomic_load(&mallocs);
+    free(allocate(10));
+    assert_int_equal(atomic_load(&mallocs), before + 1);
+    free(duplicate("in the C library"));
+    assert_int_equal(atomic_load(&mallocs), before + 2);
+#if !defined(__SANITIZE_THREAD__) /* whose aligned_alloc tells nobody */
+    ek_free(ek_calloc(10, 1));
+    assert_int_equal(atomic_load(&mallocs), before + 3);
+#endif
+}
+
+/* The listener notes both counters after the first step and compares after each other one. */
+typedef struct watch {
+    uint64_t mallocs, allocations;
+    int steps;
+    bool grown;
+} watch;
+
+static bool listen(void *user, const ek_event *event)
+{
+    watch *w = user;
+    if (event->kind != EK_EVENT_STEP) return true;
+    uint64_t now = atomic_load(&mallocs), allocations = ek_memory_count().allocations;
+    if (w->steps++ > 0 && (now != w->mallocs || allocations != w->allocations)) w->grown = true;
+    w->mallocs = now;
+    w->allocations = allocations;
+    return w->steps < 5;
+}
+
+/* Steps 2 to 5 of a run with its batches, its schedule and its listener. */
+static void check_net(const char *name, const char *data, ek_optimizer kind, int threads)
+{
+    ek_context_options context_options = {.threads = threads};
+    ek_train_options options = ek_train_options_default();
+    watch w = {0};
+    ek_context *context;
+    ek_net *net;
+    ek_dataset *dataset;
+    assert_ok(ek_context_create(&context_options, &context));
+    assert_ok(ek_net_open(context, name, &net));
+    assert_ok(ek_dataset_open(data, EK_SPLIT_TRAIN, &dataset));
+    options.batch = 40;
+    options.optimizer = ek_optimizer_options_default(kind);
+    options.optimizer.clip_norm = 1;
+    options.schedule = EK_SCHEDULE_COSINE;
+    options.listener = listen;
+    options.user = &w;
+    assert_int_equal(ek_train(net, dataset, NULL, &options), EK_E_INTERRUPTED);
+    assert_int_equal(w.steps, 5);
+    if (w.grown) fail_msg("%s with %d threads allocates in its steps", name, threads);
+    ek_dataset_destroy(dataset);
+    ek_net_destroy(net);
+    ek_context_destroy(context);
+}
+
+static void training_steps_allocate_nothing(void **state)
+{
+    (void)state;
+    for (int threads = 1; threads <= 2; threads++) {
+        check_net("lenet-bn", "synthetic:1x28x28", EK_OPTIMIZER_SGD, threads);
+        check_net("mlp-bn", "synthetic:1x28x28", EK_OPTIMIZER_ADAM, threads);
+        check_net("resnet20", "synthetic:3x32x32", EK_OPTIMIZER_SGD, threads);
+    }
+}
+
+/* The same by hand: ek_trainer_step, whose first step of a size may allocate, and smaller ones after it. */
+static void steps_by_hand_allocate_nothing(void **state)
+{
+    (void)state;
+    enum { N = 20 };
+    ek_context_options context_options = {.threads = 2};
+    ek_optimizer_options options = ek_optimizer_options_default(EK_OPTIMIZER_ADAMW);
+    ek_context *context;
+    ek_net *net;
+    ek_trainer *trainer;
+    ek_step_result result;
+    static float x[N * 784];
+    int32_t labels[N];
+    for (int i = 0; i < N * 784; i++) x[i] = (float)(i * 37 % 101) / 101;
+    for (int i = 0; i < N; i++) labels[i] = i % 10;
+    assert_ok(ek_context_create(&context_options, &context));
+    assert_ok(ek_net_open(context, "lenet-bn", &net));
+    assert_ok(ek_trainer_create(net, &options, 1, &trainer));
+    assert_ok(ek_trainer_step(trainer, N, x, labels, &result));
+    uint64_t before = atomic_load(&mallocs), allocations = ek_memory_count().allocations;
+    for (int n = N; n > N - 4; n--) assert_ok(ek_trainer_step(trainer, n, x, labels, &result));
+    assert_int_equal(atomic_load(&mallocs), before);
+    assert_int_equal(ek_memory_count().allocations, allocations);
+    ek_trainer_destroy(trainer);
+    ek_net_destroy(net);
+    ek_context_destroy(context);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_counter_counts),
+        cmocka_unit_test(training_steps_allocate_nothing),
+        cmocka_unit_test(steps_by_hand_allocate_nothing),
+    };
+    return cmocka_run_group_tests(tests, start_counting, NULL);
+}
