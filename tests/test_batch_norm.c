@@ -37,6 +37,7 @@ static void *must(void *memory)
 static float *floats(int64_t count) { return must(ek_calloc((size_t)count, sizeof(float))); }
 static double *doubles(int64_t count) { return must(ek_calloc((size_t)count, sizeof(double))); }
 static int64_t count_of(ek_ncs shape) { return shape.n * shape.c * shape.s; }
+static bool is_large(ek_ncs shape) { return count_of(shape) > 1 << 20; }
 
 /* What an operation is given. */
 typedef struct problem {
@@ -307,7 +308,7 @@ static void check_shape(ek_ncs shape, bool relu)
     problem p = problem_create(shape, 1);
     spare_the_kink(&options, &p);
     double *expected = run_oracle(&options, &p);
-    for (int k = 0; k < COUNT_OF(isas); k++) {
+    for (int k = is_large(shape) ? 1 : 0; k < COUNT_OF(isas); k++) { /* the oracle is slow */
         ek_context *context = context_of(isas[k], 2);
         if (!context) continue;
         char what[64];
@@ -705,14 +706,14 @@ static void same_bits_for_any_threads(void **state)
 static void outputs_may_be_the_inputs(void **state)
 {
     (void)state;
-    static const ek_ncs some[] = {{9, 5, 1}, {3, 4, 50}, {60, 50, 1}, {100003, 42, 1}, {20, 65, 3229}};
+    static const ek_ncs some[] = {{9, 5, 1}, {3, 4, 50}, {60, 50, 1}, {100003, 42, 1}};
     ek_batch_norm_options options = ek_batch_norm_options_default();
     options.relu = true;
     for (int k = 0; k < COUNT_OF(isas); k++) {
         ek_context *context = context_of(isas[k], 1);
         if (!context) continue;
         for (int i = 0; i < COUNT_OF(some); i++) {
-            if (k == 0 && count_of(some[i]) > 1 << 20) continue; /* the oracle is slow */
+            if (k == 0 && is_large(some[i])) continue; /* the oracle is slow */
             problem p = problem_create(some[i], 4);
             size_t bytes = (size_t)p.count * sizeof(float);
             float *apart = run_library(context, &options, &p), *x = floats(p.count),
@@ -789,8 +790,7 @@ static float *at_the_end(const float *from, int64_t count)
 static void arrays_may_lie_anywhere(void **state)
 {
     (void)state;
-    static const ek_ncs some[] = {{3, 5, 1},  {33, 37, 1},  {9, 3, 1},
-                                  {5, 3, 61}, {3, 1, 1001}, {100003, 42, 1}};
+    static const ek_ncs some[] = {{3, 5, 1}, {33, 37, 1}, {9, 3, 1}, {5, 3, 61}, {3, 1, 1001}};
     ek_batch_norm_options options = ek_batch_norm_options_default();
     options.relu = true;
     for (int k = 1; k < COUNT_OF(isas); k++) {

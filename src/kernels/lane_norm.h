@@ -273,13 +273,12 @@ static void slab_backward_apply(int64_t rows, int64_t length, int64_t stride, in
 }
 
 /* --- columns: up to GROUP of them, one row after the other, so that memory is read in its order; going down the
- * columns defeats the prefetchers and takes three times as long. The sums go through the first cache; narrow rows
- * are taken FEW at a time to spare it. */
+ * columns defeats the prefetchers and takes three times as long. Sums of up to NARROW vectors stand in registers, those
+ * of wider rows go through the first cache. */
 
 enum {
     GROUP = 1024,
-    NARROW = 64,
-    FEW = 4,
+    NARROW = 4,
     ROWS = 64, /* added in float */
 };
 
@@ -295,31 +294,58 @@ TEMPLATE int64_t vector_start(int64_t c, int k)
 
 TEMPLATE int vectors_of(int64_t c) { return (int)((c + VL - 1) / VL); }
 
-TEMPLATE void add_deviations(const int rows, int64_t c, int64_t stride, const float *x, const float *shift, vf *sum, vf *squares)
+/* VL columns, or all c where there are fewer. */
+TEMPLATE vf load_columns(const bool wide, int64_t c, const float *p) { return wide ? load(p) : load_n(p, (int)c); }
+
+TEMPLATE void narrow_deviations(const bool wide, const int vectors, int64_t rows, int64_t c, int64_t stride, const float *x, const float *shift, float *sum, float *squares)
 {
-    for (int k = 0; k < vectors_of(c); k++) {
-        int64_t at = vector_start(c, k);
-        vf center = load_n(shift + at, at_most_vl(c)), s = {0}, q = {0};
-        UNROLL for (int r = 0; r < rows; r++) {
-            vf d = load_n(x + r * stride + at, at_most_vl(c)) - center;
-            s += d;
-            q += d * d;
+    vf s[NARROW], q[NARROW], center[NARROW];
+    UNROLL for (int k = 0; k < vectors; k++) {
+        s[k] = q[k] = splat(0.0f);
+        center[k] = load_columns(wide, c, shift + vector_start(c, k));
+    }
+    for (int64_t r = 0; r < rows; r++, x += stride)
+        UNROLL for (int k = 0; k < vectors; k++) {
+            vf d = load_columns(wide, c, x + vector_start(c, k)) - center[k];
+            s[k] += d;
+            q[k] += d * d;
         }
-        sum[k] += s;
-        squares[k] += q;
+    UNROLL for (int k = 0; k < vectors; k++) {
+        store(sum + k * VL, s[k]);
+        store(squares + k * VL, q[k]);
     }
 }
 
-static void sum_deviations(int64_t rows, int64_t c, int64_t stride, const float *x, const float *shift, vf *sum, vf *squares)
+static void add_deviations(int64_t c, const float *x, const float *shift, float *sum, float *squares)
 {
-    for (int k = 0; k < vectors_of(c); k++) sum[k] = squares[k] = splat(0.0f);
-    int64_t r = 0;
-    for (; c <= NARROW && r + FEW <= rows; r += FEW) add_deviations(FEW, c, stride, x + r * stride, shift, sum, squares);
-    for (; r < rows; r++) add_deviations(1, c, stride, x + r * stride, shift, sum, squares);
+    for (int k = 0; k < vectors_of(c); k++) {
+        int64_t at = vector_start(c, k);
+        vf d = load(x + at) - load(shift + at);
+        store(sum + k * VL, load(sum + k * VL) + d);
+        store(squares + k * VL, load(squares + k * VL) + d * d);
+    }
+}
+
+static void sum_deviations(int64_t rows, int64_t c, int64_t stride, const float *x, const float *shift, float *sum, float *squares)
+{
+    size_t bytes = (size_t)vectors_of(c) * sizeof(vf);
+    memset(sum, 0, bytes);
+    memset(squares, 0, bytes);
+    switch (vectors_of(c)) {
+    case 1:
+        if (c < VL) narrow_deviations(false, 1, rows, c, stride, x, shift, sum, squares);
+        else narrow_deviations(true, 1, rows, c, stride, x, shift, sum, squares);
+        break;
+    case 2: narrow_deviations(true, 2, rows, c, stride, x, shift, sum, squares); break;
+    case 3: narrow_deviations(true, 3, rows, c, stride, x, shift, sum, squares); break;
+    case 4: narrow_deviations(true, 4, rows, c, stride, x, shift, sum, squares); break;
+    default:
+        for (int64_t r = 0; r < rows; r++) add_deviations(c, x + r * stride, shift, sum, squares);
+    }
 }
 
 /* merge_shifted() for the columns of a vector; `count` values are there. */
-TEMPLATE void merge_columns(double count, double rows, int first, int end, const float *shift, vf sum, vf squares, double *mean, double *m2)
+TEMPLATE void merge_columns(double count, double rows, int first, int end, const float *shift, const float *sum, const float *squares, double *mean, double *m2)
 {
     double share = rows / (count + rows), inverse = 1 / rows;
     for (int j = first; j < end; j++) {
@@ -332,7 +358,7 @@ TEMPLATE void merge_columns(double count, double rows, int first, int end, const
 /* The first rows are taken about their own mean, found from their first values; the others about the mean so far. */
 static void group_moments(int64_t n, int64_t c, int64_t stride, const float *x, ek_moments *out)
 {
-    vf sum[GROUP / VL], squares[GROUP / VL];
+    float sum[GROUP], squares[GROUP];
     double mean[GROUP] = {0}, m2[GROUP] = {0};
     float shift[GROUP];
     memcpy(shift, x, (size_t)c * sizeof *x);
@@ -343,13 +369,13 @@ static void group_moments(int64_t n, int64_t c, int64_t stride, const float *x, 
         if (done == 0) {
             for (int64_t j = 0; j < c; j++) {
                 int k = (int)(j / VL);
-                shift[j] += sum[k][j - vector_start(c, k)] / (float)rows;
+                shift[j] += sum[k * VL + j - vector_start(c, k)] / (float)rows;
             }
             sum_deviations(rows, c, stride, from, shift, sum, squares);
         }
         for (int k = 0; k < vectors_of(c); k++) {
             int64_t at = vector_start(c, k);
-            merge_columns((double)done, (double)rows, (int)(k * VL - at), at_most_vl(c), shift + at, sum[k], squares[k], mean + at, m2 + at);
+            merge_columns((double)done, (double)rows, (int)(k * VL - at), at_most_vl(c), shift + at, sum + k * VL, squares + k * VL, mean + at, m2 + at);
         }
         for (int64_t j = 0; j < c; j++) shift[j] = (float)mean[j];
     }
@@ -378,36 +404,67 @@ static void columns_moments(int64_t n, int64_t c, int64_t stride, const float *x
     for (int64_t j = 0; wide > 0 && j < fold * c; j++) ek_moments_merge(&out[j % c], folded[j]);
 }
 
-TEMPLATE void add_gradients(const int rows, int64_t c, int64_t stride, const ek_norm_terms *t, const float *x, const float *dy, vf *sum, vf *product)
+TEMPLATE void narrow_gradients(const bool wide, const int vectors, int64_t rows, int64_t c, int64_t stride, const ek_norm_terms *t, const float *x, const float *dy, float *sum, float *product)
+{
+    vf s[NARROW], p[NARROW];
+    norm_terms now[NARROW];
+    UNROLL for (int k = 0; k < vectors; k++) {
+        s[k] = p[k] = splat(0.0f);
+        now[k] = terms_at(APPLY, true, t, vector_start(c, k));
+    }
+    for (int64_t r = 0; r < rows; r++, x += stride, dy += stride)
+        UNROLL for (int k = 0; k < vectors; k++) {
+            vf centred = load_columns(wide, c, x + vector_start(c, k)) - now[k].mean;
+            vf g = open_gradient(&now[k], centred, load_columns(wide, c, dy + vector_start(c, k)));
+            s[k] += g;
+            p[k] += g * centred;
+        }
+    UNROLL for (int k = 0; k < vectors; k++) {
+        store(sum + k * VL, s[k]);
+        store(product + k * VL, p[k]);
+    }
+}
+
+static void add_gradients(int64_t c, const ek_norm_terms *t, const float *x, const float *dy, float *sum, float *product)
 {
     for (int k = 0; k < vectors_of(c); k++) {
         int64_t at = vector_start(c, k);
         norm_terms now = terms_at(APPLY, true, t, at);
-        vf s = {0}, p = {0};
-        UNROLL for (int r = 0; r < rows; r++) {
-            vf centred = load_n(x + r * stride + at, at_most_vl(c)) - now.mean;
-            vf g = open_gradient(&now, centred, load_n(dy + r * stride + at, at_most_vl(c)));
-            s += g;
-            p += g * centred;
-        }
-        sum[k] += s;
-        product[k] += p;
+        vf centred = load(x + at) - now.mean, g = open_gradient(&now, centred, load(dy + at));
+        store(sum + k * VL, load(sum + k * VL) + g);
+        store(product + k * VL, load(product + k * VL) + g * centred);
+    }
+}
+
+static void sum_gradients(int64_t rows, int64_t c, int64_t stride, const ek_norm_terms *t, const float *x, const float *dy, float *sum, float *product)
+{
+    size_t bytes = (size_t)vectors_of(c) * sizeof(vf);
+    memset(sum, 0, bytes);
+    memset(product, 0, bytes);
+    switch (vectors_of(c)) {
+    case 1:
+        if (c < VL) narrow_gradients(false, 1, rows, c, stride, t, x, dy, sum, product);
+        else narrow_gradients(true, 1, rows, c, stride, t, x, dy, sum, product);
+        break;
+    case 2: narrow_gradients(true, 2, rows, c, stride, t, x, dy, sum, product); break;
+    case 3: narrow_gradients(true, 3, rows, c, stride, t, x, dy, sum, product); break;
+    case 4: narrow_gradients(true, 4, rows, c, stride, t, x, dy, sum, product); break;
+    default:
+        for (int64_t r = 0; r < rows; r++) add_gradients(c, t, x + r * stride, dy + r * stride, sum, product);
     }
 }
 
 /* Added to what is there. */
 static void group_gradients(int64_t n, int64_t c, int64_t stride, const ek_norm_terms *t, const float *x, const float *dy, double *sum_g, double *sum_gx)
 {
+    float sum[GROUP], product[GROUP];
     for (int64_t done = 0; done < n; done += ROWS) {
-        vf sum[GROUP / VL] = {{0}}, product[GROUP / VL] = {{0}};
-        int64_t r = done, end = done + at_most(n - done, ROWS);
-        for (; c <= NARROW && r + FEW <= end; r += FEW) add_gradients(FEW, c, stride, t, x + r * stride, dy + r * stride, sum, product);
-        for (; r < end; r++) add_gradients(1, c, stride, t, x + r * stride, dy + r * stride, sum, product);
+        sum_gradients(at_most(n - done, ROWS), c, stride, t, x + done * stride, dy + done * stride, sum, product);
         for (int k = 0; k < vectors_of(c); k++) {
             int64_t at = vector_start(c, k);
             for (int j = (int)(k * VL - at); j < at_most_vl(c); j++) {
-                sum_g[at + j] += sum[k][j];
-                sum_gx[at + j] += product[k][j];
+                sum_g[at + j] += sum[k * VL + j];
+                sum_gx[at + j] += product[k * VL + j];
             }
         }
     }
