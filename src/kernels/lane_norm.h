@@ -279,8 +279,12 @@ static void slab_backward_apply(int64_t rows, int64_t length, int64_t stride, in
 enum {
     GROUP = 1024,
     NARROW = 4,
-    ROWS = 64, /* added in float */
+    ROWS = 64,    /* added in float */
+    AHEAD = 2048, /* bytes; with two arrays to read, wide rows take two thirds of the time if they are asked for */
 };
+
+/* It may lie past the array's end: nothing is read there. */
+TEMPLATE void fetch_ahead(const float *p) { __builtin_prefetch((const void *)((uintptr_t)p + AHEAD)); }
 
 static int64_t at_most(int64_t n, int64_t most) { return n < most ? n : most; }
 
@@ -430,6 +434,8 @@ static void add_gradients(int64_t c, const ek_norm_terms *t, const float *x, con
     for (int k = 0; k < vectors_of(c); k++) {
         int64_t at = vector_start(c, k);
         norm_terms now = terms_at(APPLY, true, t, at);
+        fetch_ahead(x + at);
+        fetch_ahead(dy + at);
         vf centred = load(x + at) - now.mean, g = open_gradient(&now, centred, load(dy + at));
         store(sum + k * VL, load(sum + k * VL) + g);
         store(product + k * VL, load(product + k * VL) + g * centred);
