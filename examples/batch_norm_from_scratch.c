@@ -172,8 +172,8 @@ static double compare(ek_context *context, const tensor *x, const tensor *dy, te
         .gamma = layer.gamma, .beta = layer.beta, .running_mean = running_mean, .running_var = running_var};
     ek_batch_norm_gradients gradients = {lib_dx, lib_dgamma, lib_dbeta};
     if (ek_batch_norm_forward_train(context, &options, shape, x->data, &arrays, lib_y, &saved) != EK_OK ||
-        ek_batch_norm_backward(context, &options, EK_MODE_TRAINING, shape, x->data, dy->data, layer.gamma,
-                               &saved, &gradients) != EK_OK ||
+        ek_batch_norm_backward(context, &options, EK_MODE_TRAINING, shape, x->data, dy->data, &arrays, &saved,
+                               &gradients) != EK_OK ||
         ek_batch_norm_forward_inference(context, &options, shape, x->data, &arrays, lib_predicted, NULL) !=
             EK_OK) {
         fprintf(stderr, "batch_norm_from_scratch: %s\n", ek_error());

@@ -114,6 +114,8 @@ typedef struct ek_batch_norm_options {
     bool shift;                /* true: beta is there */
     bool track;                /* true; false: no running statistics, inference uses the batch's */
     bool frozen;               /* false; true: training too uses the running statistics, which stay */
+    bool relu;                 /* false; true: a ReLU follows and is part of the operation, forward and
+                                  backward, training and inference */
 } ek_batch_norm_options;
 
 /* PyTorch's defaults, as in the comments above. */
@@ -141,7 +143,8 @@ typedef struct ek_batch_norm_saved {
 /* Forward, training mode:
  *
  *   mean = sum(x)/m    var = sum((x-mean)^2)/m          per channel
- *   y = gamma*(x - mean)/sqrt(var + eps) + beta
+ *   z = gamma*(x - mean)/sqrt(var + eps) + beta
+ *   y = z, or max(0, z) with options->relu (a NaN stays a NaN)
  *   running <- as ek_batch_norm_update_running
  *
  * With options->frozen the running statistics take the place of the batch's and do not change.
@@ -151,6 +154,8 @@ typedef struct ek_batch_norm_saved {
  *              are not finite
  * out  y       [n, c, s]; may be x itself, but backward needs x
  * out  saved
+ *
+ * Arrays may lie anywhere, best at multiples of 64 bytes. A large y that is not x is written past the caches.
  *
  * The statistics are taken in one read of x, shifted by a value of the channel and merged in double
  * by Chan, Golub and LeVeque's formula (1979) in an order fixed by the shape: no cancellation, never a
@@ -164,7 +169,8 @@ EK_API EK_MUST_CHECK ek_status ek_batch_norm_forward_train(ek_context *context,
                                                            const ek_batch_norm_arrays *arrays, float *y,
                                                            const ek_batch_norm_saved *saved);
 
-/* Forward, inference mode: y = gamma*(x - running_mean)/sqrt(running_var + eps) + beta.
+/* Forward, inference mode: z = gamma*(x - running_mean)/sqrt(running_var + eps) + beta; y = z, or max(0, z)
+ * with options->relu.
  * Without track the batch's own statistics serve, as in PyTorch. y may be x.
  * saved may be NULL; otherwise it receives what was used, for a backward pass through inference. */
 EK_API EK_MUST_CHECK ek_status ek_batch_norm_forward_inference(ek_context *context,
@@ -178,8 +184,10 @@ typedef enum ek_mode {
     EK_MODE_TRAINING,  /* batch statistics; dropout on */
 } ek_mode;
 
-/* Backward. With g = dL/dy and xhat = (x - mean)*inv_std:
+/* Backward. With dy = dL/dy and xhat = (x - mean)*inv_std:
  *
+ *   g = dy, or with options->relu 0 where z <= 0 and dy elsewhere; z is computed again from x, to the bits of
+ *       the forward pass, so that y is not needed
  *   dbeta = sum(g)    dgamma = sum(g*xhat)
  *   training:            dx = gamma*inv_std*(g - dbeta/m - xhat*dgamma/m)
  *   inference or frozen: dx = gamma*inv_std*g
@@ -188,6 +196,7 @@ typedef enum ek_mode {
  * statistics, and so the training formula holds there too.
  *
  * in   x, dy  [n, c, s]
+ * in   arrays gamma, and with relu beta: those of the forward pass; may be NULL where neither is there
  * out  dx     [n, c, s], may be dy itself; NULL: not wanted
  * out  dgamma, dbeta  [c]; NULL: not wanted */
 typedef struct ek_batch_norm_gradients {
@@ -197,7 +206,7 @@ typedef struct ek_batch_norm_gradients {
 EK_API EK_MUST_CHECK ek_status ek_batch_norm_backward(ek_context *context,
                                                       const ek_batch_norm_options *options, ek_mode mode,
                                                       ek_ncs shape, const float *x, const float *dy,
-                                                      const float *gamma,
+                                                      const ek_batch_norm_arrays *arrays,
                                                       const ek_batch_norm_saved *saved,
                                                       const ek_batch_norm_gradients *gradients);
 

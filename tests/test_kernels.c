@@ -880,6 +880,14 @@ static void columns_moments_match(void **state)
     }
 }
 
+/* Terms of c columns, as the kernels want them. */
+static float *periodic_noise(int64_t c)
+{
+    float *once = noise(c), *terms = guarded((size_t)(c + EK_LANES) * sizeof *terms);
+    for (int64_t j = 0; j < c + EK_LANES; j++) terms[j] = once[j % c];
+    return terms;
+}
+
 static void columns_passes_match_the_formulas(void **state)
 {
     (void)state;
@@ -887,14 +895,17 @@ static void columns_passes_match_the_formulas(void **state)
         const struct columns_case *s = &columns_cases[case_i];
         int64_t count = (s->n - 1) * s->stride + s->c;
         float *x = noise(count), *g = noise(count), *untouched = noise(count);
-        float *mean = noise(s->c), *a = noise(s->c), *b = noise(s->c), *c = noise(s->c);
+        float *mean = periodic_noise(s->c), *a = periodic_noise(s->c), *b = periodic_noise(s->c);
+        float *c = periodic_noise(s->c);
         double *sum_g = doubles(s->c), *sum_gx = doubles(s->c);
+        ek_norm_piece piece = {s->n, s->c, 1, s->stride, EK_LANES, case_i % 2};
+        ek_norm_terms forward = {mean, a, b, NULL, NULL, NAN}, backward = {mean, a, a, b, c, NAN};
         FOR_EACH_TABLE(k)
         {
             float *y = copy(count, untouched), *dx = copy(count, untouched);
-            k->columns_backward_sums(s->n, s->c, s->stride, x, g, mean, sum_g, sum_gx);
-            k->columns_apply(s->n, s->c, s->stride, x, mean, a, b, y);
-            k->columns_backward_apply(s->n, s->c, s->stride, x, g, mean, a, b, c, dx);
+            k->columns_backward_sums(&piece, &backward, x, g, sum_g, sum_gx);
+            k->columns_apply(&piece, &forward, x, y);
+            k->columns_backward_apply(&piece, &backward, x, g, dx);
             reference ref_g = new_reference(s->c), ref_gx = new_reference(s->c);
             for (int64_t i = 0; i < count; i++) {
                 int64_t j = i % s->stride;
@@ -913,6 +924,92 @@ static void columns_passes_match_the_formulas(void **state)
                 check(k, "columns product", j, sum_gx[j], ref_gx.sum[j], 2e-6 * ref_gx.magnitude[j]);
             }
         }
+        guarded_free();
+    }
+}
+
+/* rows, channels, length, stride; length 1: by columns. Ends, and where lines begin, are odd. */
+static const struct fused_case {
+    int64_t rows, channels, length, stride;
+} fused_cases[] = {
+    {1, 1, 3, 3},    {2, 3, 17, 51},     {3, 2, 100, 211},  {1, 5, 1029, 5145}, {2, 1, 4133, 4133},
+    {70, 3, 1, 3},   {300, 7, 1, 7},     {9, 15, 1, 20},    {67, 16, 1, 16},    {150, 37, 1, 37},
+    {40, 65, 1, 70}, {5, 1030, 1, 1030}, {66, 130, 1, 130},
+};
+
+typedef struct fused_problem {
+    const struct fused_case *at;
+    int64_t count;
+    ek_norm_terms terms;
+    float *x, *dy;
+} fused_problem;
+
+static int64_t channel_at(const struct fused_case *s, int64_t i)
+{
+    int64_t ch = i % s->stride / s->length;
+    return ch < s->channels ? ch : -1; /* between rows */
+}
+
+static double fused_z(const fused_problem *p, int64_t i)
+{
+    int64_t ch = channel_at(p->at, i);
+    return ((double)p->x[i] - p->terms.mean[ch]) * p->terms.a[ch] + p->terms.b[ch];
+}
+
+static fused_problem fused_problem_create(const struct fused_case *s, bool relu)
+{
+    int64_t c = s->channels;
+    fused_problem p = {s, (s->rows - 1) * s->stride + c * s->length, {0}, NULL, NULL};
+    p.x = noise(p.count);
+    p.dy = noise(p.count);
+    p.terms = (ek_norm_terms){periodic_noise(c), periodic_noise(c), periodic_noise(c),
+                              periodic_noise(c), periodic_noise(c), relu ? 0 : NAN};
+    for (int64_t i = 0; i < p.count; i++) /* where rounding may open or shut the ReLU */
+        if (channel_at(s, i) >= 0 && fabs(fused_z(&p, i)) < 1e-5) p.dy[i] = 0;
+    return p;
+}
+
+static void check_fused(const ek_kernels *k, const fused_problem *p, bool streamed, bool frozen)
+{
+    const struct fused_case *s = p->at;
+    bool columns = s->length == 1, relu = p->terms.floor == 0;
+    ek_norm_piece piece = {s->rows, s->channels, s->length, s->stride, EK_LANES, streamed};
+    ek_norm_terms terms = p->terms;
+    if (frozen) terms.slope = terms.constant = NULL;
+    float *y = zeros(p->count), *dx = zeros(p->count);
+    double *sum_g = doubles(s->channels), *sum_gx = doubles(s->channels);
+    (columns ? k->columns_apply : k->runs_apply)(&piece, &terms, p->x, y);
+    (columns ? k->columns_backward_apply : k->runs_backward_apply)(&piece, &terms, p->x, p->dy, dx);
+    (columns ? k->columns_backward_sums : k->runs_backward_sums)(&piece, &terms, p->x, p->dy, sum_g, sum_gx);
+
+    reference ref_g = new_reference(s->channels), ref_gx = new_reference(s->channels);
+    for (int64_t i = 0; i < p->count; i++) {
+        int64_t ch = channel_at(s, i);
+        if (ch < 0) {
+            assert_true(y[i] == 0 && dx[i] == 0);
+            continue;
+        }
+        double z = fused_z(p, i), g = relu && z <= 0 ? 0 : p->dy[i],
+               centred = (double)p->x[i] - p->terms.mean[ch];
+        double through = frozen ? 0 : centred * p->terms.slope[ch] + p->terms.constant[ch];
+        check(k, "fused y", i, y[i], relu && z <= 0 ? 0 : z, 1e-6);
+        check(k, "fused dx", i, dx[i], g * p->terms.a[ch] + through, 1e-6);
+        add_to(&ref_g, ch, (float)g);
+        add_to(&ref_gx, ch, g * centred);
+    }
+    for (int64_t ch = 0; ch < s->channels; ch++) {
+        check(k, "fused sum", ch, sum_g[ch], ref_g.sum[ch], 2e-6 * ref_g.magnitude[ch]);
+        check(k, "fused product", ch, sum_gx[ch], ref_gx.sum[ch], 2e-6 * ref_gx.magnitude[ch]);
+    }
+}
+
+static void fused_passes_match_the_formulas(void **state)
+{
+    (void)state;
+    for (int i = 0; i < COUNT(fused_cases); i++) FOR_EACH_TABLE(k)
+    for (int bits = 0; bits < 8; bits++) {
+        fused_problem p = fused_problem_create(&fused_cases[i], bits & 1);
+        check_fused(k, &p, bits & 2, bits & 4);
         guarded_free();
     }
 }
@@ -1301,6 +1398,7 @@ int main(void)
         TEST(cross_entropy_of_ties_and_nan),
         TEST(optimizers_follow_pytorch),
         TEST(the_choice_is_by_name_or_the_best),
+        TEST(fused_passes_match_the_formulas),
     };
     return cmocka_run_group_tests(tests, find_tables, NULL);
 }

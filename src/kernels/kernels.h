@@ -113,6 +113,25 @@ typedef struct ek_adam_step {
     bool decoupled;                      /* AdamW */
 } ek_adam_step;
 
+/* `rows` rows of `channels` runs beside each other, each of `length` floats; rows are `stride` floats apart. live:
+ * see slab_moments. stream: what is written goes past the caches. */
+typedef struct ek_norm_piece {
+    int64_t rows, channels, length, stride;
+    int live;
+    bool stream;
+} ek_norm_piece;
+
+/* What normalization computes with, arrays over the channels:
+ *
+ *   z = (x - mean)*a + b              y = z <= floor ? 0 : z
+ *   g = z <= floor ? 0 : dy           dx = a*g + slope*(x - mean) + constant
+ *
+ * floor is 0 where a ReLU follows, NaN elsewhere: nothing is below it. Without slope and constant dx = a*g. */
+typedef struct ek_norm_terms {
+    const float *mean, *a, *b, *slope, *constant;
+    float floor;
+} ek_norm_terms;
+
 typedef struct ek_kernels {
     const char *name;
 
@@ -163,12 +182,17 @@ typedef struct ek_kernels {
     void (*slab_backward_sums)(int64_t rows, int64_t length, int64_t stride, const float *x, const float *g, float mean, double *sum_g, double *sum_gx);
     /* dx = a*g + b*(x - mean) + c in live lanes, 0 in dead ones. */
     void (*slab_backward_apply)(int64_t rows, int64_t length, int64_t stride, int live, const float *x, const float *g, float mean, float a, float b, float c, float *dx);
-    /* The same down the columns of [n, c] rows: columns [0, c) of `n` rows, `stride` floats apart. All of
-     * mean, a, b, c, sums and moments are arrays over the columns. */
+    /* The same with the terms of ek_norm_terms over a piece of a matrix, its channels beside each other. `out` may
+     * be x or g itself unless it is streamed. Dead lanes of y and dx are 0. */
+    void (*runs_apply)(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, float *y);
+    void (*runs_backward_sums)(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, double *sum_g, double *sum_gx);
+    void (*runs_backward_apply)(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, float *dx);
+    /* The same where a channel is a column: runs of one float. The terms are periodic: after those of the last
+     * channel stand EK_LANES more, which begin again with the first. */
     void (*columns_moments)(int64_t n, int64_t c, int64_t stride, const float *x, ek_moments *out);
-    void (*columns_apply)(int64_t n, int64_t c, int64_t stride, const float *x, const float *mean, const float *a, const float *b, float *y);
-    void (*columns_backward_sums)(int64_t n, int64_t c, int64_t stride, const float *x, const float *g, const float *mean, double *sum_g, double *sum_gx);
-    void (*columns_backward_apply)(int64_t n, int64_t c, int64_t stride, const float *x, const float *g, const float *mean, const float *a, const float *b, const float *cc, float *dx);
+    void (*columns_apply)(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, float *y);
+    void (*columns_backward_sums)(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, double *sum_g, double *sum_gx);
+    void (*columns_backward_apply)(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, float *dx);
 
     /* --- layout. rows [n][f] with f = c*h*w, against lanes [f][EK_LANES] of one block. */
     void (*lanes_to_rows)(int64_t features, int live, const float *lanes, float *rows);

@@ -63,139 +63,438 @@ static void slab_moments(int64_t rows, int64_t length, int64_t stride, int live,
     *out = all;
 }
 
-static void slab_apply(int64_t rows, int64_t length, int64_t stride, int live, const float *x, float mean, float a, float b, float *y)
+/* --- the passes: what ek_norm_terms computes */
+
+typedef struct norm_terms {
+    vf mean, a, b, floor, slope, constant;
+} norm_terms;
+
+enum { APPLY, BACKWARD, BACKWARD_FROZEN };
+
+static int backward_kind(const ek_norm_terms *t) { return t->slope ? BACKWARD : BACKWARD_FROZEN; }
+
+/* Of channel ch for all lanes, or of the VL columns from ch on. */
+TEMPLATE norm_terms terms_at(const int kind, const bool columns, const ek_norm_terms *t, int64_t ch)
 {
-    for (int64_t r = 0; r < rows; r++, x += stride, y += stride)
-        for (int64_t i = 0; i < length; i += VL) {
-            int n = at_most_vl(length - i);
-            vf v = (load_n(x + i, n) - mean) * a + b;
-            store_n(y + i, keep(first_lanes(live - (int)(i % EK_LANES)), v), n);
-        }
+    norm_terms v = {.floor = splat(t->floor)};
+    v.mean = columns ? load(t->mean + ch) : splat(t->mean[ch]);
+    v.a = columns ? load(t->a + ch) : splat(t->a[ch]);
+    v.b = columns ? load(t->b + ch) : splat(t->b[ch]);
+    if (kind != BACKWARD) return v;
+    v.slope = columns ? load(t->slope + ch) : splat(t->slope[ch]);
+    v.constant = columns ? load(t->constant + ch) : splat(t->constant[ch]);
+    return v;
 }
 
-static void chunk_backward_sums(int64_t count, const float *x, const float *g, float mean, double *sum_g, double *sum_gx)
+/* Where the ReLU is shut. The forward and the backward pass ask the same bits. */
+TEMPLATE vi shut(const norm_terms *t, vf centred, vf *z)
+{
+    *z = centred * t->a + t->b;
+    return *z <= t->floor;
+}
+
+TEMPLATE vf open_gradient(const norm_terms *t, vf centred, vf dy)
+{
+    vf z;
+    return drop(shut(t, centred, &z), dy);
+}
+
+/* y, or dx, of n values. */
+TEMPLATE vf norm_element(const int kind, const norm_terms *t, const float *x, const float *dy, int n)
+{
+    vf centred = load_n(x, n) - t->mean, z;
+    if (kind == APPLY) {
+        vi closed = shut(t, centred, &z);
+        return drop(closed, z);
+    }
+    vf g = open_gradient(t, centred, load_n(dy, n)) * t->a;
+    return kind == BACKWARD ? g + (centred * t->slope + t->constant) : g;
+}
+
+/* Goes along a run: all of it has the terms of one channel, or its values those of the columns in turn. */
+typedef struct walker {
+    const ek_norm_terms *all;
+    int64_t column, columns; /* columns 0: one channel */
+    norm_terms now;
+} walker;
+
+TEMPLATE walker walk_channel(const int kind, const ek_norm_terms *t, int64_t ch)
+{
+    return (walker){.now = terms_at(kind, false, t, ch)};
+}
+
+TEMPLATE walker walk_columns(const ek_norm_terms *t, int64_t columns) { return (walker){.all = t, .columns = columns}; }
+
+TEMPLATE const norm_terms *walk(const int kind, const bool columns, walker *w, int n)
+{
+    if (!columns) return &w->now;
+    w->now = terms_at(kind, true, w->all, w->column);
+    for (w->column += n; w->column >= w->columns;) w->column -= w->columns;
+    return &w->now;
+}
+
+TEMPLATE int64_t floats_to_line(const float *p) { return (int64_t)(-((uintptr_t)p / sizeof *p) % EK_LANES); }
+
+/* Values [from, to) of a run, one vector after the other. */
+TEMPLATE void norm_run_part(const int kind, const bool columns, int64_t from, int64_t to, int live, walker *w, const float *x, const float *dy, float *out)
+{
+    for (int64_t i = from; i < to; i += VL) {
+        int n = at_most_vl(to - i);
+        vf v = norm_element(kind, walk(kind, columns, w, n), x + i, dy + i, n);
+        if (live < EK_LANES) v = keep(first_lanes(live - (int)(i % EK_LANES)), v);
+        store_n(out + i, v, n);
+    }
+}
+
+/* Only whole lines are streamed: a run's first and last, shared with other runs, go the usual way. */
+TEMPLATE void norm_run(const int kind, const bool columns, const bool streamed, int64_t length, int live, walker *w, const float *x, const float *dy, float *out)
+{
+    int64_t i = 0;
+    if (streamed) {
+        i = floats_to_line(out);
+        if (i > length) i = length;
+        norm_run_part(kind, columns, 0, i, EK_LANES, w, x, dy, out);
+    }
+    for (; live == EK_LANES && i + EK_LANES <= length; i += EK_LANES)
+        UNROLL for (int64_t j = i; j < i + EK_LANES; j += VL) {
+            vf v = norm_element(kind, walk(kind, columns, w, VL), x + j, dy + j, VL);
+            if (streamed) stream_store(out + j, v);
+            else store(out + j, v);
+        }
+    norm_run_part(kind, columns, i, length, live, w, x, dy, out);
+}
+
+TEMPLATE void norm_runs(const int kind, const bool streamed, const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, float *out)
+{
+    for (int64_t ch = 0; ch < p->channels; ch++) {
+        walker w = walk_channel(kind, t, ch);
+        for (int64_t r = 0; r < p->rows; r++) {
+            int64_t at = ch * p->length + r * p->stride;
+            norm_run(kind, false, streamed, p->length, p->live, &w, x + at, dy + at, out + at);
+        }
+    }
+    if (streamed) stream_end();
+}
+
+/* Rows that follow each other are one run. */
+TEMPLATE void norm_columns(const int kind, const bool streamed, const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, float *out)
+{
+    bool whole = p->stride == p->channels;
+    int64_t rows = whole ? 1 : p->rows, length = whole ? p->rows * p->channels : p->channels;
+    for (int64_t r = 0; r < rows; r++, x += p->stride, dy += p->stride, out += p->stride) {
+        walker w = walk_columns(t, p->channels);
+        norm_run(kind, true, streamed, length, EK_LANES, &w, x, dy, out);
+    }
+    if (streamed) stream_end();
+}
+
+TEMPLATE void runs_pass(const int kind, const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, float *out)
+{
+    if (p->stream) norm_runs(kind, true, p, t, x, dy, out);
+    else norm_runs(kind, false, p, t, x, dy, out);
+}
+
+TEMPLATE void columns_pass(const int kind, const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, float *out)
+{
+    if (p->stream) norm_columns(kind, true, p, t, x, dy, out);
+    else norm_columns(kind, false, p, t, x, dy, out);
+}
+
+static void runs_apply(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, float *y)
+{
+    runs_pass(APPLY, p, t, x, x, y);
+}
+
+static void columns_apply(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, float *y)
+{
+    columns_pass(APPLY, p, t, x, x, y);
+}
+
+static void runs_backward_apply(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, float *dx)
+{
+    if (backward_kind(t) == BACKWARD) runs_pass(BACKWARD, p, t, x, dy, dx);
+    else runs_pass(BACKWARD_FROZEN, p, t, x, dy, dx);
+}
+
+static void columns_backward_apply(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, float *dx)
+{
+    if (backward_kind(t) == BACKWARD) columns_pass(BACKWARD, p, t, x, dy, dx);
+    else columns_pass(BACKWARD_FROZEN, p, t, x, dy, dx);
+}
+
+static void chunk_backward_sums(int64_t count, const norm_terms *t, const float *x, const float *dy, double *sum_g, double *sum_gx)
 {
     vf sum[4] = {{0}}, product[4] = {{0}};
     int64_t i = 0;
     for (; i + 4 * VL <= count; i += 4 * VL)
         UNROLL for (int j = 0; j < 4; j++) {
-            vf v = load(g + i + j * VL);
-            sum[j] += v;
-            product[j] += v * (load(x + i + j * VL) - mean);
+            vf centred = load(x + i + j * VL) - t->mean, g = open_gradient(t, centred, load(dy + i + j * VL));
+            sum[j] += g;
+            product[j] += g * centred;
         }
     for (; i < count; i += VL) {
         int n = at_most_vl(count - i);
-        vf v = load_n(g + i, n);
-        sum[0] += v;
-        product[0] += v * (load_n(x + i, n) - mean);
+        vf centred = load_n(x + i, n) - t->mean, g = open_gradient(t, centred, load_n(dy + i, n));
+        sum[0] += g;
+        product[0] += g * centred;
     }
     *sum_g += sum_four(sum);
     *sum_gx += sum_four(product);
 }
 
+static void runs_backward_sums(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, double *sum_g, double *sum_gx)
+{
+    for (int64_t ch = 0; ch < p->channels; ch++) {
+        norm_terms now = terms_at(APPLY, false, t, ch);
+        sum_g[ch] = sum_gx[ch] = 0;
+        for (int64_t r = 0; r < p->rows; r++)
+            for (int64_t i = 0; i < p->length; i += CHUNK) {
+                int64_t at = ch * p->length + r * p->stride + i, left = p->length - i;
+                chunk_backward_sums(left < CHUNK ? left : CHUNK, &now, x + at, dy + at, &sum_g[ch], &sum_gx[ch]);
+            }
+    }
+}
+
+/* --- one slab */
+
+static void slab_apply(int64_t rows, int64_t length, int64_t stride, int live, const float *x, float mean, float a, float b, float *y)
+{
+    runs_apply(&(ek_norm_piece){rows, 1, length, stride, live, false}, &(ek_norm_terms){&mean, &a, &b, NULL, NULL, NAN}, x, y);
+}
+
 static void slab_backward_sums(int64_t rows, int64_t length, int64_t stride, const float *x, const float *g, float mean, double *sum_g, double *sum_gx)
 {
-    *sum_g = *sum_gx = 0;
-    for (int64_t r = 0; r < rows; r++, x += stride, g += stride)
-        for (int64_t i = 0; i < length; i += CHUNK)
-            chunk_backward_sums(length - i < CHUNK ? length - i : CHUNK, x + i, g + i, mean, sum_g, sum_gx);
+    runs_backward_sums(&(ek_norm_piece){rows, 1, length, stride, EK_LANES, false}, &(ek_norm_terms){&mean, &mean, &mean, NULL, NULL, NAN}, x, g, sum_g, sum_gx);
 }
 
 static void slab_backward_apply(int64_t rows, int64_t length, int64_t stride, int live, const float *x, const float *g, float mean, float a, float b, float c, float *dx)
 {
-    for (int64_t r = 0; r < rows; r++, x += stride, g += stride, dx += stride)
-        for (int64_t i = 0; i < length; i += VL) {
-            int n = at_most_vl(length - i);
-            vf d = load_n(g + i, n) * a + ((load_n(x + i, n) - mean) * b + c);
-            store_n(dx + i, keep(first_lanes(live - (int)(i % EK_LANES)), d), n);
-        }
+    runs_backward_apply(&(ek_norm_piece){rows, 1, length, stride, live, false}, &(ek_norm_terms){&mean, &a, &a, &b, &c, NAN}, x, g, dx);
 }
 
-/* --- columns */
+/* --- columns: up to GROUP of them, one row after the other, so that memory is read in its order; going down the
+ * columns defeats the prefetchers and takes three times as long. Sums of up to NARROW vectors stand in registers, those
+ * of wider rows go through the first cache. */
 
-enum { ROWS = 64 }; /* added in float */
+enum {
+    GROUP = 1024,
+    NARROW = 4,
+    ROWS = 64,    /* added in float */
+    AHEAD = 2048, /* bytes; with two arrays to read, wide rows take two thirds of the time if they are asked for */
+};
 
-static int64_t at_most_rows(int64_t n) { return n < ROWS ? n : ROWS; }
+/* It may lie past the array's end: nothing is read there. */
+TEMPLATE void fetch_ahead(const float *p) { __builtin_prefetch((const void *)((uintptr_t)p + AHEAD)); }
 
-/* `width` columns, at most VL, of `n` rows. */
-TEMPLATE void column_sums(int64_t n, int width, int64_t stride, const float *x, vf shift, vf *sum_out, vf *squares_out)
+static int64_t at_most(int64_t n, int64_t most) { return n < most ? n : most; }
+
+/* Where vector k of c columns begins. The last one ends with the last column, and so holds again some columns of
+ * the one before. */
+TEMPLATE int64_t vector_start(int64_t c, int k)
 {
-    vf sum[2] = {{0}}, squares[2] = {{0}};
-    for (int64_t r = 0; r < n; r++, x += stride) {
-        vf d = load_n(x, width) - shift;
-        sum[r % 2] += d;
-        squares[r % 2] += d * d;
-    }
-    *sum_out = sum[0] + sum[1];
-    *squares_out = squares[0] + squares[1];
+    int64_t last = c > VL ? c - VL : 0;
+    return at_most((int64_t)k * VL, last);
 }
 
-static void some_columns_moments(int64_t n, int width, int64_t stride, const float *x, ek_moments *out)
+TEMPLATE int vectors_of(int64_t c) { return (int)((c + VL - 1) / VL); }
+
+/* VL columns, or all c where there are fewer. */
+TEMPLATE vf load_columns(const bool wide, int64_t c, const float *p) { return wide ? load(p) : load_n(p, (int)c); }
+
+TEMPLATE void narrow_deviations(const bool wide, const int vectors, int64_t rows, int64_t c, int64_t stride, const float *x, const float *shift, float *sum, float *squares)
 {
-    memset(out, 0, (size_t)width * sizeof *out);
-    vf shift = load_n(x, width);
-    for (int64_t r = 0; r < n; r += ROWS) {
-        int64_t rows = at_most_rows(n - r);
-        vf sum, squares;
-        column_sums(rows, width, stride, x + r * stride, shift, &sum, &squares);
-        if (r == 0) {
-            shift += sum / (float)rows;
-            column_sums(rows, width, stride, x, shift, &sum, &squares);
-        }
-        for (int j = 0; j < width; j++) {
-            merge_shifted(&out[j], (double)rows, shift[j], sum[j], squares[j]);
-            shift[j] = (float)out[j].mean;
-        }
+    vf s[NARROW], q[NARROW], center[NARROW];
+    UNROLL for (int k = 0; k < vectors; k++) {
+        s[k] = q[k] = splat(0.0f);
+        center[k] = load_columns(wide, c, shift + vector_start(c, k));
     }
+    for (int64_t r = 0; r < rows; r++, x += stride)
+        UNROLL for (int k = 0; k < vectors; k++) {
+            vf d = load_columns(wide, c, x + vector_start(c, k)) - center[k];
+            s[k] += d;
+            q[k] += d * d;
+        }
+    UNROLL for (int k = 0; k < vectors; k++) {
+        store(sum + k * VL, s[k]);
+        store(squares + k * VL, q[k]);
+    }
+}
+
+static void add_deviations(int64_t c, const float *x, const float *shift, float *sum, float *squares)
+{
+    for (int k = 0; k < vectors_of(c); k++) {
+        int64_t at = vector_start(c, k);
+        vf d = load(x + at) - load(shift + at);
+        store(sum + k * VL, load(sum + k * VL) + d);
+        store(squares + k * VL, load(squares + k * VL) + d * d);
+    }
+}
+
+static void sum_deviations(int64_t rows, int64_t c, int64_t stride, const float *x, const float *shift, float *sum, float *squares)
+{
+    size_t bytes = (size_t)vectors_of(c) * sizeof(vf);
+    memset(sum, 0, bytes);
+    memset(squares, 0, bytes);
+    switch (vectors_of(c)) {
+    case 1:
+        if (c < VL) narrow_deviations(false, 1, rows, c, stride, x, shift, sum, squares);
+        else narrow_deviations(true, 1, rows, c, stride, x, shift, sum, squares);
+        break;
+    case 2: narrow_deviations(true, 2, rows, c, stride, x, shift, sum, squares); break;
+    case 3: narrow_deviations(true, 3, rows, c, stride, x, shift, sum, squares); break;
+    case 4: narrow_deviations(true, 4, rows, c, stride, x, shift, sum, squares); break;
+    default:
+        for (int64_t r = 0; r < rows; r++) add_deviations(c, x + r * stride, shift, sum, squares);
+    }
+}
+
+/* merge_shifted() for the columns of a vector; `count` values are there. */
+TEMPLATE void merge_columns(double count, double rows, int first, int end, const float *shift, const float *sum, const float *squares, double *mean, double *m2)
+{
+    double share = rows / (count + rows), inverse = 1 / rows;
+    for (int j = first; j < end; j++) {
+        double s = sum[j], own = squares[j] - s * s * inverse, delta = shift[j] + s * inverse - mean[j];
+        m2[j] += (own < 0 ? 0 : own) + delta * delta * (count * share);
+        mean[j] += delta * share;
+    }
+}
+
+/* The first rows are taken about their own mean, found from their first values; the others about the mean so far. */
+static void group_moments(int64_t n, int64_t c, int64_t stride, const float *x, ek_moments *out)
+{
+    float sum[GROUP], squares[GROUP];
+    double mean[GROUP] = {0}, m2[GROUP] = {0};
+    float shift[GROUP];
+    memcpy(shift, x, (size_t)c * sizeof *x);
+    for (int64_t done = 0; done < n; done += ROWS) {
+        int64_t rows = at_most(n - done, ROWS);
+        const float *from = x + done * stride;
+        sum_deviations(rows, c, stride, from, shift, sum, squares);
+        if (done == 0) {
+            for (int64_t j = 0; j < c; j++) {
+                int k = (int)(j / VL);
+                shift[j] += sum[k * VL + j - vector_start(c, k)] / (float)rows;
+            }
+            sum_deviations(rows, c, stride, from, shift, sum, squares);
+        }
+        for (int k = 0; k < vectors_of(c); k++) {
+            int64_t at = vector_start(c, k);
+            merge_columns((double)done, (double)rows, (int)(k * VL - at), at_most_vl(c), shift + at, sum + k * VL, squares + k * VL, mean + at, m2 + at);
+        }
+        for (int64_t j = 0; j < c; j++) shift[j] = (float)mean[j];
+    }
+    for (int64_t j = 0; j < c; j++) out[j] = (ek_moments){(double)n, mean[j], m2[j]};
+}
+
+/* Rows shorter than a vector that follow each other without gaps are taken VL/c at a time: `wide` such rows of `fold`
+ * rows, of which whole vectors can be read. */
+TEMPLATE int64_t folded_rows(int64_t n, int64_t c, int64_t stride, int *fold)
+{
+    *fold = (int)(VL / c);
+    return *fold > 1 && stride == c && n * c >= VL ? (n * c - VL) / (*fold * c) + 1 : 0;
 }
 
 static void columns_moments(int64_t n, int64_t c, int64_t stride, const float *x, ek_moments *out)
 {
-    for (int64_t j = 0; j < c; j += VL) some_columns_moments(n, at_most_vl(c - j), stride, x + j, out + j);
+    for (int64_t j = 0; c >= VL && j < c; j += GROUP) group_moments(n, at_most(c - j, GROUP), stride, x + j, out + j);
+    if (c >= VL) return;
+
+    int fold;
+    int64_t wide = folded_rows(n, c, stride, &fold), left = n - wide * fold;
+    ek_moments folded[VL];
+    memset(out, 0, (size_t)c * sizeof *out);
+    if (left > 0) group_moments(left, c, stride, x + wide * fold * stride, out);
+    if (wide > 0) group_moments(wide, VL, fold * c, x, folded);
+    for (int64_t j = 0; wide > 0 && j < fold * c; j++) ek_moments_merge(&out[j % c], folded[j]);
 }
 
-static void columns_apply(int64_t n, int64_t c, int64_t stride, const float *x, const float *mean, const float *a, const float *b, float *y)
+TEMPLATE void narrow_gradients(const bool wide, const int vectors, int64_t rows, int64_t c, int64_t stride, const ek_norm_terms *t, const float *x, const float *dy, float *sum, float *product)
 {
-    for (int64_t r = 0; r < n; r++, x += stride, y += stride)
-        for (int64_t j = 0; j < c; j += VL) {
-            int w = at_most_vl(c - j);
-            store_n(y + j, (load_n(x + j, w) - load_n(mean + j, w)) * load_n(a + j, w) + load_n(b + j, w), w);
+    vf s[NARROW], p[NARROW];
+    norm_terms now[NARROW];
+    UNROLL for (int k = 0; k < vectors; k++) {
+        s[k] = p[k] = splat(0.0f);
+        now[k] = terms_at(APPLY, true, t, vector_start(c, k));
+    }
+    for (int64_t r = 0; r < rows; r++, x += stride, dy += stride)
+        UNROLL for (int k = 0; k < vectors; k++) {
+            vf centred = load_columns(wide, c, x + vector_start(c, k)) - now[k].mean;
+            vf g = open_gradient(&now[k], centred, load_columns(wide, c, dy + vector_start(c, k)));
+            s[k] += g;
+            p[k] += g * centred;
         }
+    UNROLL for (int k = 0; k < vectors; k++) {
+        store(sum + k * VL, s[k]);
+        store(product + k * VL, p[k]);
+    }
 }
 
-static void some_columns_backward_sums(int64_t n, int width, int64_t stride, const float *x, const float *g, vf mean, double *sum_g, double *sum_gx)
+static void add_gradients(int64_t c, const ek_norm_terms *t, const float *x, const float *dy, float *sum, float *product)
 {
-    for (int j = 0; j < width; j++) sum_g[j] = sum_gx[j] = 0;
-    for (int64_t first = 0; first < n; first += ROWS) {
-        vf sum = {0}, product = {0};
-        for (int64_t rows = at_most_rows(n - first); rows > 0; rows--, x += stride, g += stride) {
-            vf v = load_n(g, width);
-            sum += v;
-            product += v * (load_n(x, width) - mean);
-        }
-        for (int j = 0; j < width; j++) {
-            sum_g[j] += sum[j];
-            sum_gx[j] += product[j];
+    for (int k = 0; k < vectors_of(c); k++) {
+        int64_t at = vector_start(c, k);
+        norm_terms now = terms_at(APPLY, true, t, at);
+        fetch_ahead(x + at);
+        fetch_ahead(dy + at);
+        vf centred = load(x + at) - now.mean, g = open_gradient(&now, centred, load(dy + at));
+        store(sum + k * VL, load(sum + k * VL) + g);
+        store(product + k * VL, load(product + k * VL) + g * centred);
+    }
+}
+
+static void sum_gradients(int64_t rows, int64_t c, int64_t stride, const ek_norm_terms *t, const float *x, const float *dy, float *sum, float *product)
+{
+    size_t bytes = (size_t)vectors_of(c) * sizeof(vf);
+    memset(sum, 0, bytes);
+    memset(product, 0, bytes);
+    switch (vectors_of(c)) {
+    case 1:
+        if (c < VL) narrow_gradients(false, 1, rows, c, stride, t, x, dy, sum, product);
+        else narrow_gradients(true, 1, rows, c, stride, t, x, dy, sum, product);
+        break;
+    case 2: narrow_gradients(true, 2, rows, c, stride, t, x, dy, sum, product); break;
+    case 3: narrow_gradients(true, 3, rows, c, stride, t, x, dy, sum, product); break;
+    case 4: narrow_gradients(true, 4, rows, c, stride, t, x, dy, sum, product); break;
+    default:
+        for (int64_t r = 0; r < rows; r++) add_gradients(c, t, x + r * stride, dy + r * stride, sum, product);
+    }
+}
+
+/* Added to what is there. */
+static void group_gradients(int64_t n, int64_t c, int64_t stride, const ek_norm_terms *t, const float *x, const float *dy, double *sum_g, double *sum_gx)
+{
+    float sum[GROUP], product[GROUP];
+    for (int64_t done = 0; done < n; done += ROWS) {
+        sum_gradients(at_most(n - done, ROWS), c, stride, t, x + done * stride, dy + done * stride, sum, product);
+        for (int k = 0; k < vectors_of(c); k++) {
+            int64_t at = vector_start(c, k);
+            for (int j = (int)(k * VL - at); j < at_most_vl(c); j++) {
+                sum_g[at + j] += sum[k * VL + j];
+                sum_gx[at + j] += product[k * VL + j];
+            }
         }
     }
 }
 
-static void columns_backward_sums(int64_t n, int64_t c, int64_t stride, const float *x, const float *g, const float *mean, double *sum_g, double *sum_gx)
+static void columns_backward_sums(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, double *sum_g, double *sum_gx)
 {
-    for (int64_t j = 0; j < c; j += VL) {
-        int width = at_most_vl(c - j);
-        some_columns_backward_sums(n, width, stride, x + j, g + j, load_n(mean + j, width), sum_g + j, sum_gx + j);
+    int64_t c = p->channels;
+    for (int64_t j = 0; j < c; j++) sum_g[j] = sum_gx[j] = 0;
+    for (int64_t j = 0; c >= VL && j < c; j += GROUP) {
+        ek_norm_terms from_j = {t->mean + j, t->a + j, t->b + j, NULL, NULL, t->floor};
+        group_gradients(p->rows, at_most(c - j, GROUP), p->stride, &from_j, x + j, dy + j, sum_g + j, sum_gx + j);
     }
-}
+    if (c >= VL) return;
 
-static void columns_backward_apply(int64_t n, int64_t c, int64_t stride, const float *x, const float *g, const float *mean, const float *a, const float *b, const float *cc, float *dx)
-{
-    for (int64_t r = 0; r < n; r++, x += stride, g += stride, dx += stride)
-        for (int64_t j = 0; j < c; j += VL) {
-            int w = at_most_vl(c - j);
-            vf centred = load_n(x + j, w) - load_n(mean + j, w);
-            store_n(dx + j, load_n(g + j, w) * load_n(a + j, w) + (centred * load_n(b + j, w) + load_n(cc + j, w)), w);
-        }
+    int fold;
+    int64_t wide = folded_rows(p->rows, c, p->stride, &fold), first = wide * fold;
+    double folded[2][VL] = {{0}};
+    group_gradients(p->rows - first, c, p->stride, t, x + first * p->stride, dy + first * p->stride, sum_g, sum_gx);
+    group_gradients(wide, VL, fold * c, t, x, dy, folded[0], folded[1]);
+    for (int64_t j = 0; j < fold * c; j++) {
+        sum_g[j % c] += folded[0][j];
+        sum_gx[j % c] += folded[1][j];
+    }
 }
 
 /* --- plain sums */

@@ -73,9 +73,34 @@ TEMPLATE void store_n(float *p, vf v, int n)
 #define ODD 1, 3, 5, 7
 #endif
 
+/* A store past the caches, for arrays larger than they are: the line is not read before it is written. p is a
+ * multiple of the vector's size, and lines should be written whole. stream_end() comes before others may read. */
+TEMPLATE void stream_store(float *p, vf v)
+{
+#if defined(__clang__)
+    __builtin_nontemporal_store(v, (vf *)(void *)p);
+#elif VL == 16
+    __builtin_ia32_movntps512(p, v);
+#elif VL == 8
+    __builtin_ia32_movntps256(p, v);
+#elif defined(__SSE__)
+    __builtin_ia32_movntps(p, v);
+#else
+    store(p, v);
+#endif
+}
+
+TEMPLATE void stream_end(void)
+{
+#if defined(__SSE__)
+    __builtin_ia32_sfence();
+#endif
+}
+
 /* Masks are vectors of 0 and -1, as comparisons give them. */
 TEMPLATE vf select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
 TEMPLATE vf keep(vi mask, vf v) { return (vf)(mask & (vi)v); }
+TEMPLATE vf drop(vi mask, vf v) { return (vf)(~mask & (vi)v); }
 TEMPLATE vi first_lanes(int n) { return (vi){IOTA} < n; }
 TEMPLATE vf absolute(vf x) { return (vf)((vi)x & 0x7fffffff); }
 

@@ -15,8 +15,13 @@
 #include <math.h>
 
 enum {
-    PIECE = 1 << 14,      /* floats: both x and dy of a piece fit in the second cache */
-    SHORT_RUN = EK_LANES, /* plain runs up to here go by columns */
+    PIECE = 1 << 14,              /* floats: both x and dy of a piece fit in the second cache */
+    SHORT_RUN = EK_LANES,         /* plain runs up to here go by columns */
+    MANY_CHANNEL_PIECES = 16,     /* enough of them to keep the threads busy */
+    CACHED = 1 << 20,             /* floats that stay in a thread's share of the caches between two passes */
+    LARGER_THAN_CACHES = 1 << 22, /* floats from which outputs are streamed */
+    MOST_PIECES = 128,     /* of columns: what is merged for each column at the end should stay little */
+    CHANNELS_AT_ONCE = 64, /* between two passes */
 };
 
 typedef struct norm_cut {
@@ -34,7 +39,7 @@ typedef struct norm_cut {
 
 static int64_t pieces_of(int64_t total, int64_t each) { return (total + each - 1) / each; }
 static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t at_least_1(int64_t a) { return a > 1 ? a : 1; }
+static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static norm_cut cut_view(ek_norm_view view)
 {
@@ -52,10 +57,10 @@ static norm_cut cut_view(ek_norm_view view)
     cut.piece_length = min(cut.length, PIECE);
     if (cut.columns) {
         cut.piece_channels = min(cut.channels, PIECE / 16);
-        cut.piece_rows = min(at_least_1(PIECE / cut.piece_channels), cut.rows);
+        cut.piece_rows = min(max(PIECE / cut.piece_channels, pieces_of(cut.rows, MOST_PIECES)), cut.rows);
     } else {
-        cut.piece_rows = min(at_least_1(PIECE / cut.length), cut.rows);
-        cut.piece_channels = min(at_least_1(PIECE / (cut.piece_rows * cut.piece_length)), cut.channels);
+        cut.piece_rows = min(max(PIECE / cut.length, 1), cut.rows);
+        cut.piece_channels = min(max(PIECE / (cut.piece_rows * cut.piece_length), 1), cut.channels);
     }
     cut.row_pieces = pieces_of(cut.full_rows, cut.piece_rows) + (cut.live > 0);
     cut.length_pieces = pieces_of(cut.length, cut.piece_length);
@@ -68,12 +73,12 @@ static int64_t parts_each(const norm_cut *cut) { return cut->row_pieces * cut->l
 static int64_t parts_all(const norm_cut *cut) { return parts_each(cut) * cut->channels; }
 static int64_t pieces_all(const norm_cut *cut) { return parts_each(cut) * cut->channel_pieces; }
 
-/* One piece: channels [channel, channel_end) of `rows` rows, `length` floats of each run. */
+/* One piece: channels [channel, channel + at.channels) of some rows, at.length floats of each run. */
 typedef struct norm_piece {
-    int64_t rows, length, stride, channel, channel_end;
+    ek_norm_piece at;
+    int64_t channel;
     int64_t part;   /* index of its first channel's part */
     int64_t offset; /* of its first float */
-    int live;
 } norm_piece;
 
 static norm_piece piece_at(const norm_cut *cut, int64_t index)
@@ -83,84 +88,175 @@ static norm_piece piece_at(const norm_cut *cut, int64_t index)
     int64_t row = part / cut->length_pieces * cut->piece_rows;
     int64_t start = part % cut->length_pieces * cut->piece_length;
 
-    norm_piece piece = {.stride = cut->channels * cut->length, .live = EK_LANES};
+    norm_piece piece = {.at = {.stride = cut->channels * cut->length, .live = EK_LANES}};
     if (part / cut->length_pieces == pieces_of(cut->full_rows, cut->piece_rows)) {
         row = cut->full_rows; /* the row with dead lanes is a piece of its own */
-        piece.rows = 1;
-        piece.live = cut->live;
+        piece.at.rows = 1;
+        piece.at.live = cut->live;
     } else {
-        piece.rows = min(cut->piece_rows, cut->full_rows - row);
+        piece.at.rows = min(cut->piece_rows, cut->full_rows - row);
     }
-    piece.length = min(cut->piece_length, cut->length - start);
+    piece.at.length = min(cut->piece_length, cut->length - start);
     piece.channel = channel_piece * cut->piece_channels;
-    piece.channel_end = min(piece.channel + cut->piece_channels, cut->channels);
+    piece.at.channels = min(cut->piece_channels, cut->channels - piece.channel);
     piece.part = part * cut->channels + piece.channel;
-    piece.offset = row * piece.stride + piece.channel * cut->length + start;
+    piece.offset = row * piece.at.stride + piece.channel * cut->length + start;
     return piece;
 }
 
-/* Sums of the backward pass, per part. */
-typedef struct sums {
-    double *g, *gx; /* sum(g), sum(g*(x - mean)) */
-} sums;
+/* One pass over the pool, or two: what the first leaves is taken channel by channel, then the second runs. */
+typedef struct norm_pass norm_pass;
+typedef void piece_function(norm_pass *pass, const norm_piece *piece);
+typedef void channel_function(norm_pass *pass, int64_t c);
 
-/* What the elementwise passes multiply with, per channel of the cut. */
-typedef struct coefficients {
-    float *mean, *a, *b, *c;
-} coefficients;
-
-/* One pass over the pool. */
-typedef struct norm_pass {
+struct norm_pass {
     norm_cut cut;
     const ek_kernels *kernels;
+    ek_norm_layer layer;
     const float *x, *dy;
     float *out; /* y or dx */
-    coefficients k;
+    bool stream;
+    float *dgamma, *dbeta;
+    piece_function *first, *second; /* NULL: none */
+    channel_function *between;
+
+    float *mean, *a, *b, *slope, *constant; /* the terms, by the cut's channels, as the kernels want them */
+    ek_norm_terms terms;
+    /* Parts: of the forward pass, or of the backward pass sum(g) and sum(g*(x - mean)). */
     ek_moments *moments;
-    sums sums;
-} norm_pass;
+    double *sum_g, *sum_gx;
+};
+
+/* Floats of one array of terms. */
+static int64_t terms_length(const norm_cut *cut) { return cut->channels + EK_LANES; }
 
 size_t ek_norm_workspace(ek_norm_view view)
 {
     norm_cut cut = cut_view(view);
     /* A smaller batch may end in a row with dead lanes, which is a piece more. */
     if (view.lanes) cut.row_pieces = pieces_of(cut.rows, cut.piece_rows) + 1;
-    /* A part is at most three doubles, a channel's coefficients are four floats. */
-    return 3 * (size_t)parts_all(&cut) + 2 * (size_t)cut.channels;
+    /* Fewer rows may be cut into smaller pieces. */
+    if (cut.columns) cut.row_pieces = min(pieces_of(cut.rows, PIECE / cut.piece_channels), MOST_PIECES);
+    /* A part is at most three doubles; there are five terms. */
+    return 3 * (size_t)parts_all(&cut) + 5 * (size_t)terms_length(&cut) / 2 + 1;
 }
 
-static norm_pass pass_begin(ek_context *context, ek_norm_view view, double *workspace)
+static norm_pass pass_begin(ek_context *context, const ek_norm_layer *layer, const float *x, const float *dy,
+                            float *out)
 {
-    norm_pass pass = {.cut = cut_view(view), .kernels = context->kernels};
-    float *floats = (float *)workspace;
-    pass.k = (coefficients){floats, floats + pass.cut.channels, floats + 2 * pass.cut.channels,
-                            floats + 3 * pass.cut.channels};
-    double *parts = workspace + 2 * pass.cut.channels;
-    pass.moments = (ek_moments *)parts;
-    pass.sums = (sums){parts, parts + parts_all(&pass.cut)};
+    norm_pass pass = {.cut = cut_view(layer->view), .kernels = context->kernels, .layer = *layer};
+    pass.x = x;
+    pass.dy = dy;
+    pass.out = out;
+    ek_norm_view view = layer->view;
+    pass.stream = !view.lanes && view.n * view.c * view.s >= LARGER_THAN_CACHES && out != x && out != dy;
+
+    int64_t parts = parts_all(&pass.cut), length = terms_length(&pass.cut);
+    pass.moments = (ek_moments *)layer->workspace;
+    pass.sum_g = layer->workspace;
+    pass.sum_gx = pass.sum_g + parts;
+    float *terms = (float *)(layer->workspace + 3 * parts);
+    pass.mean = terms;
+    pass.a = pass.mean + length;
+    pass.b = pass.a + length;
+    pass.slope = pass.b + length;
+    pass.constant = pass.slope + length;
+    pass.terms = (ek_norm_terms){pass.mean, pass.a, pass.b, pass.slope, pass.constant, layer->relu ? 0 : NAN};
     return pass;
 }
 
-static void run(ek_context *context, norm_pass *pass, ek_piece kernel)
+/* The kernels take terms by the vector, past the last column too. */
+static void repeat_terms(norm_pass *pass)
 {
-    ek_pool_run(context->pool, pieces_all(&pass->cut), kernel, pass);
+    int64_t columns = pass->cut.channels;
+    float *all[] = {pass->mean, pass->a, pass->b, pass->slope, pass->constant};
+    for (int i = 0; pass->cut.columns && i < 5; i++)
+        for (int j = 0; j < EK_LANES; j++) all[i][columns + j] = all[i][j];
+}
+
+static ek_norm_terms terms_from(const ek_norm_terms *all, int64_t ch)
+{
+    return (ek_norm_terms){all->mean + ch,  all->a + ch,        all->b + ch,
+                           all->slope + ch, all->constant + ch, all->floor};
+}
+
+static void run_first(void *argument, int64_t index, int thread)
+{
+    (void)thread;
+    norm_pass *pass = argument;
+    norm_piece piece = piece_at(&pass->cut, index);
+    pass->first(pass, &piece);
+}
+
+/* Backwards: what the first pass read last is still in the caches. */
+static void run_second(void *argument, int64_t index, int thread)
+{
+    (void)thread;
+    norm_pass *pass = argument;
+    norm_piece piece = piece_at(&pass->cut, pieces_all(&pass->cut) - 1 - index);
+    pass->second(pass, &piece);
+}
+
+static void run_between(void *argument, int64_t index, int thread)
+{
+    (void)thread;
+    norm_pass *pass = argument;
+    int64_t end = min((index + 1) * CHANNELS_AT_ONCE, pass->layer.view.c);
+    for (int64_t c = index * CHANNELS_AT_ONCE; c < end; c++) pass->between(pass, c);
+}
+
+/* All of it for the channels of one channel piece, which stay in the caches meanwhile. */
+static void run_channels(void *argument, int64_t index, int thread)
+{
+    (void)thread;
+    norm_pass *pass = argument;
+    int64_t parts = parts_each(&pass->cut), step = pass->cut.channel_pieces;
+    for (int64_t part = 0; pass->first && part < parts; part++) {
+        norm_piece piece = piece_at(&pass->cut, part * step + index);
+        pass->first(pass, &piece);
+    }
+    norm_piece channels = piece_at(&pass->cut, index);
+    for (int64_t c = 0; c < channels.at.channels; c++) pass->between(pass, channels.channel + c);
+    for (int64_t part = parts - 1; pass->second && part >= 0; part--) {
+        norm_piece piece = piece_at(&pass->cut, part * step + index);
+        pass->second(pass, &piece);
+    }
+}
+
+/* Whether threads take whole channels, from the first pass to the second. The bits are the same either way. */
+static bool by_channels(const norm_cut *cut)
+{
+    if (cut->columns) return false; /* a channel's columns may stand in two pieces */
+    if (parts_each(cut) == 1) return true;
+    return cut->channel_pieces >= MANY_CHANNEL_PIECES &&
+           cut->rows * cut->length * cut->piece_channels <= CACHED;
+}
+
+static void run(ek_context *context, norm_pass *pass)
+{
+    const norm_cut *cut = &pass->cut;
+    if (by_channels(cut)) {
+        ek_pool_run(context->pool, cut->channel_pieces, run_channels, pass);
+        return;
+    }
+    if (pass->first) ek_pool_run(context->pool, pieces_all(cut), run_first, pass);
+    ek_pool_run(context->pool, pieces_of(pass->layer.view.c, CHANNELS_AT_ONCE), run_between, pass);
+    repeat_terms(pass);
+    if (pass->second) ek_pool_run(context->pool, pieces_all(cut), run_second, pass);
 }
 
 /* --- statistics */
 
-static void moments_piece(void *argument, int64_t index, int thread)
+static void moments_piece(norm_pass *pass, const norm_piece *p)
 {
-    (void)thread;
-    norm_pass *pass = argument;
-    norm_piece p = piece_at(&pass->cut, index);
-    const float *x = pass->x + p.offset;
-    ek_moments *out = pass->moments + p.part;
+    const float *x = pass->x + p->offset;
+    ek_moments *out = pass->moments + p->part;
     if (pass->cut.columns) {
-        pass->kernels->columns_moments(p.rows, p.channel_end - p.channel, p.stride, x, out);
+        pass->kernels->columns_moments(p->at.rows, p->at.channels, p->at.stride, x, out);
         return;
     }
-    for (int64_t ch = p.channel; ch < p.channel_end; ch++, x += pass->cut.length)
-        pass->kernels->slab_moments(p.rows, p.length, p.stride, p.live, x, out++);
+    for (int64_t ch = 0; ch < p->at.channels; ch++, x += pass->cut.length)
+        pass->kernels->slab_moments(p->at.rows, p->at.length, p->at.stride, p->at.live, x, out++);
 }
 
 /* The moments of channel c of the view: its columns first, then its parts. */
@@ -180,19 +276,14 @@ static void save_mean(double mean, float *high, float *low)
     *low = (float)(mean - *high);
 }
 
-void ek_norm_statistics(ek_context *context, ek_norm_view view, double eps, const float *x, double *workspace,
-                        const ek_batch_norm_saved *saved)
+static void save_statistics(norm_pass *pass, int64_t c)
 {
-    norm_pass pass = pass_begin(context, view, workspace);
-    pass.x = x;
-    run(context, &pass, moments_piece);
-    for (int64_t c = 0; c < view.c; c++) {
-        ek_moments all = merge_channel(&pass, c);
-        double var = all.m2 / all.count;
-        save_mean(all.mean, &saved->mean[c], &saved->mean_low[c]);
-        saved->var[c] = (float)var;
-        saved->inv_std[c] = (float)(1 / sqrt(var + eps));
-    }
+    const ek_batch_norm_saved *saved = pass->layer.saved;
+    ek_moments all = merge_channel(pass, c);
+    double var = all.m2 / all.count;
+    save_mean(all.mean, &saved->mean[c], &saved->mean_low[c]);
+    saved->var[c] = (float)var;
+    saved->inv_std[c] = (float)(1 / sqrt(var + pass->layer.eps));
 }
 
 void ek_norm_use_running(double eps, int64_t c, const float *running_mean, const float *running_var,
@@ -206,35 +297,18 @@ void ek_norm_use_running(double eps, int64_t c, const float *running_mean, const
     }
 }
 
-/* --- elementwise passes */
+/* --- forward */
 
-static void set_coefficients(norm_pass *pass, int64_t c, float mean, double a, double b, double constant)
+static void set_terms(const norm_pass *pass, float *terms, int64_t c, float value)
 {
     int64_t group = pass->cut.group;
-    for (int64_t i = c * group; i < (c + 1) * group; i++) {
-        pass->k.mean[i] = mean;
-        pass->k.a[i] = (float)a;
-        pass->k.b[i] = (float)b;
-        pass->k.c[i] = (float)constant;
-    }
+    for (int64_t i = c * group; i < (c + 1) * group; i++) terms[i] = value;
 }
 
-/* out = (x - mean)*a + b */
-static void apply_piece(void *argument, int64_t index, int thread)
+static double scale_of(const norm_pass *pass, int64_t c)
 {
-    (void)thread;
-    norm_pass *pass = argument;
-    norm_piece p = piece_at(&pass->cut, index);
-    coefficients k = pass->k;
-    int64_t ch = p.channel, at = p.offset;
-    if (pass->cut.columns) {
-        pass->kernels->columns_apply(p.rows, p.channel_end - ch, p.stride, pass->x + at, k.mean + ch,
-                                     k.a + ch, k.b + ch, pass->out + at);
-        return;
-    }
-    for (; ch < p.channel_end; ch++, at += pass->cut.length)
-        pass->kernels->slab_apply(p.rows, p.length, p.stride, p.live, pass->x + at, k.mean[ch], k.a[ch],
-                                  k.b[ch], pass->out + at);
+    const float *gamma = pass->layer.gamma;
+    return (gamma ? gamma[c] : 1.0) * pass->layer.saved->inv_std[c];
 }
 
 /* The mean is taken off first, in floats close to it, where the difference is exact; what the float mean
@@ -243,57 +317,83 @@ static void apply_piece(void *argument, int64_t index, int thread)
  *   y = (x - mean)*a + (beta - mean_low*a)    a = gamma*inv_std
  *
  * x*a + (beta - mean*a) would lose the digits that a large mean eats. */
+static void forward_terms(norm_pass *pass, int64_t c)
+{
+    const ek_batch_norm_saved *saved = pass->layer.saved;
+    const float *beta = pass->layer.beta;
+    double a = scale_of(pass, c);
+    set_terms(pass, pass->mean, c, saved->mean[c]);
+    set_terms(pass, pass->a, c, (float)a);
+    set_terms(pass, pass->b, c, (float)((beta ? beta[c] : 0.0) - saved->mean_low[c] * a));
+}
+
+static void statistics_and_terms(norm_pass *pass, int64_t c)
+{
+    save_statistics(pass, c);
+    forward_terms(pass, c);
+}
+
+static void apply_from(norm_pass *pass, const norm_piece *p, const float *in)
+{
+    ek_norm_piece at = p->at;
+    ek_norm_terms terms = terms_from(&pass->terms, p->channel);
+    at.stream = pass->stream;
+    (pass->cut.columns ? pass->kernels->columns_apply
+                       : pass->kernels->runs_apply)(&at, &terms, in + p->offset, pass->out + p->offset);
+}
+
+static void apply_piece(norm_pass *pass, const norm_piece *p) { apply_from(pass, p, pass->x); }
+
+void ek_norm_forward(ek_context *context, const ek_norm_layer *layer, const float *x, float *y)
+{
+    norm_pass pass = pass_begin(context, layer, x, NULL, y);
+    pass.first = layer->batch_statistics ? moments_piece : NULL;
+    pass.between = layer->batch_statistics ? statistics_and_terms : forward_terms;
+    pass.second = apply_piece;
+    run(context, &pass);
+}
+
+void ek_norm_statistics(ek_context *context, ek_norm_view view, double eps, const float *x, double *workspace,
+                        const ek_batch_norm_saved *saved)
+{
+    ek_norm_layer layer = {.view = view, .eps = eps, .saved = saved, .workspace = workspace};
+    norm_pass pass = pass_begin(context, &layer, x, NULL, NULL);
+    pass.first = moments_piece;
+    pass.between = save_statistics;
+    run(context, &pass);
+}
+
 void ek_norm_apply(ek_context *context, ek_norm_view view, const float *x, const ek_batch_norm_saved *saved,
                    const float *gamma, const float *beta, double *workspace, float *y)
 {
-    norm_pass pass = pass_begin(context, view, workspace);
-    pass.x = x;
-    pass.out = y;
-    for (int64_t c = 0; c < view.c; c++) {
-        double a = (gamma ? gamma[c] : 1.0) * saved->inv_std[c];
-        set_coefficients(&pass, c, saved->mean[c], a, (beta ? beta[c] : 0.0) - saved->mean_low[c] * a, 0);
-    }
-    run(context, &pass, apply_piece);
+    ek_norm_forward(
+        context,
+        &(ek_norm_layer){.view = view, .gamma = gamma, .beta = beta, .saved = saved, .workspace = workspace},
+        x, y);
 }
 
 /* --- backward */
 
-static void backward_sums_piece(void *argument, int64_t index, int thread)
+static void backward_sums_piece(norm_pass *pass, const norm_piece *p)
 {
-    (void)thread;
-    norm_pass *pass = argument;
-    norm_piece p = piece_at(&pass->cut, index);
-    const float *mean = pass->k.mean;
-    double *g = pass->sums.g + p.part, *gx = pass->sums.gx + p.part;
-    int64_t ch = p.channel, at = p.offset;
-    if (pass->cut.columns) {
-        pass->kernels->columns_backward_sums(p.rows, p.channel_end - ch, p.stride, pass->x + at,
-                                             pass->dy + at, mean + ch, g, gx);
-        return;
-    }
-    for (; ch < p.channel_end; ch++, at += pass->cut.length)
-        pass->kernels->slab_backward_sums(p.rows, p.length, p.stride, pass->x + at, pass->dy + at, mean[ch],
-                                          g++, gx++);
+    ek_norm_terms terms = terms_from(&pass->terms, p->channel);
+    (pass->cut.columns ? pass->kernels->columns_backward_sums : pass->kernels->runs_backward_sums)(
+        &p->at, &terms, pass->x + p->offset, pass->dy + p->offset, pass->sum_g + p->part,
+        pass->sum_gx + p->part);
 }
 
-/* dx = a*dy + b*(x - mean) + c */
-static void backward_piece(void *argument, int64_t index, int thread)
+static void backward_piece(norm_pass *pass, const norm_piece *p)
 {
-    (void)thread;
-    norm_pass *pass = argument;
-    norm_piece p = piece_at(&pass->cut, index);
-    coefficients k = pass->k;
-    int64_t ch = p.channel, at = p.offset;
-    if (pass->cut.columns) {
-        pass->kernels->columns_backward_apply(p.rows, p.channel_end - ch, p.stride, pass->x + at,
-                                              pass->dy + at, k.mean + ch, k.a + ch, k.b + ch, k.c + ch,
-                                              pass->out + at);
-        return;
-    }
-    for (; ch < p.channel_end; ch++, at += pass->cut.length)
-        pass->kernels->slab_backward_apply(p.rows, p.length, p.stride, p.live, pass->x + at, pass->dy + at,
-                                           k.mean[ch], k.a[ch], k.b[ch], k.c[ch], pass->out + at);
+    ek_norm_piece at = p->at;
+    ek_norm_terms terms = terms_from(&pass->terms, p->channel);
+    at.stream = pass->stream;
+    if (!pass->layer.batch_statistics) terms.slope = NULL;
+    (pass->cut.columns ? pass->kernels->columns_backward_apply : pass->kernels->runs_backward_apply)(
+        &at, &terms, pass->x + p->offset, pass->dy + p->offset, pass->out + p->offset);
 }
+
+/* dx = dy*a does not look at x, which may be infinite. */
+static void scale_piece(norm_pass *pass, const norm_piece *p) { apply_from(pass, p, pass->dy); }
 
 /* The sum of channel c's parts, in their order. */
 static double sum_channel(const norm_pass *pass, const double *parts, int64_t c)
@@ -305,38 +405,49 @@ static double sum_channel(const norm_pass *pass, const double *parts, int64_t c)
     return sum;
 }
 
+static void backward_terms(norm_pass *pass, int64_t c)
+{
+    const ek_batch_norm_saved *saved = pass->layer.saved;
+    double m = (double)pass->layer.view.n * (double)pass->layer.view.s;
+    double inv_std = saved->inv_std[c], low = saved->mean_low[c], scale = scale_of(pass, c);
+    double sum_g = pass->first ? sum_channel(pass, pass->sum_g, c) : 0;
+    /* sum(g*xhat), with the mean's low half: x - mean - low */
+    double sum_gxhat = pass->first ? (sum_channel(pass, pass->sum_gx, c) - low * sum_g) * inv_std : 0;
+    if (pass->dbeta) pass->dbeta[c] = (float)sum_g;
+    if (pass->dgamma) pass->dgamma[c] = (float)sum_gxhat;
+    if (pass->layer.batch_statistics) {
+        /* dx = scale*(g - sum_g/m - (x - mean - low)*inv_std*sum_gxhat/m) */
+        double slope = -scale * inv_std * sum_gxhat / m;
+        set_terms(pass, pass->slope, c, (float)slope);
+        set_terms(pass, pass->constant, c, (float)(-scale * sum_g / m - slope * low));
+    } else if (!pass->layer.relu) {
+        set_terms(pass, pass->mean, c, 0);
+        set_terms(pass, pass->b, c, 0);
+    }
+}
+
+void ek_norm_layer_backward(ek_context *context, const ek_norm_layer *layer, const float *x, const float *dy,
+                            float *dx, float *dgamma, float *dbeta)
+{
+    norm_pass pass = pass_begin(context, layer, x, dy, dx);
+    pass.dgamma = dgamma;
+    pass.dbeta = dbeta;
+    pass.first = layer->batch_statistics || dgamma || dbeta ? backward_sums_piece : NULL;
+    pass.between = backward_terms;
+    if (dx) pass.second = layer->batch_statistics || layer->relu ? backward_piece : scale_piece;
+    for (int64_t c = 0; c < layer->view.c; c++) forward_terms(&pass, c);
+    repeat_terms(&pass);
+    run(context, &pass);
+}
+
 void ek_norm_backward(ek_context *context, ek_norm_view view, bool batch_statistics, const float *x,
                       const float *dy, const float *gamma, const ek_batch_norm_saved *saved,
                       double *workspace, float *dx, float *dgamma, float *dbeta)
 {
-    norm_pass pass = pass_begin(context, view, workspace);
-    pass.x = x;
-    pass.dy = dy;
-    pass.out = dx;
-    bool want_sums = batch_statistics || dgamma || dbeta;
-    if (want_sums) {
-        for (int64_t c = 0; c < view.c; c++) set_coefficients(&pass, c, saved->mean[c], 0, 0, 0);
-        run(context, &pass, backward_sums_piece);
-    }
-
-    double m = (double)view.n * (double)view.s;
-    for (int64_t c = 0; c < view.c; c++) {
-        double inv_std = saved->inv_std[c], low = saved->mean_low[c];
-        double scale = (gamma ? gamma[c] : 1.0) * inv_std;
-        double sum_g = want_sums ? sum_channel(&pass, pass.sums.g, c) : 0;
-        /* sum(g*xhat), with the mean's low half: x - mean - low */
-        double sum_gxhat = want_sums ? (sum_channel(&pass, pass.sums.gx, c) - low * sum_g) * inv_std : 0;
-        if (dbeta) dbeta[c] = (float)sum_g;
-        if (dgamma) dgamma[c] = (float)sum_gxhat;
-        if (batch_statistics) {
-            /* dx = scale*(g - sum_g/m - (x - mean - low)*inv_std*sum_gxhat/m) */
-            double slope = -scale * inv_std * sum_gxhat / m;
-            set_coefficients(&pass, c, saved->mean[c], scale, slope, -scale * sum_g / m - slope * low);
-        } else {
-            set_coefficients(&pass, c, 0, scale, 0, 0);
-        }
-    }
-    if (!dx) return;
-    if (!batch_statistics) pass.x = dy; /* dx = dy*scale does not look at x, which may be infinite */
-    run(context, &pass, batch_statistics ? backward_piece : apply_piece);
+    ek_norm_layer layer = {.view = view,
+                           .batch_statistics = batch_statistics,
+                           .gamma = gamma,
+                           .saved = saved,
+                           .workspace = workspace};
+    ek_norm_layer_backward(context, &layer, x, dy, dx, dgamma, dbeta);
 }

@@ -20,16 +20,33 @@ ek_moments ek_moments_merge_all(ek_moments *parts, int64_t count, int64_t stride
  * sums by piece and channel. */
 size_t ek_norm_workspace(ek_norm_view view);
 
+/* A batch norm, and the ReLU after it where there is one. */
+typedef struct ek_norm_layer {
+    ek_norm_view view;
+    double eps;
+    bool batch_statistics;     /* the batch's, which forward leaves in saved; else saved holds what is used */
+    bool relu;                 /* of plain arrays and lane blocks alike */
+    const float *gamma, *beta; /* may be NULL */
+    const ek_batch_norm_saved *saved;
+    double *workspace;
+} ek_norm_layer;
+
+/* y = max(0, (x - mean)*inv_std*gamma + beta), or without the max. */
+void ek_norm_forward(ek_context *context, const ek_norm_layer *layer, const float *x, float *y);
+/* batch_statistics: the training formula for dx, else the inference one. Any of the outputs may be NULL. Where
+ * the ReLU was shut is found from x by the forward pass's own arithmetic. */
+void ek_norm_layer_backward(ek_context *context, const ek_norm_layer *layer, const float *x, const float *dy,
+                            float *dx, float *dgamma, float *dbeta);
+
 /* The batch's statistics into saved. */
 void ek_norm_statistics(ek_context *context, ek_norm_view view, double eps, const float *x, double *workspace,
                         const ek_batch_norm_saved *saved);
 /* saved from running statistics. */
 void ek_norm_use_running(double eps, int64_t c, const float *running_mean, const float *running_var,
                          const ek_batch_norm_saved *saved);
-/* y = (x - mean)*inv_std*gamma + beta; gamma, beta may be NULL; coefficients: workspace too. */
+/* The forward pass from what is saved, and the backward pass, of a layer without ReLU. */
 void ek_norm_apply(ek_context *context, ek_norm_view view, const float *x, const ek_batch_norm_saved *saved,
                    const float *gamma, const float *beta, double *workspace, float *y);
-/* batch_statistics: the training formula for dx, else the inference one. Any of the outputs may be NULL. */
 void ek_norm_backward(ek_context *context, ek_norm_view view, bool batch_statistics, const float *x,
                       const float *dy, const float *gamma, const ek_batch_norm_saved *saved,
                       double *workspace, float *dx, float *dgamma, float *dbeta);
@@ -43,5 +60,8 @@ void ek_batch_norm_reference_forward(ek_ncs shape, double eps, const double *x, 
 void ek_batch_norm_reference_backward(ek_ncs shape, double eps, bool batch_statistics, const double *x,
                                       const double *dy, const double *mean, const double *var,
                                       const double *gamma, double *dx, double *dgamma, double *dbeta);
+/* The ReLU after it: z becomes y; dy becomes the gradient of z. */
+void ek_batch_norm_reference_relu(int64_t count, double *z);
+void ek_batch_norm_reference_relu_backward(int64_t count, const double *z, double *dy);
 
 #endif

@@ -118,10 +118,11 @@ static void narrow(const double *from, int64_t count, float *to)
     for (int64_t i = 0; i < count; i++) to[i] = (float)from[i];
 }
 
-static ek_status forward_reference(ek_ncs shape, double eps, bool batch_statistics, const float *x,
-                                   const ek_batch_norm_arrays *arrays, float *y,
+static ek_status forward_reference(ek_ncs shape, const ek_batch_norm_options *options, bool batch_statistics,
+                                   const float *x, const ek_batch_norm_arrays *arrays, float *y,
                                    const ek_batch_norm_saved *saved)
 {
+    double eps = options->eps;
     int64_t count = shape.n * shape.c * shape.s;
     double *values, *channels; /* channels: mean, var, gamma, beta */
     EK_TRY(EK_NEW(values, (size_t)count));
@@ -145,6 +146,7 @@ static ek_status forward_reference(ek_ncs shape, double eps, bool batch_statisti
     }
     ek_batch_norm_reference_forward(shape, eps, values, mean, var, arrays->gamma ? gamma : NULL,
                                     arrays->beta ? beta : NULL, values);
+    if (options->relu) ek_batch_norm_reference_relu(count, values);
     narrow(values, count, y);
     ek_free(channels);
 done:
@@ -152,26 +154,33 @@ done:
     return status;
 }
 
-static ek_status backward_reference(ek_ncs shape, double eps, bool batch_statistics, const float *x,
-                                    const float *dy, const float *gamma_or_null,
+static ek_status backward_reference(ek_ncs shape, const ek_batch_norm_options *options, bool batch_statistics,
+                                    const float *x, const float *dy, const ek_batch_norm_arrays *arrays,
                                     const ek_batch_norm_saved *saved,
                                     const ek_batch_norm_gradients *gradients)
 {
     int64_t count = shape.n * shape.c * shape.s;
-    double *values, *channels; /* values: x, dy, dx; channels: mean, var, gamma, dgamma, dbeta */
-    EK_TRY(EK_NEW(values, (size_t)count * 3));
+    double *values, *channels; /* values: x, dy, dx, z; channels: mean, var, gamma, beta, dgamma, dbeta */
+    EK_TRY(EK_NEW(values, (size_t)count * 4));
     ek_status status = EK_OK;
-    EK_GO(EK_NEW(channels, (size_t)shape.c * 5));
-    double *mean = channels, *var = mean + shape.c, *gamma = var + shape.c;
-    double *dgamma = gamma + shape.c, *dbeta = dgamma + shape.c;
+    EK_GO(EK_NEW(channels, (size_t)shape.c * 6));
+    double *wide_dy = values + count, *dx = wide_dy + count, *z = dx + count;
+    double *mean = channels, *var = mean + shape.c, *gamma = var + shape.c, *beta = gamma + shape.c;
+    double *dgamma = beta + shape.c, *dbeta = dgamma + shape.c;
     widen(x, count, values);
-    widen(dy, count, values + count);
+    widen(dy, count, wide_dy);
     widen(saved->var, shape.c, var);
     for (int64_t c = 0; c < shape.c; c++) mean[c] = (double)saved->mean[c] + saved->mean_low[c];
-    if (gamma_or_null) widen(gamma_or_null, shape.c, gamma);
-    ek_batch_norm_reference_backward(shape, eps, batch_statistics, values, values + count, mean, var,
-                                     gamma_or_null ? gamma : NULL, values + 2 * count, dgamma, dbeta);
-    if (gradients->dx) narrow(values + 2 * count, count, gradients->dx);
+    if (arrays->gamma) widen(arrays->gamma, shape.c, gamma);
+    if (arrays->beta) widen(arrays->beta, shape.c, beta);
+    if (options->relu) {
+        ek_batch_norm_reference_forward(shape, options->eps, values, mean, var, arrays->gamma ? gamma : NULL,
+                                        arrays->beta ? beta : NULL, z);
+        ek_batch_norm_reference_relu_backward(count, z, wide_dy);
+    }
+    ek_batch_norm_reference_backward(shape, options->eps, batch_statistics, values, wide_dy, mean, var,
+                                     arrays->gamma ? gamma : NULL, dx, dgamma, dbeta);
+    if (gradients->dx) narrow(dx, count, gradients->dx);
     if (gradients->dgamma) narrow(dgamma, shape.c, gradients->dgamma);
     if (gradients->dbeta) narrow(dbeta, shape.c, gradients->dbeta);
     ek_free(channels);
@@ -182,7 +191,30 @@ done:
 
 /* --- forward */
 
-static ek_norm_view plain_view(ek_ncs shape) { return (ek_norm_view){shape.n, shape.c, shape.s, false}; }
+/* The arrays that the options let count. */
+static ek_batch_norm_arrays used_arrays(const ek_batch_norm_options *options,
+                                        const ek_batch_norm_arrays *arrays)
+{
+    ek_batch_norm_arrays used = *arrays;
+    if (!options->scale) used.gamma = NULL;
+    if (!options->shift) used.beta = NULL;
+    return used;
+}
+
+/* The layer on plain arrays; its workspace is the caller's to free. */
+static ek_status layer_create(const ek_batch_norm_options *options, bool batch_statistics, ek_ncs shape,
+                              const ek_batch_norm_arrays *used, const ek_batch_norm_saved *saved,
+                              ek_norm_layer *layer)
+{
+    *layer = (ek_norm_layer){.view = {shape.n, shape.c, shape.s, false},
+                             .eps = options->eps,
+                             .batch_statistics = batch_statistics,
+                             .relu = options->relu,
+                             .gamma = used->gamma,
+                             .beta = used->beta,
+                             .saved = saved};
+    return EK_NEW(layer->workspace, ek_norm_workspace(layer->view));
+}
 
 /* saved may be NULL. */
 static ek_status forward(ek_context *context, const ek_batch_norm_options *options, bool batch_statistics,
@@ -190,11 +222,9 @@ static ek_status forward(ek_context *context, const ek_batch_norm_options *optio
                          const ek_batch_norm_saved *saved)
 {
     float *own = NULL;
-    double *workspace = NULL;
+    ek_norm_layer layer = {0};
     ek_batch_norm_saved own_saved;
-    ek_batch_norm_arrays used = *arrays;
-    if (!options->scale) used.gamma = NULL;
-    if (!options->shift) used.beta = NULL;
+    ek_batch_norm_arrays used = used_arrays(options, arrays);
 
     ek_status status = EK_OK;
     if (!saved) {
@@ -203,17 +233,15 @@ static ek_status forward(ek_context *context, const ek_batch_norm_options *optio
         saved = &own_saved;
     }
     if (context->reference) {
-        EK_GO(forward_reference(shape, options->eps, batch_statistics, x, &used, y, saved));
+        EK_GO(forward_reference(shape, options, batch_statistics, x, &used, y, saved));
     } else {
-        EK_GO(EK_NEW(workspace, ek_norm_workspace(plain_view(shape))));
-        if (batch_statistics)
-            ek_norm_statistics(context, plain_view(shape), options->eps, x, workspace, saved);
-        else
+        EK_GO(layer_create(options, batch_statistics, shape, &used, saved, &layer));
+        if (!batch_statistics)
             ek_norm_use_running(options->eps, shape.c, used.running_mean, used.running_var, saved);
-        ek_norm_apply(context, plain_view(shape), x, saved, used.gamma, used.beta, workspace, y);
+        ek_norm_forward(context, &layer, x, y);
     }
 done:
-    ek_free(workspace);
+    ek_free(layer.workspace);
     ek_free(own);
     return status;
 }
@@ -246,29 +274,32 @@ ek_status ek_batch_norm_forward_inference(ek_context *context, const ek_batch_no
 /* --- backward */
 
 ek_status ek_batch_norm_backward(ek_context *context, const ek_batch_norm_options *options, ek_mode mode,
-                                 ek_ncs shape, const float *x, const float *dy, const float *gamma,
-                                 const ek_batch_norm_saved *saved, const ek_batch_norm_gradients *gradients)
+                                 ek_ncs shape, const float *x, const float *dy,
+                                 const ek_batch_norm_arrays *arrays, const ek_batch_norm_saved *saved,
+                                 const ek_batch_norm_gradients *gradients)
 {
+    if (!arrays) arrays = &no_arrays;
     EK_TRY(check_pointer(context, true, "context", "it holds the threads and the kernels"));
     EK_TRY(check_pointer(options, true, "options", "they start from ek_batch_norm_options_default()"));
     EK_TRY(check_options(options));
     EK_TRY(check_shape(shape));
     EK_TRY(check_pointer(x, true, "x", "backward needs the forward pass's input"));
     EK_TRY(check_pointer(dy, true, "dy", "it is the gradient of the output"));
-    EK_TRY(check_pointer(gamma, options->scale, "gamma", "scale is on"));
+    EK_TRY(check_pointer(arrays->gamma, options->scale, "gamma", "scale is on"));
+    EK_TRY(check_pointer(arrays->beta, options->shift && options->relu, "beta",
+                         "where the ReLU was shut depends on it"));
     EK_TRY(check_saved(saved));
     EK_TRY(check_pointer(gradients, true, "gradients", "they are the output"));
     bool batch_statistics = mode == EK_MODE_TRAINING ? !options->frozen : !options->track;
     if (batch_statistics) EK_TRY(check_values(shape.n * shape.s));
 
-    if (!options->scale) gamma = NULL;
+    ek_batch_norm_arrays used = used_arrays(options, arrays);
     if (context->reference)
-        return backward_reference(shape, options->eps, batch_statistics, x, dy, gamma, saved, gradients);
-    double *workspace;
-    EK_TRY(EK_NEW(workspace, ek_norm_workspace(plain_view(shape))));
-    ek_norm_backward(context, plain_view(shape), batch_statistics, x, dy, gamma, saved, workspace,
-                     gradients->dx, gradients->dgamma, gradients->dbeta);
-    ek_free(workspace);
+        return backward_reference(shape, options, batch_statistics, x, dy, &used, saved, gradients);
+    ek_norm_layer layer;
+    EK_TRY(layer_create(options, batch_statistics, shape, &used, saved, &layer));
+    ek_norm_layer_backward(context, &layer, x, dy, gradients->dx, gradients->dgamma, gradients->dbeta);
+    ek_free(layer.workspace);
     return EK_OK;
 }
 

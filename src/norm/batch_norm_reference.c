@@ -62,3 +62,15 @@ void ek_batch_norm_reference_backward(ek_ncs shape, double eps, bool batch_stati
         if (dbeta) dbeta[c] += sum_g;
     }
 }
+
+void ek_batch_norm_reference_relu(int64_t count, double *z)
+{
+    for (int64_t i = 0; i < count; i++)
+        if (z[i] <= 0) z[i] = 0;
+}
+
+void ek_batch_norm_reference_relu_backward(int64_t count, const double *z, double *dy)
+{
+    for (int64_t i = 0; i < count; i++)
+        if (z[i] <= 0) dy[i] = 0;
+}
