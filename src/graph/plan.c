@@ -110,12 +110,14 @@ ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed
         ek_oracle_forward(plan->oracle, net);
         return EK_OK;
     }
+    ek_net_clock_start(net);
     for (int i = 1; i < graph->count; i++) {
         ek_node *node = &graph->node[i];
         const float *x[EK_MAX_INPUTS] = {NULL};
         for (int k = 0; k < node->input_count; k++) x[k] = plan->value[node->input[k]];
         if (node->op->check) EK_TRY(node->op->check(pass, node));
         node->op->forward(pass, node, x, plan->value[i]);
+        ek_net_clock_lap(net, i, false);
     }
     return EK_OK;
 }
@@ -130,6 +132,7 @@ void ek_net_run_backward(ek_net *net)
         return;
     }
     for (int i = 0; i < graph->count; i++) plan->started[i] = false;
+    ek_net_clock_start(net);
     for (int i = graph->count - 1; i > 0; i--) {
         ek_node *node = &graph->node[i];
         if (!plan->grad[i]) continue;
@@ -150,6 +153,7 @@ void ek_net_run_backward(ek_net *net)
             float *sum = plan->grad[node->input[k]];
             net->context->kernels->add(ek_value_floats(node->in[k], plan->pass.n), sum, dx[k], sum);
         }
+        ek_net_clock_lap(net, i, true);
     }
 }
 
