@@ -130,6 +130,7 @@ static bool step(subject *s)
 typedef struct layer_log {
     int layers, room, steps;
     ek_layer_time *now;
+    samples outside;            /* of a step, outside all layers */
     double *forward, *backward; /* [layer][room] */
 } layer_log;
 
@@ -142,23 +143,28 @@ static void layer_log_begin(layer_log *log, int layers)
     log->backward = room_for((size_t)layers * (size_t)log->room, sizeof *log->backward);
 }
 
-static void layer_log_keep(layer_log *log)
+static void layer_log_keep(layer_log *log, double step_seconds)
 {
     if (log->steps == log->room) return;
+    double outside = step_seconds;
     for (int i = 0; i < log->layers; i++) {
+        outside -= log->now[i].forward + log->now[i].backward;
         log->forward[i * log->room + log->steps] = log->now[i].forward;
         log->backward[i * log->room + log->steps] = log->now[i].backward;
     }
+    add_sample(&log->outside, outside);
     log->steps++;
 }
 
-static void layer_log_end(layer_log *log, ek_layer_time *medians)
+/* The medians go into `out`. */
+static void layer_log_end(layer_log *log, bench_result *out)
 {
-    for (int i = 0; medians && i < log->layers; i++) {
-        medians[i] = log->now[i];
-        medians[i].forward = median(log->forward + i * log->room, log->steps);
-        medians[i].backward = median(log->backward + i * log->room, log->steps);
+    for (int i = 0; i < log->layers; i++) {
+        out->time[i] = log->now[i];
+        out->time[i].forward = median(log->forward + i * log->room, log->steps);
+        out->time[i].backward = median(log->backward + i * log->room, log->steps);
     }
+    out->outside = end_samples(&log->outside);
     free(log->now);
     free(log->forward);
     free(log->backward);
@@ -179,7 +185,7 @@ static bool burst(subject *s, bool (*pass)(subject *), samples *all, layer_log *
         if (i == 0) continue;
         add_sample(all, now - before);
         add_sample(&own, now - before);
-        if (log) layer_log_keep(log);
+        if (log) layer_log_keep(log, now - before);
     }
     if (log && fine) fine = went_well(ek_net_time_layers(s->net, NULL));
     double own_median = end_samples(&own);
@@ -250,7 +256,7 @@ static bool measure(ek_context *context, subject *s, const bench_settings *setti
         fine = fine && subject_begin(&plain, plain_net, settings) && step(&plain);
     }
     fine = fine && run_rounds(s, plain_net ? &plain : NULL, settings->seconds, &log, out);
-    layer_log_end(&log, fine ? out->time : NULL);
+    layer_log_end(&log, out);
     subject_end(&plain);
     ek_net_destroy(plain_net);
     return fine;

@@ -19,6 +19,7 @@ typedef struct bench_result {
     bool trains; /* false: the net cannot be trained, and a step is a forward pass in inference mode */
     int norms;   /* batchnorm layers */
     double step, inference, single; /* a training step; inference of a batch and of one sample */
+    double outside;                 /* of a step, outside the layers: loss, update, running statistics */
     double plain_step, tax;         /* a step without BN; the median of the rounds' ratios */
     size_t planned,
         peak; /* bytes that the planner lays out for a step; the process's peak after its first steps */

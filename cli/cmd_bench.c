@@ -58,26 +58,17 @@ static row row_of(const bench_result *r, int layer)
     return sum;
 }
 
-/* The whole step, with what lies outside the layers. */
-static row total_of(const bench_result *r)
+static row sum_of(const bench_result *r)
 {
     row sum = {0};
     for (int i = 0; i < r->layers; i++) {
         row layer = row_of(r, i);
+        sum.seconds += layer.seconds;
         sum.flops += layer.flops;
         sum.bytes += layer.bytes;
         sum.floor += layer.floor;
     }
-    sum.seconds = r->step;
     return sum;
-}
-
-/* Loss, update, running statistics, and whatever a step does outside its layers. */
-static double outside_layers(const bench_result *r)
-{
-    double layers = 0;
-    for (int i = 0; i < r->layers; i++) layers += r->time[i].forward + r->time[i].backward;
-    return fmax(0, r->step - layers);
 }
 
 /* --- for people */
@@ -140,11 +131,8 @@ static void print_layers(const bench_result *r, const ek_net *net)
         print_row(&table, *layer.label ? name_of(net, i, label) : "", layer.op, r->time[i].forward,
                   r->time[i].backward, &sums, bound(r, net, i, &sums, by));
     }
-    row rest = {.seconds = outside_layers(r)}, total = total_of(r);
-    char text[CLI_TEXT_SIZE];
-    cli_table_row(&table, "", r->trains ? "loss, update" : "output", fixed(text, "%.3f", rest.seconds * 1e3),
-                  "", "", "", "", "");
-    print_row(&table, "step", "", r->step, 0, &total, "");
+    row sums = sum_of(r);
+    print_row(&table, "", "all of them", forward, backward, &sums, "");
     cli_table_print(&table);
     cli_table_free(&table);
 }
@@ -175,7 +163,8 @@ static int print(const settings *s, const cli_model *model, const bench_result *
     printf("\n");
     if (r->trains) {
         print_rate("training", r->step, s->batch, "step");
-        printf("\n");
+        printf("\n           of it %.3f ms in layers (their floors: %.3f), %.3f ms for loss and update\n",
+               sum_of(r).seconds * 1e3, sum_of(r).floor * 1e3, r->outside * 1e3);
     }
     print_rate("inference", r->inference, s->batch, "batch");
     printf("; one image %s us\n", cli_count(planned, llround(r->single * 1e6)));
@@ -232,7 +221,7 @@ static int print_json(const settings *s, const cli_model *model, const bench_res
     json_object_set_new(answer, "threads", json_integer(ek_context_threads(model->context)));
     json_object_set_new(answer, "isa", json_string(ek_context_isa(model->context)));
     json_object_set_new(answer, "layers", layers);
-    cli_json_number(answer, "outside_layers_seconds", outside_layers(r));
+    cli_json_number(answer, "outside_layers_seconds", r->outside);
     if (r->trains) {
         cli_json_number(answer, "step_seconds", r->step);
         cli_json_number(answer, "training_images_per_second", (double)s->batch / r->step);
