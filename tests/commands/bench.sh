@@ -29,6 +29,9 @@ exits 0 bench one.net --seconds 0.05 --batch 32 --json
 grep -qE '"label":"fc","op":"linear",[^}]*"flops":25600.0,"bytes":10200.0,' out || fail "the work of a linear layer"
 grep -q bn_tax out && fail "a tax without BN"
 
+exits 0 bench --seconds 0.01 --batch 16
+says out "lenet-bn, batch 16, sgd, "
+
 # The widest net's table fits a terminal of 100 columns.
 exits 0 bench resnet20 --seconds 0.01 --batch 2
 awk 'length > 100 { exit 1 }' out || fail "a line is longer than 100 columns"
