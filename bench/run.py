@@ -11,7 +11,7 @@ Builds the release preset and runs these parts, or those named:
     latency    a trained lenet-bn on one image, and on 10,000 in batches
     memory     peak of training lenet-bn; the time of evenkeel --version; the size of the binary
     growth     images a second by batch size, and time by width, as tables and as a picture
-    operators  bench/batch_norm.c and bench/gemm.c, where they are, and PyTorch's BN + ReLU
+    operators  bench/gemm.c beside BLAS libraries and oneDNN, bench/batch_norm.c beside PyTorch, bench/onednn_norm.c
 
 The contenders of a part take turns in processes of their own, for several rounds, so that a busy machine slows all
 alike. A figure is the median of its rounds; a ratio is the median of the rounds' ratios, with the least and the
@@ -279,28 +279,67 @@ def part_growth(bench):
     return {"batch": by_batch, "width": by_width}
 
 
+NORM_SHAPES = [[32, 64, 112, 112], [32, 256, 56, 56]]
+
+
+def program(bench, name, *arguments):
+    """What a C program of this folder prints, built by its target; None where it is not there, or was not built for
+    want of a library."""
+    if not (ROOT / "bench" / f"{name}.c").exists():
+        return None
+    target = f"bench_{name}"
+    targets = subprocess.run(["cmake", "--build", bench.build, "--target", "help"], check=True, capture_output=True,
+                             text=True).stdout
+    if not re.search(rf"^{target}:", targets, re.MULTILINE):
+        return None
+    subprocess.run(["cmake", "--build", bench.build, "--target", target], check=True, stdout=subprocess.DEVNULL)
+    path = next(path for path in bench.build.glob(f"**/{target}") if path.is_file())
+    return bench.execute([path, *arguments], {"OMP_NUM_THREADS": str(bench.threads)})[0]
+
+
+def norm_times(text):
+    """{shape: {"forward": ms, "backward": ms}} of plain NCHW arrays, from what bench_batch_norm prints."""
+    times = {}
+    for block in re.split(r"^(?=\S+ \[)", text or "", flags=re.MULTILINE):
+        shape = re.match(r"NCHW \[(\d+),(\d+),(\d+)\]", block)
+        if shape:
+            times[tuple(map(int, shape.groups()))] = {
+                direction: float(ms) for direction, ms in re.findall(r"^  (forward|backward) +([\d.]+) ms", block,
+                                                                     re.MULTILINE)}
+    return times
+
+
+def show_program(name, text):
+    title(f"bench/{name}.c")
+    print(f"```\n{text.rstrip()}\n```\n" if text else "It is not built here: its source or its library is missing.\n")
+
+
 def part_operators(bench):
-    result = {}
-    for name in ("batch_norm", "gemm"):
-        if not (ROOT / "bench" / f"{name}.c").exists():
-            print(f"bench/{name}.c is not there; left out.\n")
-            continue
-        subprocess.run(["cmake", "--build", bench.build, "--target", f"bench_{name}"], check=True,
-                       stdout=subprocess.DEVNULL)
-        title(f"bench/{name}.c")
-        print(bench.execute([next(bench.build.glob(f"**/bench_{name}"))])[0])
+    inner = 1 if bench.quick else 7
+    gemm = program(bench, "gemm", bench.threads, inner, *(["lenet-bn"] if bench.quick else []))
+    show_program("gemm", gemm)
+    show_program("onednn_norm", program(bench, "onednn_norm", inner))
+
     blas, environment = list(bench.libraries.items())[0]
-    rows = []
-    for shape in ([4, 8, 14, 14],) if bench.quick else ([32, 64, 112, 112], [32, 256, 56, 56]):
-        runs = [bench.torch("PyTorch, " + blas, environment, task="norm", shape=shape, times=5 if bench.quick else 15)[0]
-                for _ in range(1 if bench.quick else 3)]
-        name = "x".join(map(str, shape))
-        result[name] = {key: statistics.median(run[key] for run in runs)
-                        for key in ("forward_seconds", "backward_seconds")}
-        rows.append([name, *(f"{seconds * 1e3:.2f}" for seconds in result[name].values())])
-    title(f"PyTorch, BN + ReLU in training on plain arrays, {bench.threads} threads")
-    table(["", "forward, ms", "backward, ms"], rows)
-    return {"torch_norm": result}
+    ours, torch, norm = [], {}, None
+    for _ in range(bench.rounds):
+        norm = program(bench, "batch_norm", bench.threads, inner)
+        ours.append(norm_times(norm))
+        for shape in NORM_SHAPES:
+            torch.setdefault(tuple(shape), []).append(
+                bench.torch("PyTorch, " + blas, environment, task="norm", shape=shape, times=inner)[0])
+    show_program("batch_norm", norm)
+    title(f"BN + ReLU in training on plain NCHW arrays, {bench.threads} threads")
+    rows, result = [], {}
+    for (n, c, h, w), runs in torch.items():
+        for direction in ("forward", "backward"):
+            theirs = [run[direction + "_seconds"] * 1e3 for run in runs]
+            mine = [times[n, c, h * w][direction] for times in ours if (n, c, h * w) in times]
+            rows.append([f"{n}x{c}x{h}x{w}, {direction}", f"{statistics.median(mine):.2f}" if mine else "",
+                         f"{statistics.median(theirs):.2f}", spread(ratios_of(theirs, mine)) if mine else ""])
+            result[rows[-1][0]] = {"evenkeel_ms": mine, "torch_ms": theirs}
+    table(["", "Evenkeel, ms", "PyTorch, ms", "Evenkeel is faster by"], rows)
+    return {"batch_norm": result, "programs": {"gemm": gemm, "batch_norm": norm}}
 
 
 # --- the machine
