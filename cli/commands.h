@@ -4,6 +4,7 @@
 
 #include "options.h"
 
-extern const cli_command cli_train, cli_eval, cli_predict, cli_run, cli_summary, cli_inspect;
+extern const cli_command cli_train, cli_eval, cli_predict, cli_run, cli_summary, cli_inspect,
+    cli_bench;
 
 #endif

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 bool cli_model_open(cli_model *model, const char *name, int64_t threads)
@@ -39,6 +40,13 @@ int64_t cli_parameters(const ek_net *net)
     int64_t count = 0;
     for (int i = 0; i < ek_net_layer_count(net); i++) count += ek_net_layer(net, i).parameters;
     return count;
+}
+
+double cli_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
 bool cli_can_write(const char *path)

@@ -18,6 +18,9 @@ void cli_warn_untrained(const cli_model *model, const char *name);
 /* Trained numbers of the whole net. */
 int64_t cli_parameters(const ek_net *net);
 
+/* Seconds on a clock that only goes forward. */
+double cli_now(void);
+
 /* Whether `path` can be written or replaced: tried with a file beside it that is taken away again.
  * False: no, which was said. */
 bool cli_can_write(const char *path);

@@ -292,7 +292,7 @@ static bool parse_all(const cli_command *command, int argc, char **argv, void *s
             operand = next_operand(operand + 1);
         }
     }
-    if (operand->kind != CLI_END) {
+    if (operand->kind != CLI_END && !*(const char *const *)value_of(operand, settings)) {
         cli_usage_error(command, "%s is missing: evenkeel %s %s", operand->name, command->name,
                         command->synopsis);
         return false;

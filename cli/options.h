@@ -9,7 +9,7 @@
 typedef enum cli_kind {
     CLI_END,
     CLI_HEADING, /* a line in the help; `name` is its text */
-    CLI_OPERAND, /* const char *: an argument by its place, always required */
+    CLI_OPERAND, /* const char *: an argument by its place, required unless the settings name one */
     CLI_FLAG,    /* bool */
     CLI_INTEGER, /* int64_t in [least, most] */
     CLI_NUMBER,  /* double in [least, most]; NaN stands for "not given" */

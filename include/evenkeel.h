@@ -314,6 +314,11 @@ EK_API ek_layer_info ek_net_layer(const ek_net *net, int index);
  * above 2^24, which is the most that a pass takes. */
 EK_API size_t ek_net_memory(const ek_net *net, int64_t batch, ek_mode mode);
 
+/* The same net without its batch normalizations, freshly initialized: who read one reads what it normalized. All
+ * other layers keep their options, so that a convolution without a bias stays without. For measuring what BN
+ * costs and what it does. */
+EK_API EK_MUST_CHECK ek_status ek_net_without_norm(const ek_net *net, ek_net **out);
+
 typedef enum ek_role {
     EK_ROLE_WEIGHT,
     EK_ROLE_BIAS,
@@ -350,6 +355,18 @@ EK_API EK_MUST_CHECK ek_status ek_net_find_tensor(const ek_net *net, const char 
  * In training mode dropout is on and BN uses the batch's statistics, but no running statistic changes.
  * EK_E_SHAPE  n < 1, or one value a channel for a BN in training mode (the message names the layer) */
 EK_API EK_MUST_CHECK ek_status ek_net_forward(ek_net *net, ek_mode mode, int64_t n, const float *x, float *y);
+
+/* Where a pass spends its time: seconds in one layer. The input's forward is the laying out of the batch. A layer that
+ * has no pass of its own, because it is computed within another's, has 0 there. */
+typedef struct ek_layer_time {
+    double forward, backward;
+    int forward_in, backward_in; /* the layer within whose pass it is computed; its own index: by itself */
+} ek_layer_time;
+
+/* From now on every pass of the net, a training step's too, adds to times[layer]; times has
+ * ek_net_layer_count(net) entries, which begin at 0 here, and must live until NULL takes its place.
+ * EK_E_UNSUPPORTED  the context runs the reference, which knows no times of layers */
+EK_API EK_MUST_CHECK ek_status ek_net_time_layers(ek_net *net, ek_layer_time *times);
 
 /* ---------------------------------------------------------------------------------------------
  * 6. Data sets

@@ -7,7 +7,7 @@
 #   data     Fashion-MNIST
 #   test     cmocka, and clang as the second compiler
 #   oracles  PyTorch, which results are compared with
-#   bench    the fast BLAS libraries that PyTorch's speed hangs on, and oneDNN: what our kernels are measured against
+#   bench    the fast BLAS libraries that PyTorch's speed hangs on, oneDNN, and strip for the binary's size
 #
 # On Debian and Ubuntu with apt, through sudo when not root. When all is there, nothing is fetched, and
 # neither network nor root is needed. Elsewhere it looks for the tools themselves and names what to install.
@@ -18,7 +18,7 @@ declare -A packages=(
     [data]="dataset-fashion-mnist"
     [test]="libcmocka-dev clang"
     [oracles]="python3 python3-numpy python3-torch"
-    [bench]="libblis4-openmp libopenblas0-pthread libdnnl-dev"
+    [bench]="libblis4-openmp libopenblas0-pthread libdnnl-dev binutils"
 )
 
 fail() { echo "install-deps.sh: $*" >&2; exit 1; }
@@ -35,7 +35,7 @@ present() {
         data) [ -d /usr/share/datasets/fashion-mnist ] || [ -d "${EVENKEEL_DATA:-}/fashion-mnist" ] ;;
         test) have clang && pkg-config --exists cmocka ;;
         oracles) /usr/bin/python3 -c 'import numpy, torch' 2>/dev/null ;;
-        bench) true ;;
+        bench) have strip ;;
     esac
 }
 

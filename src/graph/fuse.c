@@ -148,3 +148,12 @@ void ek_graph_fuse(ek_graph *graph)
         if (by_readers) node->fusion = EK_BY_READERS;
     }
 }
+
+int ek_graph_runs_in(const ek_graph *graph, int node, bool backward)
+{
+    node = ek_graph_root(graph, node);
+    const ek_node *of = &graph->node[node];
+    if (of->fusion == EK_ALONE) return node;
+    if (of->fusion == EK_BY_PRODUCER && !backward) return ek_graph_runs_in(graph, of->input[0], backward);
+    return ek_graph_runs_in(graph, ek_graph_reader(graph, node)->node, backward);
+}

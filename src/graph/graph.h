@@ -59,6 +59,8 @@ int ek_graph_reader_count(const ek_graph *graph, int node);
 const ek_reader *ek_graph_reader(const ek_graph *graph, int node);
 /* Sets node->fusion (src/graph/fuse.c). */
 void ek_graph_fuse(ek_graph *graph);
+/* The node in whose pass `node` is computed, or its gradient taken back. */
+int ek_graph_runs_in(const ek_graph *graph, int node, bool backward);
 
 /* The node whose values are the logits: the last, or the one before a softmax at the end. */
 int ek_graph_logits(const ek_graph *graph);

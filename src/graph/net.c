@@ -223,6 +223,7 @@ void ek_net_set_input(ek_net *net, int64_t n, const float *x)
     ek_shape shape = ek_net_input_shape(net);
     ek_pixels pixels = ek_net_pixels(net);
     float *input = ek_net_input(net);
+    ek_net_clock_start(net);
     int64_t features = ek_shape_count(shape), rows = features / pixels.channels; /* of one channel */
     for (int64_t b = 0; b < ek_blocks(n); b++) {
         net->context->kernels->rows_to_lanes(features, ek_live(n, b), x + b * EK_LANES * features,
@@ -236,6 +237,7 @@ void ek_net_set_input(ek_net *net, int64_t n, const float *x)
             for (int64_t i = 0; i < run; i++) at[i] = ek_pixel(&pixels, c, at[i]);
         }
     }
+    ek_net_clock_lap(net, 0, false);
 }
 
 /* Samples are independent of each other, so that a large batch may be cut. */
@@ -274,5 +276,17 @@ ek_status ek_net_forward(ek_net *net, ek_mode mode, int64_t n, const float *x, f
         EK_TRY(ek_net_run_forward(net, size, mode, 0, 0));
         read_output(net, size, y + at * out);
     }
+    return EK_OK;
+}
+
+ek_status ek_net_time_layers(ek_net *net, ek_layer_time *times)
+{
+    if (!net) return ek_fail(EK_E_ARGUMENT, "ek_net_time_layers needs a net");
+    if (times && net->context->reference)
+        return ek_fail(EK_E_UNSUPPORTED, "the reference (EVENKEEL_ISA=reference) runs a net as a whole and "
+                                         "knows no times of layers");
+    for (int i = 0; times && i < net->graph.count; i++)
+        times[i] = (ek_layer_time){0, 0, ek_graph_runs_in(&net->graph, i, false), ek_graph_runs_in(&net->graph, i, true)};
+    net->times = times;
     return EK_OK;
 }

@@ -2,6 +2,7 @@
 #ifndef EK_GRAPH_NET_H
 #define EK_GRAPH_NET_H
 
+#include "core/clock.h"
 #include "graph/graph.h"
 
 typedef struct ek_plan ek_plan;
@@ -17,7 +18,23 @@ struct ek_net {
         char *key, *value;
     } * metadata;
     int metadata_count;
+    ek_layer_time *times; /* NULL: nobody asks */
+    double lap;           /* when the layer under way began, by ek_now */
 };
+
+/* The clock of ek_net_time_layers: started as a pass begins, and read as each layer's part of it ends. */
+static inline void ek_net_clock_start(ek_net *net)
+{
+    if (net->times) net->lap = ek_now();
+}
+
+static inline void ek_net_clock_lap(ek_net *net, int layer, bool backward)
+{
+    if (!net->times) return;
+    double now = ek_now();
+    *(backward ? &net->times[layer].backward : &net->times[layer].forward) += now - net->lap;
+    net->lap = now;
+}
 
 /* The running of one batch, for the trainer, evaluation and ek_net_forward. */
 

@@ -131,9 +131,11 @@ ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed
         ek_oracle_forward(plan->oracle, net);
         return EK_OK;
     }
+    ek_net_clock_start(net);
     for (int i = 0; i < plan->steps.forward_steps; i++) {
         ek_node *node = plan->steps.forward[i].node;
         node->op->forward(pass, node, &plan->forward[i]);
+        ek_net_clock_lap(net, node->id, false);
     }
     return EK_OK;
 }
@@ -177,7 +179,11 @@ void ek_net_run_backward(ek_net *net)
         ek_oracle_backward(plan->oracle, net);
         return;
     }
-    for (int i = 0; i < plan->steps.backward_steps; i++) backward_step(plan, i);
+    ek_net_clock_start(net);
+    for (int i = 0; i < plan->steps.backward_steps; i++) {
+        backward_step(plan, i);
+        ek_net_clock_lap(net, plan->steps.backward[i].node->id, true);
+    }
 }
 
 void ek_net_commit(ek_net *net)
