@@ -120,7 +120,7 @@ static void print_row(cli_table *table, const char *label, const char *layer, do
 static void print_layers(const bench_result *r, const ek_net *net)
 {
     cli_table table;
-    cli_table_begin(&table, "label|layer|>forward ms|>backward ms|>GFLOP/s|>GB/s|>of floor|bound by");
+    cli_table_begin(&table, "label|layer|>fwd ms|>bwd ms|>GFLOP/s|>GB/s|>of floor|bound by");
     double forward = 0, backward = 0;
     for (int i = 0; i < r->layers; i++) {
         char label[CLI_TEXT_SIZE], by[CLI_TEXT_SIZE];

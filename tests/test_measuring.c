@@ -132,8 +132,10 @@ static void layer_times(void **state)
     for (int i = 0; i < LAYERS; i++) {
         assert_in_range(times[i].forward_in, 0, LAYERS - 1);
         assert_in_range(times[i].backward_in, 0, LAYERS - 1);
-        assert_int_equal(times[i].forward_in == i, times[i].forward > 0);
-        if (i > 0) assert_int_equal(times[i].backward_in == i, times[i].backward > 0);
+        /* A batchnorm that is read through still has its numbers to make ready. */
+        if (times[i].forward_in == i) assert_true(times[i].forward > 0);
+        if (i > 0 && times[i].backward_in == i) assert_true(times[i].backward > 0);
+        if (times[times[i].forward_in].forward_in != times[i].forward_in) fail_msg("layer %d runs in none", i);
     }
     double forward = sum_of(times, LAYERS, false), backward = sum_of(times, LAYERS, true);
     step(trainer);

@@ -5,7 +5,7 @@ small_net >small.net
 exits 0 bench small.net --seconds 0.1 --batch 32
 silent err
 says out "small.net, batch 32, sgd, "
-for word in "label " "forward ms" "fc1 " "batchnorm" "for loss and update" "training " "inference " " us" "BN tax " \
+for word in "label " "fwd ms" "fc1 " "batchnorm" "for loss and update" "training " "inference " " us" "BN tax " \
     "without its 1 batchnorm layer a step" "memory " "floors "; do
     says out "$word"
 done
