@@ -100,43 +100,40 @@ static void turn(const winograd *w, int pixels, const float *z, float *turned)
             }
 }
 
-/* The register tile: inputs x vectors of outputs. */
-#if VL == 16
-enum { TURNED_I = 8, TURNED_O = 2 };
-#else
-enum { TURNED_I = 4, TURNED_O = 2 };
-#endif
+/* Inputs of the register tile. Transforms make rounding errors larger, so sums are kept short: those of the even and of
+ * the odd samples of a run, then of runs, then of bands. */
+enum { TURNED = VL == 16 ? 8 : 4, RUN = 32 };
 
-/* du[i][o] += sum over `count` samples of v[i][sample] * z[sample][o] */
-TEMPLATE void turned_tile(const int I, const int O, int count, const float *v, int64_t v_map, const float *z, int64_t outs, float *du)
+/* du[i] += sum over `count` samples, whole lane rows, of v[i][sample] * z[sample]; v lie v_map apart, z and du `outs`. */
+TEMPLATE void turned_tile(const int I, int count, const float *v, int64_t v_map, const float *z, int64_t outs, float *du)
 {
-    vf sum[TURNED_I][TURNED_O];
-    UNROLL for (int i = 0; i < I; i++)
-        UNROLL for (int o = 0; o < O; o++) sum[i][o] = load(du + i * outs + o * VL);
-    for (int sample = 0; sample < count; sample++, v++, z += outs) {
-        vf each[TURNED_O];
-        UNROLL for (int o = 0; o < O; o++) each[o] = load(z + o * VL);
-        UNROLL for (int i = 0; i < I; i++)
-            UNROLL for (int o = 0; o < O; o++) sum[i][o] += each[o] * v[i * v_map];
+    vf all[TURNED];
+    UNROLL for (int i = 0; i < I; i++) all[i] = splat(0.0f);
+    while (count > 0) {
+        vf even[TURNED], odd[TURNED];
+        UNROLL for (int i = 0; i < I; i++) even[i] = odd[i] = splat(0.0f);
+        int run = least(RUN, count);
+        count -= run;
+        for (; run > 0; run -= 2, v += 2, z += 2 * outs) {
+            vf z0 = load(z), z1 = load(z + outs);
+            UNROLL for (int i = 0; i < I; i++) even[i] += z0 * v[i * v_map];
+            UNROLL for (int i = 0; i < I; i++) odd[i] += z1 * v[i * v_map + 1];
+        }
+        UNROLL for (int i = 0; i < I; i++) all[i] += even[i] + odd[i];
     }
-    UNROLL for (int i = 0; i < I; i++)
-        UNROLL for (int o = 0; o < O; o++) store(du + i * outs + o * VL, sum[i][o]);
-}
-
-TEMPLATE void turned_inputs(const int O, int in, int count, const float *v, int64_t v_map, const float *z, int64_t outs, float *du)
-{
-    for (; in >= TURNED_I; in -= TURNED_I, v += TURNED_I * v_map, du += TURNED_I * outs)
-        turned_tile(TURNED_I, O, count, v, v_map, z, outs, du);
-    for (; in > 0; in--, v += v_map, du += outs) turned_tile(1, O, count, v, v_map, z, outs, du);
+    UNROLL for (int i = 0; i < I; i++) store(du + i * outs, load(du + i * outs) + all[i]);
 }
 
 static void turned_weight_points(const winograd *w, int pixels, const float *v, const float *z, float *du, float *turned)
 {
-    int outs = (int)ek_lane_rows((size_t)w->s.out), o = 0;
+    int outs = (int)ek_lane_rows((size_t)w->s.out), count = pixels * EK_LANES;
     turn(w, pixels, z, turned);
-    for (; o + TURNED_O * VL <= outs; o += TURNED_O * VL)
-        turned_inputs(TURNED_O, w->s.in, pixels * EK_LANES, v, w->v_map, turned + o, outs, du + o);
-    for (; o < outs; o += VL) turned_inputs(1, w->s.in, pixels * EK_LANES, v, w->v_map, turned + o, outs, du + o);
+    for (int o = 0; o < outs; o += VL) {
+        int i = 0;
+        for (; i + TURNED <= w->s.in; i += TURNED)
+            turned_tile(TURNED, count, v + i * w->v_map, w->v_map, turned + o, outs, du + (int64_t)i * outs + o);
+        for (; i < w->s.in; i++) turned_tile(1, count, v + i * w->v_map, w->v_map, turned + o, outs, du + (int64_t)i * outs + o);
+    }
 }
 
 /* The band's z begins `before` rows above it. */
