@@ -218,25 +218,32 @@ float *ek_net_output_grad(ek_net *net) { return net->plan->output_grad; }
 
 ek_pixels ek_net_pixels(const ek_net *net) { return ek_input_pixels(&net->graph.node[0]); }
 
+typedef struct laying {
+    ek_net *net;
+    int64_t n, features;
+    const float *rows;
+    float *to_rows;
+    ek_pixels pixels;
+} laying;
+
+static void input_piece(void *argument, int64_t block, int thread)
+{
+    (void)thread;
+    const laying *w = argument;
+    int64_t at = block * EK_LANES * w->features, run = w->features / w->pixels.channels * EK_LANES;
+    float *lanes = ek_net_input(w->net) + at;
+    w->net->context->kernels->rows_to_lanes(w->features, ek_live(w->n, block), w->rows + at, lanes);
+    for (int c = 0; c < w->pixels.channels; c++, lanes += run) {
+        if (w->pixels.mean[c] == 0 && w->pixels.std[c] == 1) continue;
+        for (int64_t i = 0; i < run; i++) lanes[i] = ek_pixel(&w->pixels, c, lanes[i]);
+    }
+}
+
 void ek_net_set_input(ek_net *net, int64_t n, const float *x)
 {
-    ek_shape shape = ek_net_input_shape(net);
-    ek_pixels pixels = ek_net_pixels(net);
-    float *input = ek_net_input(net);
+    laying w = {.net = net, .n = n, .features = ek_shape_count(ek_net_input_shape(net)), .rows = x, .pixels = ek_net_pixels(net)};
     ek_net_clock_start(net);
-    int64_t features = ek_shape_count(shape), rows = features / pixels.channels; /* of one channel */
-    for (int64_t b = 0; b < ek_blocks(n); b++) {
-        net->context->kernels->rows_to_lanes(features, ek_live(n, b), x + b * EK_LANES * features,
-                                             input + b * EK_LANES * features);
-    }
-    for (int64_t c = 0; c < pixels.channels; c++) {
-        if (pixels.mean[c] == 0 && pixels.std[c] == 1) continue;
-        for (int64_t b = 0; b < ek_blocks(n); b++) {
-            int64_t run = rows * EK_LANES;
-            float *at = input + (b * pixels.channels + c) * run;
-            for (int64_t i = 0; i < run; i++) at[i] = ek_pixel(&pixels, c, at[i]);
-        }
-    }
+    ek_pool_run(net->context->pool, ek_blocks(n), input_piece, &w);
     ek_net_clock_lap(net, 0, false);
 }
 
@@ -251,15 +258,18 @@ static bool independent(const ek_net *net, ek_mode mode)
     return true;
 }
 
+static void output_piece(void *argument, int64_t block, int thread)
+{
+    (void)thread;
+    const laying *w = argument;
+    int64_t at = block * EK_LANES * w->features;
+    w->net->context->kernels->lanes_to_rows(w->features, ek_live(w->n, block), w->net->plan->output + at, w->to_rows + at);
+}
+
 static void read_output(ek_net *net, int64_t n, float *y)
 {
-    ek_shape shape = ek_net_output_shape(net);
-    const float *output = net->plan->output;
-    int64_t features = ek_shape_count(shape);
-    for (int64_t b = 0; b < ek_blocks(n); b++) {
-        int64_t at = b * EK_LANES * features;
-        net->context->kernels->lanes_to_rows(features, ek_live(n, b), output + at, y + at);
-    }
+    laying w = {.net = net, .n = n, .features = ek_shape_count(ek_net_output_shape(net)), .to_rows = y};
+    ek_pool_run(net->context->pool, ek_blocks(n), output_piece, &w);
 }
 
 ek_status ek_net_forward(ek_net *net, ek_mode mode, int64_t n, const float *x, float *y)

@@ -122,6 +122,8 @@ ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed
     ek_pass *pass = &plan->pass;
     pass->n = n;
     pass->training = mode == EK_MODE_TRAINING;
+    bool few = !pass->training && n <= net->context->few->lanes;
+    pass->kernels = few ? net->context->few : net->context->kernels;
     pass->seed = seed;
     pass->step = step;
     for (int i = 0; i < graph->count; i++) {
@@ -155,7 +157,7 @@ static void rest_piece(void *argument, int64_t block, int thread)
     int64_t floats = ek_block_floats(r->shape);
     ek_slab slab = {r->shape.dim[0], ek_channel_floats(r->shape), 1, floats, ek_live(r->pass->n, block)};
     ek_grad_out o = ek_grad_out_block(r->pass, &r->out, block, floats, slab.channels);
-    r->pass->context->kernels->grad_write(&slab, &o, r->from + block * floats);
+    r->pass->kernels->grad_write(&slab, &o, r->from + block * floats);
 }
 
 static void backward_step(const ek_plan *plan, int index)

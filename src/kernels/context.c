@@ -26,6 +26,7 @@ ek_status ek_context_create(const ek_context_options *options, ek_context **out)
     context->unfused = unfused;
     context->reference = isa && !strcmp(isa, "reference");
     EK_GO(ek_kernels_choose(context->reference ? "baseline" : isa, &context->kernels));
+    context->few = ek_kernels_few(context->kernels);
     EK_GO(ek_pool_create(o.threads ? o.threads : ek_cores(), &context->pool));
 done:
     if (status == EK_OK)

@@ -7,6 +7,7 @@
 struct ek_context {
     ek_pool *pool;
     const ek_kernels *kernels; /* the lane kernels of the chosen instruction set */
+    const ek_kernels *few;     /* for inference on so few samples that it computes all of them */
     bool reference;            /* run each operator's reference in double instead */
     bool unfused;              /* every node of a net runs a pass of its own */
 };

@@ -7,6 +7,7 @@
 typedef struct lane_table {
     const char *name;
     const ek_kernels *kernels; /* NULL: not for this kind of machine */
+    const ek_kernels *few;     /* for few samples */
     bool (*runs)(void);
 } lane_table;
 
@@ -25,13 +26,13 @@ static bool has_avx512(void)
 /* The best first. */
 static const lane_table tables[] = {
 #if defined(__x86_64__)
-    {"avx512", &ek_kernels_avx512, has_avx512},
-    {"avx2", &ek_kernels_avx2, has_avx2},
+    {"avx512", &ek_kernels_avx512, &ek_kernels_avx2_few, has_avx512},
+    {"avx2", &ek_kernels_avx2, &ek_kernels_avx2_few, has_avx2},
 #else
-    {"avx512", NULL, NULL},
-    {"avx2", NULL, NULL},
+    {"avx512", NULL, NULL, NULL},
+    {"avx2", NULL, NULL, NULL},
 #endif
-    {"baseline", &ek_kernels_baseline, always},
+    {"baseline", &ek_kernels_baseline, &ek_kernels_baseline_few, always},
 };
 enum { TABLES = sizeof tables / sizeof *tables };
 
@@ -53,4 +54,12 @@ ek_status ek_kernels_choose(const char *name, const ek_kernels **out)
     return ek_fail(EK_E_ARGUMENT,
                    "there is no instruction set \"%s\"; the names are baseline, avx2, avx512 and reference",
                    name);
+}
+
+const ek_kernels *ek_kernels_few(const ek_kernels *kernels)
+{
+    for (int i = 0; i < TABLES; i++) {
+        if (tables[i].kernels == kernels) return tables[i].few;
+    }
+    return kernels;
 }

@@ -134,6 +134,7 @@ typedef struct ek_norm_terms {
 
 typedef struct ek_kernels {
     const char *name;
+    int lanes; /* that it computes: EK_LANES, or fewer in a table for few samples, where what is beyond stays as it is */
 
     /* --- convolution, one lane block. `scratch`: ek_conv_scratch() floats. */
     /* y = conv(x, w) + bias; bias may be NULL. w is packed by conv_pack_forward. `moments` [co]: those of y over
@@ -221,5 +222,7 @@ size_t ek_conv_packed_backward(const ek_conv *g);
 /* The table for "baseline", "avx2", "avx512"; NULL name: the best that this machine has.
  * EK_E_ARGUMENT: no such name (the message lists them). EK_E_UNSUPPORTED: the machine lacks it. */
 EK_MUST_CHECK ek_status ek_kernels_choose(const char *name, const ek_kernels **out);
+/* The table that goes with it for passes over no more samples than it computes lanes. */
+const ek_kernels *ek_kernels_few(const ek_kernels *kernels);
 
 #endif

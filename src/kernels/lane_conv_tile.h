@@ -87,7 +87,7 @@ static void conv_channels(int T, const conv_run *g, const float *x, const float 
 /* All `out` channels, in every part of the lane rows. */
 static void conv_outputs(int out, const conv_run *g, const float *x, const float *w, const float *bias, float *y)
 {
-    for (int part = 0; part < EK_LANES; part += VL)
+    for (int part = 0; part < LANES; part += VL)
         for (int o = 0; o < out; o += TILE_T)
             conv_channels(least(TILE_T, out - o), g, x + part, w + o * g->w_out, bias ? bias + o : NULL,
                           y + o * g->y_channel + part);

@@ -2,8 +2,6 @@
  * time, while the row is in the first cache. A row is `count` floats, whole lane rows, of one channel, `at`
  * floats from the start of the block. */
 
-enum { PARTS = EK_LANES / VL }; /* vectors of a lane row */
-
 /* Which lanes of each part are alive. */
 typedef struct lane_mask {
     vi part[PARTS];

@@ -20,6 +20,7 @@
 
 const ek_kernels TABLE(EK_KERNELS_ISA) = {
     .name = NAME(EK_KERNELS_ISA),
+    .lanes = LANES,
     .conv_pack_forward = conv_pack_forward,
     .conv_forward = conv_forward,
     .conv_pack_backward = conv_pack_backward,

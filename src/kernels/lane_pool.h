@@ -35,7 +35,7 @@ static const float *window_rows(const ek_window *g, const ek_map_in *x, int c, c
 /* One output from the window at `corner`, of h x w cells. */
 TEMPLATE void average(const int h, const int w, int64_t row, const float *corner, float factor, float *y)
 {
-    for (int part = 0; part < EK_LANES; part += VL) {
+    for (int part = 0; part < LANES; part += VL) {
         vf sum = {0};
         for (int i = 0; i < h; i++)
             for (int j = 0; j < w; j++) sum += load(corner + i * row + j * EK_LANES + part);
@@ -66,7 +66,7 @@ static void spread_row(const ek_window *g, int o_h, const float *dy, float *row)
     for (int o_w = 0; o_w < g->wo; o_w++, dy += EK_LANES) {
         cells in = cells_of(g, o_h, o_w);
         float factor = average_factor(g, in);
-        for (int part = 0; part < EK_LANES; part += VL) {
+        for (int part = 0; part < LANES; part += VL) {
             vf each = load(dy + part) * factor;
             for (int w = in.w0; w < in.w1; w++) store(row + w * EK_LANES + part, each);
         }
@@ -105,7 +105,7 @@ static void average_backward_shared(const ek_window *g, int c, const float *dy, 
         for (int o_w = 0; o_w < g->wo; o_w++, dy += EK_LANES) {
             cells in = cells_of(g, o_h, o_w);
             float factor = average_factor(g, in);
-            for (int part = 0; part < EK_LANES; part += VL) {
+            for (int part = 0; part < LANES; part += VL) {
                 vf each = load(dy + part) * factor;
                 for (int h = in.h0; h < in.h1; h++)
                     for (int w = in.w0; w < in.w1; w++) {
@@ -135,9 +135,9 @@ static void maxpool_forward(const ek_window *g, const ek_map_in *x, float *y, in
         for (int o_h = 0; o_h < g->ho; o_h++) {
             cells all = cells_of(g, o_h, 0);
             const float *rows = window_rows(g, x, c, all, scratch) - all.h0 * row_floats(g);
-            for (int o_w = 0; o_w < g->wo; o_w++) {
+            for (int o_w = 0; o_w < g->wo; o_w++, y += EK_LANES, index += EK_LANES) {
                 cells in = cells_of(g, o_h, o_w);
-                for (int part = 0; part < EK_LANES; part += VL, y += VL, index += VL) {
+                for (int part = 0; part < LANES; part += VL) {
                     vf best = splat(-INFINITY);
                     vi winner = (vi){0} + (in.h0 * g->wi + in.w0);
                     for (int h = in.h0; h < in.h1; h++)
@@ -148,8 +148,8 @@ static void maxpool_forward(const ek_window *g, const ek_map_in *x, float *y, in
                             best = select(take, v, best);
                             winner = (take & position) | (~take & winner);
                         }
-                    store(y, best);
-                    *(vi_memory *)index = winner;
+                    store(y + part, best);
+                    *(vi_memory *)(index + part) = winner;
                 }
             }
         }
@@ -160,11 +160,11 @@ static void maxpool_backward(const ek_window *g, const float *dy, const int32_t 
     for (int c = 0; c < g->c; c++) {
         memset(scratch, 0, (size_t)map_floats(g) * sizeof *scratch);
         for (int o_h = 0; o_h < g->ho; o_h++)
-            for (int o_w = 0; o_w < g->wo; o_w++) {
+            for (int o_w = 0; o_w < g->wo; o_w++, dy += EK_LANES, index += EK_LANES) {
                 cells in = cells_of(g, o_h, o_w);
-                for (int part = 0; part < EK_LANES; part += VL, dy += VL, index += VL) {
-                    vf each = load(dy);
-                    vi winner = *(const vi_memory *)index;
+                for (int part = 0; part < LANES; part += VL) {
+                    vf each = load(dy + part);
+                    vi winner = *(const vi_memory *)(index + part);
                     for (int h = in.h0; h < in.h1; h++)
                         for (int w = in.w0; w < in.w1; w++) {
                             int32_t position = h * g->wi + w;

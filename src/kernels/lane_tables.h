@@ -5,8 +5,10 @@
 #include "kernels/kernels.h"
 
 extern const ek_kernels ek_kernels_baseline;
+extern const ek_kernels ek_kernels_baseline_few;
 #if defined(__x86_64__)
 extern const ek_kernels ek_kernels_avx2;
+extern const ek_kernels ek_kernels_avx2_few;
 extern const ek_kernels ek_kernels_avx512;
 #endif
 

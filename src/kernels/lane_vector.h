@@ -16,6 +16,12 @@
 #define VL 4
 #endif
 
+/* Lanes of a row that are computed. All are, but in the tables for few samples, which leave the others as they are. */
+#ifndef EK_KERNELS_LANES
+#define EK_KERNELS_LANES EK_LANES
+#endif
+enum { LANES = EK_KERNELS_LANES, PARTS = LANES / VL };
+
 typedef float vf __attribute__((vector_size(VL * 4)));
 typedef int32_t vi __attribute__((vector_size(VL * 4)));
 typedef float vf_memory __attribute__((vector_size(VL * 4), aligned(4), may_alias));
@@ -35,6 +41,13 @@ typedef int32_t vi_memory __attribute__((vector_size(VL * 4), aligned(4), may_al
 TEMPLATE vf load(const float *p) { return *(const vf_memory *)p; }
 TEMPLATE void store(float *p, vf v) { *(vf_memory *)p = v; }
 TEMPLATE vf splat(float x) { return x - (vf){0}; } /* x - 0 is x, the zeros' signs included */
+
+/* Over lane rows: the place of the vector after that at i. */
+TEMPLATE int64_t next_vector(int64_t i)
+{
+    i += VL;
+    return LANES < EK_LANES && i % EK_LANES == LANES ? i + EK_LANES - LANES : i;
+}
 
 TEMPLATE int at_most_vl(int64_t n) { return n < VL ? (int)n : VL; }
 

@@ -39,7 +39,7 @@ static winograd make_winograd(const ek_conv *g, const conv_winograd *s, float *s
 /* From a line to the points of its tiles. */
 TEMPLATE void across_source(const int k, int tiles, const float *line, int64_t point, float *v)
 {
-    for (int i = 0; i < tiles * EK_LANES; i += VL) {
+    for (int i = 0; i < tiles * EK_LANES; i = next_vector(i)) {
         const float *tile = line + i / EK_LANES * WINOGRAD_TILE * EK_LANES + i % EK_LANES;
         vf from[WINOGRAD_MOST_POINTS], to[WINOGRAD_MOST_POINTS];
         UNROLL for (int j = 0; j < k + 3; j++) from[j] = load(tile + j * EK_LANES);
@@ -50,7 +50,7 @@ TEMPLATE void across_source(const int k, int tiles, const float *line, int64_t p
 
 TEMPLATE void across_gradient(const int k, int tiles, const float *line, int64_t point, float *z)
 {
-    for (int i = 0; i < tiles * EK_LANES; i += VL) {
+    for (int i = 0; i < tiles * EK_LANES; i = next_vector(i)) {
         const float *tile = line + i / EK_LANES * WINOGRAD_TILE * EK_LANES + i % EK_LANES;
         vf from[WINOGRAD_TILE], to[WINOGRAD_MOST_POINTS];
         UNROLL for (int j = 0; j < WINOGRAD_TILE; j++) from[j] = load(tile + j * EK_LANES);
@@ -62,7 +62,7 @@ TEMPLATE void across_gradient(const int k, int tiles, const float *line, int64_t
 /* From the points of tiles to the line of outputs, + bias. */
 TEMPLATE void across_outputs(const int k, int tiles, const float *m, int64_t point, float bias, float *line)
 {
-    for (int i = 0; i < tiles * EK_LANES; i += VL) {
+    for (int i = 0; i < tiles * EK_LANES; i = next_vector(i)) {
         float *tile = line + i / EK_LANES * WINOGRAD_TILE * EK_LANES + i % EK_LANES;
         vf from[WINOGRAD_MOST_POINTS], to[WINOGRAD_TILE];
         UNROLL for (int j = 0; j < k + 3; j++) from[j] = load(m + j * point + i);
@@ -74,7 +74,7 @@ TEMPLATE void across_outputs(const int k, int tiles, const float *m, int64_t poi
 /* From the points of tiles to the line of the source: what tiles overlap in is added. */
 TEMPLATE void across_overlapping(const int k, int tiles, const float *v, int64_t point, float *line)
 {
-    for (int part = 0; part < EK_LANES; part += VL) {
+    for (int part = 0; part < LANES; part += VL) {
         vf over[WINOGRAD_MOST_POINTS] = {{0}};
         float *to = line + part;
         for (int t = 0; t < tiles; t++, to += WINOGRAD_TILE * EK_LANES) {
@@ -116,7 +116,7 @@ static void overlapping_line(const winograd *w, const float *v, float *line)
 /* Down the columns of six lines of the source, into six of points, `step` apart. */
 static void down_source(const float *const lines[], int64_t count, float *to, int64_t step)
 {
-    for (int64_t i = 0; i < count; i += VL) {
+    for (int64_t i = 0; i < count; i = next_vector(i)) {
         vf from[6], points[6];
         UNROLL for (int j = 0; j < 6; j++) from[j] = load(lines[j] + i);
         source_points(3, from, points);
@@ -126,7 +126,7 @@ static void down_source(const float *const lines[], int64_t count, float *to, in
 
 static void down_gradient(const float *const lines[], int64_t count, float *to, int64_t step)
 {
-    for (int64_t i = 0; i < count; i += VL) {
+    for (int64_t i = 0; i < count; i = next_vector(i)) {
         vf from[WINOGRAD_TILE], points[6];
         UNROLL for (int j = 0; j < WINOGRAD_TILE; j++) from[j] = load(lines[j] + i);
         output_points(3, from, points);
@@ -137,7 +137,7 @@ static void down_gradient(const float *const lines[], int64_t count, float *to, 
 /* The first `rows` lines of outputs alone, + bias. */
 static void down_outputs(const float *from, int64_t step, int64_t count, float bias, int rows, float *y, int64_t y_row)
 {
-    for (int64_t i = 0; i < count; i += VL) {
+    for (int64_t i = 0; i < count; i = next_vector(i)) {
         vf points[6], to[WINOGRAD_TILE];
         UNROLL for (int j = 0; j < 6; j++) points[j] = load(from + j * step + i);
         outputs_from_points(3, points, to);
@@ -150,7 +150,7 @@ static void down_outputs(const float *from, int64_t step, int64_t count, float b
  * two, the last two are left there. */
 static void down_overlapping(float *lines, int64_t step, int64_t count, float *carry)
 {
-    for (int64_t i = 0; i < count; i += VL) {
+    for (int64_t i = 0; i < count; i = next_vector(i)) {
         vf points[6], d[6];
         UNROLL for (int j = 0; j < 6; j++) points[j] = load(lines + j * step + i);
         source_from_points(3, points, d);

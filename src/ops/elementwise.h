@@ -15,7 +15,7 @@ typedef struct ek_elementwise {
 static inline void ek_each_block(const ek_pass *pass, ek_node *node, const ek_flow *flow, ek_piece piece)
 {
     ek_elementwise work = {.pass = pass,
-                           .kernels = pass->context->kernels,
+                           .kernels = pass->kernels,
                            .node = node,
                            .flow = flow,
                            .channels = node->out.dim[0],

@@ -47,7 +47,7 @@ static work make_work(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
     ek_param *bias = ek_node_live_bias(node);
     return (work){.pass = pass,
-                  .kernels = pass->context->kernels,
+                  .kernels = pass->kernels,
                   .node = node,
                   .flow = flow,
                   .g = {node->in[0].dim[0], node->out.dim[0]},

@@ -95,7 +95,8 @@ static inline int64_t ek_value_floats(ek_shape shape, int64_t samples)
 /* What a pass is given. */
 typedef struct ek_pass {
     ek_context *context;
-    int64_t n; /* samples */
+    const ek_kernels *kernels; /* for this pass */
+    int64_t n;                 /* samples */
     bool training;
     uint64_t seed, step; /* dropout */
     float *scratch;      /* shared by all operators, one part for each thread */

@@ -76,7 +76,7 @@ typedef struct work {
 static work make_work(const ek_pass *pass, const ek_node *node, const ek_flow *flow)
 {
     return (work){.pass = pass,
-                  .kernels = pass->context->kernels,
+                  .kernels = pass->kernels,
                   .flow = flow,
                   .g = window_of(node),
                   .max = node->op == &ek_op_maxpool,
