@@ -122,7 +122,7 @@ ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed
     ek_pass *pass = &plan->pass;
     pass->n = n;
     pass->training = mode == EK_MODE_TRAINING;
-    bool few = !pass->training && n <= net->context->few->lanes;
+    bool few = !plan->training && !pass->training && n <= net->context->few->lanes;
     pass->kernels = few ? net->context->few : net->context->kernels;
     pass->seed = seed;
     pass->step = step;

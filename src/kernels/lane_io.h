@@ -36,9 +36,28 @@ TEMPLATE void read_loop(const bool scaled, const ek_activation kind, float slope
         }
 }
 
-TEMPLATE void read_activated(const ek_activation kind, float slope, bool scaled, affine k, lane_mask mask, const float *x, int64_t count, float *to)
+/* Of a single sample, in tables for few: a vector takes as many lane rows as it has places, since only their first
+ * lane is alive. The others are left as they are. */
+TEMPLATE void read_single(const bool scaled, const ek_activation kind, float slope, affine k, const float *x, int64_t count, float *to)
 {
-    if (scaled) read_loop(true, kind, slope, k, mask, x, count, to);
+    for (int64_t i = 0; i < count; i += VL * EK_LANES) {
+        int rows = at_most_vl((count - i) / EK_LANES);
+        vf v = {0};
+        if (rows == VL) UNROLL for (int r = 0; r < VL; r++) v[r] = x[i + r * EK_LANES];
+        else for (int r = 0; r < rows; r++) v[r] = x[i + r * EK_LANES];
+        if (scaled) v = (v - k.mean) * k.a + k.b;
+        v = activate(kind, slope, v);
+        if (rows == VL) UNROLL for (int r = 0; r < VL; r++) to[i + r * EK_LANES] = v[r];
+        else for (int r = 0; r < rows; r++) to[i + r * EK_LANES] = v[r];
+    }
+}
+
+TEMPLATE void read_activated(const ek_activation kind, float slope, bool scaled, affine k, lane_mask mask, int live, const float *x, int64_t count, float *to)
+{
+    if (LANES < EK_LANES && live == 1) {
+        if (scaled) read_single(true, kind, slope, k, x, count, to);
+        else read_single(false, kind, slope, k, x, count, to);
+    } else if (scaled) read_loop(true, kind, slope, k, mask, x, count, to);
     else read_loop(false, kind, slope, k, mask, x, count, to);
 }
 
@@ -56,11 +75,11 @@ static void read_map(const ek_map_in *m, int c, int64_t at, int64_t count, float
         if (scaled) read_loop(true, EK_IDENTITY, 0, k, mask, x, count, to);
         else memmove(to, x, (size_t)count * sizeof *to);
         break;
-    case EK_RELU: read_activated(EK_RELU, 0, scaled, k, mask, x, count, to); break;
-    case EK_LEAKY_RELU: read_activated(EK_LEAKY_RELU, m->slope, scaled, k, mask, x, count, to); break;
-    case EK_SIGMOID: read_activated(EK_SIGMOID, 0, scaled, k, mask, x, count, to); break;
-    case EK_TANH: read_activated(EK_TANH, 0, scaled, k, mask, x, count, to); break;
-    case EK_SILU: read_activated(EK_SILU, 0, scaled, k, mask, x, count, to); break;
+    case EK_RELU: read_activated(EK_RELU, 0, scaled, k, mask, m->live, x, count, to); break;
+    case EK_LEAKY_RELU: read_activated(EK_LEAKY_RELU, m->slope, scaled, k, mask, m->live, x, count, to); break;
+    case EK_SIGMOID: read_activated(EK_SIGMOID, 0, scaled, k, mask, m->live, x, count, to); break;
+    case EK_TANH: read_activated(EK_TANH, 0, scaled, k, mask, m->live, x, count, to); break;
+    case EK_SILU: read_activated(EK_SILU, 0, scaled, k, mask, m->live, x, count, to); break;
     }
 }
 
