@@ -261,6 +261,7 @@ static void check_lanes(ek_context *context, const test_case *c, bool training)
     ek_node *node = b.node;
     assert_ok(ek_net_prepare(b.net, c->n, true));
     ek_pass pass = b.net->plan->pass;
+    pass.kernels = context->kernels;
     pass.n = c->n;
     pass.training = training;
     pass.seed = 5;
