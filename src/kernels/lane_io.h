@@ -328,8 +328,52 @@ static ek_moments end_moments(const ek_slab *s, const float *x, const lane_momen
     return channel_moments(s, x, &again);
 }
 
+/* Features have one lane row a block: `blocks` of them, of up to VL features, whose sums over the lanes are taken
+ * together. The mean first, then the deviations from it. */
+static void add_feature_moments(const ek_slab *s, int64_t first, int64_t blocks, int features, const float *x, ek_moments *out)
+{
+    lane_mask all = mask_of(EK_LANES), last = mask_of(s->live);
+    int64_t values = blocks * EK_LANES - (first + blocks == s->blocks ? EK_LANES - s->live : 0);
+    vf sum[VL] = {{0}}, squares[VL] = {{0}}, mean = {0};
+    for (int round = 0; round < 2; round++) {
+        for (int f = 0; f < features; f++) {
+            vf a = {0}, b = {0};
+            for (int64_t i = first; i < first + blocks; i++) {
+                const lane_mask *mask = i == s->blocks - 1 ? &last : &all;
+                UNROLL for (int p = 0; p < PARTS; p++) {
+                    vf d = keep(mask->part[p], load(x + i * s->block + f * EK_LANES + p * VL) - mean[f]);
+                    a += d;
+                    b += d * d;
+                }
+            }
+            sum[f] = a;
+            squares[f] = b;
+        }
+        if (round == 0) mean = sum_each(sum) / (float)values;
+    }
+    vf sums = sum_each(sum), all_squares = sum_each(squares);
+    for (int f = 0; f < features; f++) {
+        double n = (double)values, m2 = (double)all_squares[f] - (double)sums[f] * sums[f] / n;
+        ek_moments_merge(&out[f], (ek_moments){n, mean[f] + sums[f] / n, m2 < 0 ? 0 : m2});
+    }
+}
+
+static void feature_moments(const ek_slab *s, const float *x, ek_moments *out)
+{
+    enum { MOST = ROW / EK_LANES }; /* blocks that are added in float */
+    memset(out, 0, (size_t)s->channels * sizeof *out);
+    for (int64_t f = 0; f < s->channels; f += VL)
+        for (int64_t b = 0; b < s->blocks; b += MOST)
+            add_feature_moments(s, b, s->blocks - b < MOST ? s->blocks - b : MOST, at_most_vl(s->channels - f),
+                                x + f * EK_LANES, out + f);
+}
+
 static void moments(const ek_slab *s, const float *x, ek_moments *out)
 {
+    if (s->length == EK_LANES) {
+        feature_moments(s, x, out);
+        return;
+    }
     for (int64_t c = 0; c < s->channels; c++, x += s->length) {
         lane_moments m = {.shifted = false};
         channel_moments(s, x, &m);
