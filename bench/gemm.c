@@ -10,8 +10,9 @@
  *
  * Each contender has its data as it likes them best: Evenkeel in lanes, the BLAS in rows as PyTorch has them, oneDNN in
  * whatever layout its inner product chooses, already there and not counted. Evenkeel's weight gradient wants its input
- * in rows: a net's first layer has it so; for the others, `turned` is the same pass with the turning counted, against the
- * same of the others. A library that is not installed is left out. OPENBLAS_CORETYPE and BLIS_ARCH_TYPE choose kernels in their libraries, EVENKEEL_ISA in ours.
+ * in rows, and a net turns it in the forward pass: `turned` is the weight gradient with the turning counted, against that
+ * of the others, for the layers that are not a net's first. A library that is not installed is left out.
+ * OPENBLAS_CORETYPE and BLIS_ARCH_TYPE choose kernels in their libraries, EVENKEEL_ISA in ours.
  */
 #include "core/clock.h"
 #include "core/memory.h"

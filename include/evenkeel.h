@@ -90,7 +90,10 @@ typedef struct ek_context_options {
 
 EK_API ek_context_options ek_context_options_default(void);
 
-/* EK_E_ARGUMENT     threads out of range, or no such instruction set
+/* The environment variable EVENKEEL_FUSE=off makes the nets of this context run every layer by itself, with the same
+ * results within rounding (docs/design.md); on is the default.
+ *
+ * EK_E_ARGUMENT     threads out of range, no such instruction set, or EVENKEEL_FUSE is neither on nor off
  * EK_E_UNSUPPORTED  this machine lacks the instruction set asked for */
 EK_API EK_MUST_CHECK ek_status ek_context_create(const ek_context_options *options, ek_context **out);
 EK_API void ek_context_destroy(ek_context *context);
@@ -157,7 +160,7 @@ typedef struct ek_batch_norm_saved {
  *
  * Arrays may lie anywhere, best at multiples of 64 bytes. A large y that is not x is written past the caches.
  *
- * The statistics are taken in one read of x, shifted by a value of the channel and merged in double
+ * The statistics are taken in one read of x, in short runs about a value near their mean, and merged in double
  * by Chan, Golub and LeVeque's formula (1979) in an order fixed by the shape: no cancellation, never a
  * negative variance, the same bits for any number of threads.
  *

@@ -17,8 +17,8 @@ void ek_batch_range(int64_t count, int64_t batch, bool drop_last, int64_t number
                     int64_t *size);
 int64_t ek_batch_largest(int64_t count, int64_t batch, bool drop_last); /* samples; 0: there is no batch */
 
-/* Samples index[0] to index[n-1] into the input of a net prepared for n: pixels normalized, lane blocks (dead
- * lanes zero) or rows. The dataset fits the net. */
+/* Samples index[0] to index[n-1] into the input of a net prepared for n: pixels normalized, in lane blocks, dead
+ * lanes zero. The dataset fits the net. */
 void ek_batch_fill(ek_net *net, const ek_dataset *dataset, const int64_t *index, int64_t n);
 
 /* The batches of an order, one after the other. Filling one is work for the net's pool, spread like the first

@@ -1,13 +1,13 @@
 /*
  * Fusion: which nodes have no pass of their own.
  *
- * - linear, batchnorm, activation, linear: the first linear finishes the others' features in the piece that
- *   computes them (EK_BY_PRODUCER), and the second does so with the gradients.
- * - add, activation: one pass.
+ * - linear, batchnorm, activation, linear, where one of the two between may be missing: the first linear finishes the
+ *   others' features in the piece that computes them (EK_BY_PRODUCER), and the second does so with the gradients.
+ * - add, activation: one pass (EK_BY_PRODUCER), where the derivative can be told from the output.
  * - batchnorm and activations otherwise: where all readers of the value can apply a recipe as they read, they do
  *   (EK_BY_READERS) and the value is never stored.
  *
- * src/graph/plan.c follows these marks; without them every node runs alone, with the same results but for rounding.
+ * src/graph/steps.c follows these marks; without them every node runs alone, with the same results but for rounding.
  */
 #include "core/memory.h"
 #include "graph/graph.h"

@@ -6,8 +6,10 @@
  *
  * Gradients. The readers of a value, last first, all write into one buffer: the first plainly, each further one adds
  * what is there (ek_grad_out.addend), and the last also multiplies with the derivative of the activation that was read
- * through, and takes the sums for its batchnorm. So x -> batchnorm -> activation read by others has one gradient buffer, that
- * of the batchnorm's output; the producer of x reads it through the batchnorm's backward formula where it can.
+ * through or computed by the producer, and takes the sums for its batchnorm. So x -> batchnorm -> activation read by others
+ * has one gradient buffer, that of the batchnorm's output; the producer of x reads it through the batchnorm's backward
+ * formula where it can. An add writes nothing where its own gradient can stand for its input's: as the addend of those that
+ * write later, or as the whole of it. Unfused, no activation and no batchnorm is read through: only the addends are left.
  */
 #include "core/memory.h"
 #include "graph/plan.h"

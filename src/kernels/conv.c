@@ -17,7 +17,7 @@ static bool winograd_pays(const ek_conv *g, const conv_winograd *s)
     return transformed < products * g->ho * g->wo * g->kh * g->kw;
 }
 
-/* As many rows of tiles as leave room for other things in a second-level cache of 1 MB, at most all. */
+/* As many rows of tiles as make V and Z about as large as a second-level cache, 1.2 MB together; at most all. */
 static int band_rows(const conv_winograd *s)
 {
     const int64_t most = 300 * 1024; /* floats */

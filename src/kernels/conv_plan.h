@@ -6,11 +6,12 @@
  *
  *   y = A'[(G w) . (B' x)]     A' 4 x (k+3), G (k+3) x k, B' (k+3) x (k+3); . element by element
  *
- * The k+3 elements are called points: polynomials are evaluated there. B' and A' are additions of whole lane
- * rows, and sums over input channels are taken between the products and A'. Tiles of four outputs stand
- * across a row. A 3x3 kernel is transformed down the columns as well, F(4x4, 3x3), and takes a quarter of the
- * products. A kernel 5 wide is transformed across only, because F(4, 5) in both directions would lose too much
- * to rounding; its rows are summed over as channels are. */
+ * The k+3 elements are called points: polynomials are evaluated there. B' and A' are a few additions and
+ * multiplications by constants of whole lane rows, and sums over input channels are taken between the products
+ * and A'. Tiles of four outputs stand across a row. A 3x3 kernel is transformed down the columns as well,
+ * F(4x4, 3x3), and takes a quarter of the products. A kernel 5 wide is transformed across only, because F(4, 5) in
+ * both directions would lose too much to rounding, and takes two fifths of them; so is one 3 wide and of another
+ * height, which takes half. Their rows are summed over as channels are. */
 #ifndef EK_KERNELS_CONV_PLAN_H
 #define EK_KERNELS_CONV_PLAN_H
 

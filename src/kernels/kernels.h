@@ -1,11 +1,11 @@
 /*
  * The lane kernels. One source is compiled for each instruction set; each object exports one table.
  *
- * A lane is a sample: feature maps live in blocks of EK_LANES samples, [block][channel][h][w][lane].
- * EK_LANES is the same for every instruction set (AVX-512 takes a lane row in one vector, AVX2 in two,
- * the 16-byte baseline in four), so that layouts and models never depend on the machine. In the last
- * block, lanes past the last sample are dead: they hold finite values, their gradient is zero, and they
- * never enter a statistic.
+ * A lane is a sample: values live in blocks of EK_LANES samples, maps as [block][channel][h][w][lane], features as
+ * [block][feature][lane]. EK_LANES is the same for every instruction set (AVX-512 takes a lane row in one vector,
+ * AVX2 in two, the 16-byte baseline in four), so that layouts and models never depend on the machine. In the last
+ * block, lanes past the last sample are dead: they hold finite values, their gradient is zero, and they never enter
+ * a statistic.
  *
  * Kernels are single-threaded and work on one piece. Buffers may lie anywhere, best at multiples of 64 bytes,
  * and are never read past their end. Sums run in an order fixed by the shapes.

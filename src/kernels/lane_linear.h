@@ -1,6 +1,6 @@
 /* Linear layers on lanes: values [block][feature][lane], weights [out][in] as in PyTorch. Features times blocks
- * stand in registers, weights are broadcast from where they lie. An output is one chain of sums whatever tile
- * it falls into. */
+ * stand in registers, weights are broadcast from where they lie; only the input gradient of many blocks lays some of
+ * them side by side first. An output is one chain of sums whatever tile it falls into. */
 
 /* The register tile: features x blocks, in the weight gradient outputs x vectors of inputs. Eight rows of weights
  * fit the eight ways of a first-level cache even where all fall into one set, a multiple of 4 KB apart. */

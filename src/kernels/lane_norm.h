@@ -1,4 +1,5 @@
-/* Sums for normalization. Floats are added in vectors over short chunks only, and chunks in double. */
+/* Normalization of plain arrays and slabs: its sums and its passes. Floats are added in vectors over short chunks only, and
+ * chunks in double. */
 
 /* A chunk: 16 additions in each of four accumulators. */
 enum { CHUNK = 64 * VL };

@@ -25,7 +25,7 @@ static void winograd_backward_band(const winograd *w, int group, int first, cons
     gradient_band(w, dy, group * s->out, first - before, before + rows);
     add_weight_points(w, rows, before);
     if (!dx) return;
-    int complete = last ? rows + s->rows - 1 : rows; /* where columns are transformed, rows is 1 */
+    int complete = last ? rows + s->rows - 1 : rows; /* where columns are transformed, s->rows is 1 */
     multiply_backward(w, complete, before, before + rows, packed);
     source_gradient_band(w, dx, group * s->in, first, complete);
 }

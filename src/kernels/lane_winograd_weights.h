@@ -1,9 +1,9 @@
 /* Minimal filtering: weights to points, and the gradient of weights from points.
  *
  * dU = Z V is summed over pixels and lanes for each point, output channel and tap; taps are (in, kernel row). Either each
- * sum stands in a vector until its band ends and its lanes are added then, [point][out][tap]; or, where there are many
- * channels and few pixels, Z is turned so that output channels lie along the vectors, and no lanes need be added:
- * [point][tap][out, whole lane rows]. */
+ * sum stands in a vector for a piece of the band's pixels and its lanes are added then, [point][out][tap]; or, where both
+ * directions are transformed and there are EK_LANES output channels or more, Z is turned so that output channels lie along
+ * the vectors, and no lanes need be added: [point][tap][out, whole lane rows]. */
 
 /* --- weights: [group][point][out][tap], and transposed [group][point][in][out][kernel row, backwards] */
 

@@ -7,8 +7,11 @@
  * number of threads.
  *
  * Where the runs are short (plain rows with few positions) a run does not fill a vector. Then each
- * position counts as a channel of its own, a column, until its part is merged: the loop goes down the
- * columns, with the vector across them.
+ * position counts as a channel of its own, a column, until its part is merged: the loop goes along the
+ * rows, in memory's order, with the vector across the columns.
+ *
+ * Where there are channel pieces enough and one fits the caches, a thread takes it through both passes
+ * (by_channels); elsewhere the second pass goes backwards. Large outputs of plain arrays are streamed.
  */
 #include "norm/batch_norm.h"
 

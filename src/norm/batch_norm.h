@@ -1,5 +1,5 @@
-/* Batch normalization inside: the public operations of evenkeel.h and what the batchnorm layer shares
- * with them. */
+/* Batch normalization inside: what the public operations of evenkeel.h are made of. The batchnorm layer has passes of its
+ * own, or runs within its neighbours' (src/ops/batchnorm.c); it shares the merging of moments and the oracle. */
 #ifndef EK_NORM_BATCH_NORM_H
 #define EK_NORM_BATCH_NORM_H
 

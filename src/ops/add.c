@@ -37,7 +37,7 @@ static void backward_piece(void *argument, int64_t block, int thread)
     }
 }
 
-/* Nothing is to be done where the readers of its inputs' gradients read its own (src/graph/plan.c). */
+/* Nothing is to be done where the readers of its inputs' gradients read its own (src/graph/steps.c). */
 static void backward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
     if (flow->dx[0].g || flow->dx[1].g) ek_each_block(pass, node, flow, backward_piece);
