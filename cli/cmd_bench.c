@@ -312,8 +312,8 @@ const cli_command cli_bench = {
              "out of memory, "
              "whichever takes longer; both speeds are measured in the same run, the memory's in as many "
              "bytes as the "
-             "step uses. A layer near 100% is as fast as it can be, and one above it had its values in a "
-             "nearer cache. "
+             "step uses. A layer near 100% is as fast as it can be; one above it had its values in a "
+             "nearer cache, or is a convolution that takes fewer multiplications than its definition. "
              "A layer marked \"in X\" is computed within the pass of layer X. The BN tax is a step's time "
              "over that of the "
              "same net without its batch normalizations. All times are medians, taken in turns.",

@@ -33,7 +33,8 @@ static int print_help(void)
            "  evenkeel inspect lenet.safetensors\n"
            "\n"
            "EVENKEEL_DATA=DIR says where data sets lie. EVENKEEL_ISA=reference|baseline|avx2|avx512\n"
-           "chooses the instruction set. Exit codes: 0 done, 1 failed, 2 wrong usage.\n");
+           "chooses the instruction set; EVENKEEL_FUSE=off gives every layer a pass of its own.\n"
+           "Exit codes: 0 done, 1 failed, 2 wrong usage.\n");
     return CLI_DONE;
 }
 

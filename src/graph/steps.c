@@ -126,10 +126,9 @@ static void forward_output(builder *b, ek_node *node, ek_step *step)
     if (end == node) return;
     ek_is_activation(end, &step->f, &step->slope);
     /* An add's sum is not wanted itself; of a linear the backward pass wants both. */
-    if (node->input_count == 2)
-        b->value[end->id] = step->y;
-    else
-        step->v = b->value[end->id] = new_value(b, end, moment);
+    bool both = node->input_count == 1 && b->training;
+    b->value[end->id] = both ? new_value(b, end, moment) : step->y;
+    if (node->input_count == 1) step->v = b->value[end->id];
 }
 
 static ek_step *new_step(ek_step *steps, int *count, ek_node *node)

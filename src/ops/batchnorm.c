@@ -218,9 +218,8 @@ static void moments_piece(void *argument, int64_t block, int thread)
     (void)thread;
     const ek_elementwise *w = argument;
     ek_slab slab = ek_elementwise_slab(w, block);
-    w->kernels->moments(&slab,
-                                       w->flow->x[0].x + block * w->block,
-                                       room_of(w->node).moments + block * w->channels);
+    w->kernels->moments(&slab, w->flow->x[0].x + block * w->block,
+                        room_of(w->node).moments + block * w->channels);
 }
 
 static void apply_piece(void *argument, int64_t block, int thread)
