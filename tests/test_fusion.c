@@ -37,6 +37,19 @@ static const char *const nets[] = {
     "input 2x6x6\nconv 3 kernel=3\na: batchnorm\nrelu\nconv 3 kernel=3 padding=1\nadd a\nleakyrelu\nb: batchnorm\nconv 3 kernel=1\n"
     "batchnorm\nadd b\nsilu\nglobalavgpool\nflatten\nlinear 2",
     "input 2x6x6\nbatchnorm\nconv 3 kernel=3\nbatchnorm\nrelu\nglobalavgpool\nbatchnorm\nflatten\nlinear 2",
+    /* an activation of a sum at the end */
+    "input 2x4x4\na: conv 2 kernel=1\nconv 2 kernel=1\nadd a\nrelu",
+    "input 2x4x4\na: conv 2 kernel=1\nconv 2 kernel=1\nadd a\nflatten\ntanh",
+    /* BN of a BN */
+    "input 2x6x6\nconv 3 kernel=3\nbatchnorm\nbatchnorm\nrelu\nconv 2 kernel=1",
+    /* a flatten between a BN and what it is fused with elsewhere */
+    "input 2x6x6\nconv 3 kernel=3\nbatchnorm\nflatten\nrelu\nlinear 2",
+    "input 2x6x6\nconv 3 kernel=3\nflatten\nbatchnorm\nlinear 2",
+    "input 2x6x6\na: conv 3 kernel=3\nconv 3 kernel=1\nbatchnorm\nadd a\nflatten\nlinear 2",
+    "input 2x6x6\na: conv 3 kernel=3\nconv 3 kernel=1\nbatchnorm\nadd a\nflatten\nsilu\nlinear 2",
+    /* an activation alone after a sum of which one part is a BN */
+    "input 6\na: linear 6\nlinear 6\nbatchnorm\nadd a\nsilu\nlinear 2",
+    "input 6\na: linear 6\nlinear 6\nbatchnorm\nadd a\nleakyrelu\nlinear 2",
 };
 enum { NETS = sizeof nets / sizeof *nets };
 

@@ -66,14 +66,6 @@ static bool is_activation(const ek_node *node)
     return node && ek_is_activation(node, &kind, &slope);
 }
 
-/* Activations whose derivative can be told from what they give. */
-static bool told_by_output(const ek_node *node)
-{
-    ek_activation kind;
-    float slope;
-    return ek_is_activation(node, &kind, &slope) && (kind == EK_RELU || kind == EK_SIGMOID || kind == EK_TANH);
-}
-
 /* relu costs nothing to apply again for each reader; an exponential does. */
 static bool is_cheap(const ek_node *node)
 {
@@ -101,7 +93,11 @@ static void fuse_linear(ek_graph *graph, int linear)
 static void fuse_add(ek_graph *graph, int add)
 {
     ek_node *activation = sole_reader(graph, add);
-    if (activation && told_by_output(activation)) activation->fusion = EK_BY_PRODUCER;
+    ek_activation kind;
+    float slope;
+    if (!activation || !ek_is_activation(activation, &kind, &slope) || !ek_told_by_output(kind)) return;
+    /* Where the net ends, the gradient that comes in is the activation's own. */
+    if (ek_graph_reader_count(graph, activation->id) > 0) activation->fusion = EK_BY_PRODUCER;
 }
 
 static bool all_read_recipes(ek_graph *graph, int node, bool activations_too)
@@ -111,6 +107,7 @@ static bool all_read_recipes(ek_graph *graph, int node, bool activations_too)
         const ek_node *of = &graph->node[reader[k].node];
         if (!of->op->reads_maps || of->fusion != EK_ALONE) return false;
         if (is_activation(of) && !activations_too) return false;
+        if (!ek_same_channels(&graph->node[node], of)) return false;
     }
     return ek_graph_reader_count(graph, node) > 0 && node != ek_graph_logits(graph);
 }
@@ -131,7 +128,7 @@ static bool norm_by_readers(ek_graph *graph, const ek_node *node)
 {
     if (all_read_recipes(graph, node->id, true)) return true;
     const ek_node *reader = sole_reader(graph, node->id);
-    return reader && reader->fusion == EK_BY_READERS;
+    return is_activation(reader) && reader->fusion == EK_BY_READERS;
 }
 
 void ek_graph_fuse(ek_graph *graph)

@@ -57,6 +57,11 @@ int ek_graph_root(const ek_graph *graph, int node);
 ek_status ek_graph_readers(ek_graph *graph);
 int ek_graph_reader_count(const ek_graph *graph, int node);
 const ek_reader *ek_graph_reader(const ek_graph *graph, int node);
+/* Whether `reader` takes node's value with the channels that it has: there is no flatten between. */
+static inline bool ek_same_channels(const ek_node *node, const ek_node *reader)
+{
+    return reader->in[0].dim[0] == node->out.dim[0];
+}
 /* Sets node->fusion (src/graph/fuse.c). */
 void ek_graph_fuse(ek_graph *graph);
 /* The node in whose pass `node` is computed, or its gradient taken back. */

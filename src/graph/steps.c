@@ -21,7 +21,8 @@ typedef struct gradient {
     int left;           /* readers that have not written yet */
     ek_place place;     /* where it is kept; NONE: nowhere yet */
     ek_place addend;    /* what the next writer adds: `place` itself, or another's that was not copied */
-    ek_writing *writer; /* the last that wrote it, at `moment` */
+    ek_writing *writer; /* how the last wrote it, which is writer_node, at `moment` */
+    const ek_node *writer_node;
     int moment;
     bool sums; /* the sums for its batchnorm are taken */
 } gradient;
@@ -98,7 +99,8 @@ static ek_node *norm_after(const builder *b, const ek_node *node)
     const ek_reader *reader = ek_graph_reader(b->graph, node->id);
     for (int k = 0; b->fused && k < ek_graph_reader_count(b->graph, node->id); k++) {
         ek_node *of = &b->graph->node[reader[k].node];
-        if (is_norm(of) && (of->fusion == EK_BY_PRODUCER || node->op->gives_moments)) return of;
+        if (!is_norm(of) || !ek_same_channels(node, of)) continue;
+        if (of->fusion == EK_BY_PRODUCER || node->op->gives_moments) return of;
     }
     return NULL;
 }
@@ -177,8 +179,8 @@ static ek_node *owner_of(const builder *b, ek_node *node)
 static ek_node *dy_norm_of(const builder *b, const ek_node *node)
 {
     ek_node *reader = sole_reader(b, node);
-    bool reads = b->fused && reader && is_norm(reader) && reader->fusion != EK_BY_PRODUCER;
-    return reads && node->fusion == EK_ALONE && node->op->reads_gradients ? reader : NULL;
+    bool norm = reader && is_norm(reader) && reader->fusion != EK_BY_PRODUCER && ek_same_channels(node, reader);
+    return b->fused && norm && node->fusion == EK_ALONE && node->op->reads_gradients ? reader : NULL;
 }
 
 /* `value` as the writers of its gradient see it; the last also takes back what was done to it. */
@@ -212,8 +214,13 @@ static bool share_gradient(builder *b, ek_node *node, ek_node *value)
     describe_value(b, value, backward_moment(b, node), true, &wanted);
     if (wanted.value.f != EK_IDENTITY || value->fusion == EK_BY_PRODUCER) return false;
     if (!wanted.sums) return true;
-    /* The writer keeps its own activation, if that is told by the output. */
+    /* The writer sees the same channels, and keeps the activation that it takes back: its own or the sum's, if that is
+     * told by the output. */
     if (!writer || writer->value.norm || (writer->value.f != EK_IDENTITY && writer->y == NONE)) return false;
+    ek_activation f;
+    float slope;
+    ek_is_activation(of_sum->writer_node, &f, &slope);
+    if (!ek_told_by_output(f) || !ek_same_channels(value, of_sum->writer_node)) return false;
     writer->value.x = use(b, wanted.value.x, of_sum->moment);
     writer->value.norm = wanted.value.norm;
     writer->sums = true;
@@ -231,7 +238,7 @@ static bool passes_on(builder *b, ek_node *node, ek_node *value, gradient *of)
     }
     if (!share_gradient(b, node, value)) return false;
     of->place = sum;
-    of->sums = is_norm(value);
+    of->sums = value->fusion == EK_BY_READERS && is_norm(value);
     return true;
 }
 
@@ -251,6 +258,7 @@ static void write_input(builder *b, ek_node *node, int slot, ek_step *step)
     describe_value(b, value, moment, of->left == 0, o);
     of->addend = of->place;
     of->writer = o;
+    of->writer_node = node;
     of->moment = moment;
     of->sums = o->sums;
 }

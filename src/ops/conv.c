@@ -84,8 +84,8 @@ static size_t workspace(const ek_node *node, int64_t samples, bool training)
 {
     ek_conv g = geometry(node);
     size_t part = ek_lane_rows((size_t)node->param[0].count) + ek_lane_rows((size_t)g.co);
-    return ek_lane_rows(ek_conv_packed_forward(&g)) + ek_lane_rows(ek_conv_packed_backward(&g)) +
-           (training ? part * (size_t)parts_of(ek_blocks(samples)) : 0);
+    size_t backward = ek_lane_rows(ek_conv_packed_backward(&g)) + part * (size_t)parts_of(ek_blocks(samples));
+    return ek_lane_rows(ek_conv_packed_forward(&g)) + (training ? backward : 0);
 }
 
 static size_t scratch(const ek_node *node, int64_t samples)

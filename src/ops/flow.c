@@ -22,7 +22,7 @@ ek_grad_out ek_grad_out_block(const ek_pass *pass, const ek_grad_out *o, int64_t
                               int64_t channels)
 {
     ek_grad_out of_block = *o;
-    of_block.g += block * floats;
+    if (o->g) of_block.g += block * floats;
     if (o->addend) of_block.addend += block * floats;
     if (o->y) of_block.y += block * floats;
     of_block.value = ek_map_block(pass, &o->value, block, floats);

@@ -30,7 +30,7 @@ static size_t workspace(const ek_node *node, int64_t samples, bool training)
 
 /* A piece is a range of features over all samples, so that a batchnorm and an activation of these features can be finished
  * in it. */
-enum { FEATURES = 24 };
+enum { FEATURES = 16 };
 static int64_t pieces_of(int64_t features) { return (features + FEATURES - 1) / FEATURES; }
 
 typedef struct work {

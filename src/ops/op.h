@@ -208,8 +208,13 @@ ek_param *ek_node_live_bias(ek_node *node);
 
 /* For passes over nodes: batchnorm's conventions. */
 ek_batch_norm_options ek_batchnorm_options(const ek_node *node);
-/* Whether the node is an activation, and which. */
+/* Whether the node is an activation, and which; EK_IDENTITY if not. */
 bool ek_is_activation(const ek_node *node, ek_activation *kind, float *slope);
+/* Whether an activation's derivative can be told from what it gives. */
+static inline bool ek_told_by_output(ek_activation f)
+{
+    return f == EK_IDENTITY || f == EK_RELU || f == EK_SIGMOID || f == EK_TANH;
+}
 
 /* The input's normalization; one entry, or one a channel. */
 typedef struct ek_pixels {
