@@ -30,10 +30,13 @@ typedef int32_t vi_memory __attribute__((vector_size(VL * 4), aligned(4), may_al
 /* A function of constants: inlined into callers that pass them, where its loops unroll and its arrays
  * become registers. */
 #define TEMPLATE static inline __attribute__((always_inline))
-#if !defined(__clang__)
+#if !defined(__has_feature)
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+#define UNROLL /* with checks at every unrolled access compilers take minutes */
+#elif !defined(__clang__)
 #define UNROLL _Pragma("GCC unroll 32")
-#elif __has_feature(address_sanitizer)
-#define UNROLL /* with checks at every unrolled access clang takes minutes */
 #else
 #define UNROLL _Pragma("clang loop unroll(full)")
 #endif
