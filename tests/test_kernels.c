@@ -1294,20 +1294,26 @@ static void cross_entropy_of_ties_and_nan(void **state)
 
 /* --- optimizers */
 
+/* Each step is held to the formula from the floats before it, within ten roundings of the magnitudes that were added:
+ * terms may cancel, and a gradient that is left of such has no digits to hold it to. */
+#define STEP (5 * (double)FLT_EPSILON)
+
 static void check_sgd(const ek_kernels *k, int64_t count, float momentum, bool nesterov, float decay)
 {
     float *w = noise(count), *buffer = momentum != 0 ? zeros(count) : NULL;
-    double *w_ref = doubles(count), *b_ref = doubles(count);
-    for (int64_t i = 0; i < count; i++) w_ref[i] = w[i];
     for (int step = 0; step < 3; step++) {
-        float *grad = noise(count);
+        float *grad = noise(count), *w_before = copy(count, w), *before = buffer ? copy(count, buffer) : NULL;
         ek_sgd_step s = {0.1f, momentum, decay, 0.5f, nesterov, step == 0};
         k->sgd(&s, count, w, grad, buffer);
         for (int64_t i = 0; i < count; i++) {
-            double g = (double)grad[i] * s.grad_scale + s.weight_decay * w_ref[i];
-            b_ref[i] = step == 0 ? g : s.momentum * b_ref[i] + g;
-            w_ref[i] -= s.lr * (momentum == 0 ? g : nesterov ? g + s.momentum * b_ref[i] : b_ref[i]);
-            check(k, "sgd", i, w[i], w_ref[i], 1e-6);
+            double scaled = (double)grad[i] * s.grad_scale, decayed = (double)w_before[i] * s.weight_decay;
+            double carried = buffer && step > 0 ? (double)before[i] * s.momentum : 0;
+            double g = scaled + decayed, b = carried + g;
+            double g_size = fabs(scaled) + fabs(decayed), b_size = fabs(carried) + g_size;
+            double move = s.lr * (nesterov ? g + s.momentum * b : b);
+            double size = fabs(w_before[i]) + s.lr * (nesterov ? g_size + s.momentum * b_size : b_size);
+            if (buffer) check(k, "momentum", i, buffer[i], b, STEP * b_size);
+            check(k, "sgd", i, w[i], w_before[i] - move, STEP * size);
         }
     }
 }
@@ -1315,25 +1321,22 @@ static void check_sgd(const ek_kernels *k, int64_t count, float momentum, bool n
 static void check_adam(const ek_kernels *k, int64_t count, bool decoupled, double decay)
 {
     float *w = noise(count), *m = zeros(count), *v = zeros(count);
-    double *w_ref = doubles(count), *m_ref = doubles(count), *v_ref = doubles(count);
-    for (int64_t i = 0; i < count; i++) w_ref[i] = w[i];
     for (int step = 1; step <= 3; step++) {
-        float *grad = noise(count);
+        float *grad = noise(count), *w_before = copy(count, w), *m_before = copy(count, m), *v_before = copy(count, v);
         ek_adam_step s = {
             0.01, 0.9, 0.999, 1e-8, decay, 0.5, 1 - pow(0.9, step), sqrt(1 - pow(0.999, step)), decoupled};
         k->adam(&s, count, w, grad, m, v);
         for (int64_t i = 0; i < count; i++) {
-            double g = grad[i] * s.grad_scale;
-            if (decoupled)
-                w_ref[i] *= 1 - s.lr * decay;
-            else
-                g += decay * w_ref[i];
-            m_ref[i] = s.beta1 * m_ref[i] + (1 - s.beta1) * g;
-            v_ref[i] = s.beta2 * v_ref[i] + (1 - s.beta2) * g * g;
-            w_ref[i] -= s.lr / s.correction1 * m_ref[i] / (sqrt(v_ref[i]) / s.correction2_sqrt + s.eps);
-            check(k, "adam", i, w[i], w_ref[i], 5e-7);
-            /* A gradient that all but cancels against the decay is rounded like its terms: by 1e-7, not by 1e-7 g. */
-            check(k, "exp_avg_sq", i, v[i], v_ref[i], 1e-6 * v_ref[i] + 2e-7 * sqrt((1 - s.beta2) * v_ref[i]));
+            double scaled = grad[i] * s.grad_scale, decayed = decoupled ? 0 : decay * w_before[i];
+            double g = scaled + decayed, size = fabs(scaled) + fabs(decayed); /* of what g was added from */
+            check(k, "exp_avg", i, m[i], s.beta1 * m_before[i] + (1 - s.beta1) * g,
+                  STEP * (s.beta1 * fabs(m_before[i]) + (1 - s.beta1) * size));
+            check(k, "exp_avg_sq", i, v[i], s.beta2 * v_before[i] + (1 - s.beta2) * g * g,
+                  STEP * (s.beta2 * v_before[i] + (1 - s.beta2) * size * (2 * fabs(g) + STEP * size)));
+            /* The move is m's and v's as they were stored: where g all but cancels it hangs on their last digits. */
+            double weight = decoupled ? w_before[i] * (1 - s.lr * decay) : w_before[i];
+            double move = s.lr / s.correction1 * m[i] / (sqrt(v[i]) / s.correction2_sqrt + s.eps);
+            check(k, "adam", i, w[i], weight - move, STEP * (fabs(weight) + fabs(move)));
         }
     }
 }
