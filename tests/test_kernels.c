@@ -725,29 +725,25 @@ static void sums_and_finiteness(void **state)
 
 /* --- normalization */
 
-/* rows, length, stride, live */
-static const struct slab_case {
-    int64_t rows, length, stride;
-    int live;
-} slab_cases[] = {
-    {1, 1, 1, 16},      {1, 16, 16, 1},      {3, 5, 11, 16},   {7, 1, 3, 16},
-    {2, 37, 40, 16},    {1, 9216, 9216, 16}, {2, 64, 96, 13},  {1, 4096, 4096, 15},
-    {3, 1040, 1056, 7}, {2, 5000, 5003, 16}, {1, 176, 176, 9},
+/* rows, channels, length, stride */
+typedef struct piece_case {
+    int64_t rows, channels, length, stride;
+} piece_case;
+
+static int64_t piece_floats(const piece_case *s) { return (s->rows - 1) * s->stride + s->channels * s->length; }
+
+static const piece_case moments_cases[] = {
+    {1, 1, 1, 1},       {1, 1, 16, 16},     {3, 2, 5, 11},      {7, 3, 1, 3},       {2, 1, 37, 40},  {1, 1, 9216, 9216},
+    {2, 1, 64, 96},     {1, 2, 4096, 8192}, {3, 1, 1040, 1056}, {2, 1, 5000, 5003}, {1, 3, 176, 528},
 };
 
-static bool slab_alive(const struct slab_case *s, int64_t i)
-{
-    return s->live == EK_LANES || i % EK_LANES < s->live;
-}
-static int64_t slab_floats(const struct slab_case *s) { return (s->rows - 1) * s->stride + s->length; }
-
-static ek_moments moments_of(const struct slab_case *s, const float *x)
+static ek_moments moments_of(const piece_case *s, int64_t channel, const float *x)
 {
     ek_moments m = {0};
+    x += channel * s->length;
     for (int pass = 0; pass < 2; pass++)
         for (int64_t r = 0; r < s->rows; r++)
             for (int64_t i = 0; i < s->length; i++) {
-                if (!slab_alive(s, i)) continue;
                 double d = x[r * s->stride + i] - m.mean * pass;
                 if (pass)
                     m.m2 += d * d;
@@ -766,25 +762,25 @@ static void check_moments(const ek_kernels *k, int64_t i, ek_moments got, ek_mom
     assert_true(got.m2 >= 0);
 }
 
-static void slab_moments_hold_where_the_mean_dwarfs_the_deviation(void **state)
+static void moments_hold_where_the_mean_dwarfs_the_deviation(void **state)
 {
     (void)state;
     static const float mean[] = {0, 1, 1e4f, -1e4f, 1e6f}, deviation[] = {1, 1e-2f, 1e-2f, 10, 1};
-    for (int c = 0; c < COUNT(slab_cases); c++)
+    for (int c = 0; c < COUNT(moments_cases); c++)
         for (int d = 0; d < COUNT(mean); d++)
             for (int outlier = 0; outlier < 2; outlier++) {
-                const struct slab_case *s = &slab_cases[c];
-                int64_t count = slab_floats(s);
+                const piece_case *s = &moments_cases[c];
+                ek_norm_piece piece = {s->rows, s->channels, s->length, s->stride, false};
+                int64_t count = piece_floats(s);
                 float *x = noise(count);
-                for (int64_t i = 0; i < count; i++)
-                    x[i] = slab_alive(s, i % s->stride) ? mean[d] + deviation[d] * x[i] : 1e30f;
+                for (int64_t i = 0; i < count; i++) /* between rows nothing counts */
+                    x[i] = i % s->stride < s->channels * s->length ? mean[d] + deviation[d] * x[i] : 1e30f;
                 if (outlier) x[0] = -1e3f; /* the first value must not spoil the rest */
-                ek_moments want = moments_of(s, x);
                 FOR_EACH_TABLE(k)
                 {
-                    ek_moments got;
-                    k->slab_moments(s->rows, s->length, s->stride, s->live, x, &got);
-                    check_moments(k, c, got, want);
+                    ek_moments got[3];
+                    k->runs_moments(&piece, x, got);
+                    for (int64_t ch = 0; ch < s->channels; ch++) check_moments(k, ch, got[ch], moments_of(s, ch, x));
                 }
                 guarded_free();
             }
@@ -795,60 +791,24 @@ static void moments_of_what_is_constant_or_not_finite(void **state)
     (void)state;
     FOR_EACH_TABLE(k)
     {
+        const ek_norm_piece run = {1, 1, 5000, 5000, false}, rows = {1000, 5, 1, 5, false};
         float *x = zeros(5000);
         ek_moments m;
         for (int i = 0; i < 5000; i++) x[i] = 0.1f;
-        k->slab_moments(1, 5000, 5000, EK_LANES, x, &m);
+        k->runs_moments(&run, x, &m);
         assert_true(m.m2 == 0 && m.mean == 0.1f);
         static const float bad[] = {NAN, INFINITY, -INFINITY};
         for (int i = 0; i < 3; i++)
             for (int at = 0; at < 5000; at += 1249) {
                 x[at] = bad[i];
-                k->slab_moments(1, 5000, 5000, EK_LANES, x, &m);
+                k->runs_moments(&run, x, &m);
                 assert_false(isfinite(m.mean) && isfinite(m.m2));
                 ek_moments columns[5];
-                k->columns_moments(1000, 5, 5, x, columns);
+                k->columns_moments(&rows, x, columns);
                 assert_false(isfinite(columns[at % 5].mean) && isfinite(columns[at % 5].m2));
                 assert_true(columns[(at + 1) % 5].m2 == 0);
                 x[at] = 0.1f;
             }
-        guarded_free();
-    }
-}
-
-static void slab_passes_match_the_formulas(void **state)
-{
-    (void)state;
-    const float mean = 0.3f, a = 1.7f, b = -0.4f, c = 0.9f;
-    for (int s_i = 0; s_i < COUNT(slab_cases); s_i++) {
-        const struct slab_case *s = &slab_cases[s_i];
-        int64_t count = slab_floats(s);
-        float *x = noise(count), *g = noise(count), *untouched = noise(count);
-        reference sums = new_reference(2);
-        for (int64_t r = 0; r < s->rows; r++)
-            for (int64_t i = 0; i < s->length; i++) {
-                int64_t at = r * s->stride + i;
-                if (!slab_alive(s, i)) g[at] = 0;
-                add_to(&sums, 0, g[at]);
-                add_to(&sums, 1, g[at] * ((double)x[at] - mean));
-            }
-        FOR_EACH_TABLE(k)
-        {
-            float *y = copy(count, untouched), *dx = copy(count, untouched);
-            double got[2];
-            k->slab_backward_sums(s->rows, s->length, s->stride, x, g, mean, &got[0], &got[1]);
-            for (int i = 0; i < 2; i++)
-                check(k, "slab sum", i, got[i], sums.sum[i], 3e-7 * sums.magnitude[i]);
-            k->slab_apply(s->rows, s->length, s->stride, s->live, x, mean, a, b, y);
-            k->slab_backward_apply(s->rows, s->length, s->stride, s->live, x, g, mean, a, b, c, dx);
-            for (int64_t i = 0; i < count; i++) {
-                bool inside = i % s->stride < s->length, alive = slab_alive(s, i % s->stride);
-                double centred = (double)x[i] - mean;
-                double v = alive ? centred * a + b : 0, d = alive ? a * (double)g[i] + b * centred + c : 0;
-                check(k, "slab y", i, y[i], inside ? v : untouched[i], inside ? 1e-6 : 0);
-                check(k, "slab dx", i, dx[i], inside ? d : untouched[i], inside ? 1e-6 : 0);
-            }
-        }
         guarded_free();
     }
 }
@@ -871,10 +831,9 @@ static void columns_moments_match(void **state)
         ek_moments *got = guarded((size_t)s->c * sizeof *got);
         FOR_EACH_TABLE(k)
         {
-            k->columns_moments(s->n, s->c, s->stride, x, got);
+            k->columns_moments(&(ek_norm_piece){s->n, s->c, 1, s->stride, false}, x, got);
             for (int64_t j = 0; j < s->c; j++)
-                check_moments(k, j, got[j],
-                              moments_of(&(struct slab_case){s->n, 1, s->stride, EK_LANES}, x + j));
+                check_moments(k, j, got[j], moments_of(&(piece_case){s->n, s->c, 1, s->stride}, j, x));
         }
         guarded_free();
     }
@@ -898,7 +857,7 @@ static void columns_passes_match_the_formulas(void **state)
         float *mean = periodic_noise(s->c), *a = periodic_noise(s->c), *b = periodic_noise(s->c);
         float *c = periodic_noise(s->c);
         double *sum_g = doubles(s->c), *sum_gx = doubles(s->c);
-        ek_norm_piece piece = {s->n, s->c, 1, s->stride, EK_LANES, case_i % 2};
+        ek_norm_piece piece = {s->n, s->c, 1, s->stride, case_i % 2};
         ek_norm_terms forward = {mean, a, b, NULL, NULL, NAN}, backward = {mean, a, a, b, c, NAN};
         FOR_EACH_TABLE(k)
         {
@@ -928,23 +887,21 @@ static void columns_passes_match_the_formulas(void **state)
     }
 }
 
-/* rows, channels, length, stride; length 1: by columns. Ends, and where lines begin, are odd. */
-static const struct fused_case {
-    int64_t rows, channels, length, stride;
-} fused_cases[] = {
+/* Length 1: by columns. Ends, and where lines begin, are odd. */
+static const piece_case fused_cases[] = {
     {1, 1, 3, 3},    {2, 3, 17, 51},     {3, 2, 100, 211},  {1, 5, 1029, 5145}, {2, 1, 4133, 4133},
     {70, 3, 1, 3},   {300, 7, 1, 7},     {9, 15, 1, 20},    {67, 16, 1, 16},    {150, 37, 1, 37},
     {40, 65, 1, 70}, {5, 1030, 1, 1030}, {66, 130, 1, 130},
 };
 
 typedef struct fused_problem {
-    const struct fused_case *at;
+    const piece_case *at;
     int64_t count;
     ek_norm_terms terms;
     float *x, *dy;
 } fused_problem;
 
-static int64_t channel_at(const struct fused_case *s, int64_t i)
+static int64_t channel_at(const piece_case *s, int64_t i)
 {
     int64_t ch = i % s->stride / s->length;
     return ch < s->channels ? ch : -1; /* between rows */
@@ -956,10 +913,10 @@ static double fused_z(const fused_problem *p, int64_t i)
     return ((double)p->x[i] - p->terms.mean[ch]) * p->terms.a[ch] + p->terms.b[ch];
 }
 
-static fused_problem fused_problem_create(const struct fused_case *s, bool relu)
+static fused_problem fused_problem_create(const piece_case *s, bool relu)
 {
     int64_t c = s->channels;
-    fused_problem p = {s, (s->rows - 1) * s->stride + c * s->length, {0}, NULL, NULL};
+    fused_problem p = {s, piece_floats(s), {0}, NULL, NULL};
     p.x = noise(p.count);
     p.dy = noise(p.count);
     p.terms = (ek_norm_terms){periodic_noise(c), periodic_noise(c), periodic_noise(c),
@@ -971,9 +928,9 @@ static fused_problem fused_problem_create(const struct fused_case *s, bool relu)
 
 static void check_fused(const ek_kernels *k, const fused_problem *p, bool streamed, bool frozen)
 {
-    const struct fused_case *s = p->at;
+    const piece_case *s = p->at;
     bool columns = s->length == 1, relu = p->terms.floor == 0;
-    ek_norm_piece piece = {s->rows, s->channels, s->length, s->stride, EK_LANES, streamed};
+    ek_norm_piece piece = {s->rows, s->channels, s->length, s->stride, streamed};
     ek_norm_terms terms = p->terms;
     if (frozen) terms.slope = terms.constant = NULL;
     float *y = zeros(p->count), *dx = zeros(p->count);
@@ -1294,20 +1251,26 @@ static void cross_entropy_of_ties_and_nan(void **state)
 
 /* --- optimizers */
 
+/* Each step is held to the formula from the floats before it, within ten roundings of the magnitudes that were added:
+ * terms may cancel, and a gradient that is left of such has no digits to hold it to. */
+#define STEP (5 * (double)FLT_EPSILON)
+
 static void check_sgd(const ek_kernels *k, int64_t count, float momentum, bool nesterov, float decay)
 {
     float *w = noise(count), *buffer = momentum != 0 ? zeros(count) : NULL;
-    double *w_ref = doubles(count), *b_ref = doubles(count);
-    for (int64_t i = 0; i < count; i++) w_ref[i] = w[i];
     for (int step = 0; step < 3; step++) {
-        float *grad = noise(count);
+        float *grad = noise(count), *w_before = copy(count, w), *before = buffer ? copy(count, buffer) : NULL;
         ek_sgd_step s = {0.1f, momentum, decay, 0.5f, nesterov, step == 0};
         k->sgd(&s, count, w, grad, buffer);
         for (int64_t i = 0; i < count; i++) {
-            double g = (double)grad[i] * s.grad_scale + s.weight_decay * w_ref[i];
-            b_ref[i] = step == 0 ? g : s.momentum * b_ref[i] + g;
-            w_ref[i] -= s.lr * (momentum == 0 ? g : nesterov ? g + s.momentum * b_ref[i] : b_ref[i]);
-            check(k, "sgd", i, w[i], w_ref[i], 1e-6);
+            double scaled = (double)grad[i] * s.grad_scale, decayed = (double)w_before[i] * s.weight_decay;
+            double carried = buffer && step > 0 ? (double)before[i] * s.momentum : 0;
+            double g = scaled + decayed, b = carried + g;
+            double g_size = fabs(scaled) + fabs(decayed), b_size = fabs(carried) + g_size;
+            double move = s.lr * (nesterov ? g + s.momentum * b : b);
+            double size = fabs(w_before[i]) + s.lr * (nesterov ? g_size + s.momentum * b_size : b_size);
+            if (buffer) check(k, "momentum", i, buffer[i], b, STEP * b_size);
+            check(k, "sgd", i, w[i], w_before[i] - move, STEP * size);
         }
     }
 }
@@ -1315,25 +1278,22 @@ static void check_sgd(const ek_kernels *k, int64_t count, float momentum, bool n
 static void check_adam(const ek_kernels *k, int64_t count, bool decoupled, double decay)
 {
     float *w = noise(count), *m = zeros(count), *v = zeros(count);
-    double *w_ref = doubles(count), *m_ref = doubles(count), *v_ref = doubles(count);
-    for (int64_t i = 0; i < count; i++) w_ref[i] = w[i];
     for (int step = 1; step <= 3; step++) {
-        float *grad = noise(count);
+        float *grad = noise(count), *w_before = copy(count, w), *m_before = copy(count, m), *v_before = copy(count, v);
         ek_adam_step s = {
             0.01, 0.9, 0.999, 1e-8, decay, 0.5, 1 - pow(0.9, step), sqrt(1 - pow(0.999, step)), decoupled};
         k->adam(&s, count, w, grad, m, v);
         for (int64_t i = 0; i < count; i++) {
-            double g = grad[i] * s.grad_scale;
-            if (decoupled)
-                w_ref[i] *= 1 - s.lr * decay;
-            else
-                g += decay * w_ref[i];
-            m_ref[i] = s.beta1 * m_ref[i] + (1 - s.beta1) * g;
-            v_ref[i] = s.beta2 * v_ref[i] + (1 - s.beta2) * g * g;
-            w_ref[i] -= s.lr / s.correction1 * m_ref[i] / (sqrt(v_ref[i]) / s.correction2_sqrt + s.eps);
-            check(k, "adam", i, w[i], w_ref[i], 5e-7);
-            /* A gradient that all but cancels against the decay is rounded like its terms: by 1e-7, not by 1e-7 g. */
-            check(k, "exp_avg_sq", i, v[i], v_ref[i], 1e-6 * v_ref[i] + 2e-7 * sqrt((1 - s.beta2) * v_ref[i]));
+            double scaled = grad[i] * s.grad_scale, decayed = decoupled ? 0 : decay * w_before[i];
+            double g = scaled + decayed, size = fabs(scaled) + fabs(decayed); /* of what g was added from */
+            check(k, "exp_avg", i, m[i], s.beta1 * m_before[i] + (1 - s.beta1) * g,
+                  STEP * (s.beta1 * fabs(m_before[i]) + (1 - s.beta1) * size));
+            check(k, "exp_avg_sq", i, v[i], s.beta2 * v_before[i] + (1 - s.beta2) * g * g,
+                  STEP * (s.beta2 * v_before[i] + (1 - s.beta2) * size * (2 * fabs(g) + STEP * size)));
+            /* The move is m's and v's as they were stored: where g all but cancels it hangs on their last digits. */
+            double weight = decoupled ? w_before[i] * (1 - s.lr * decay) : w_before[i];
+            double move = s.lr / s.correction1 * m[i] / (sqrt(v[i]) / s.correction2_sqrt + s.eps);
+            check(k, "adam", i, w[i], weight - move, STEP * (fabs(weight) + fabs(move)));
         }
     }
 }
@@ -1384,9 +1344,8 @@ int main(void)
         TEST(activations_at_the_extremes),
         TEST(sums_of_two_arrays),
         TEST(sums_and_finiteness),
-        TEST(slab_moments_hold_where_the_mean_dwarfs_the_deviation),
+        TEST(moments_hold_where_the_mean_dwarfs_the_deviation),
         TEST(moments_of_what_is_constant_or_not_finite),
-        TEST(slab_passes_match_the_formulas),
         TEST(columns_moments_match),
         TEST(columns_passes_match_the_formulas),
         TEST(lanes_and_rows_are_transposes),

@@ -30,7 +30,7 @@ ek_status ek_graph_readers(ek_graph *graph)
             for (int slot = node->input_count - 1; node->op->forward && slot >= 0; slot--) {
                 int *at = &graph->first_reader[ek_graph_root(graph, node->input[slot])];
                 if (fill)
-                    graph->reader[--*at] = (ek_reader){i, slot};
+                    graph->reader[--*at] = i;
                 else
                     ++*at;
             }
@@ -45,16 +45,16 @@ int ek_graph_reader_count(const ek_graph *graph, int node)
     return graph->first_reader[node + 1] - graph->first_reader[node];
 }
 
-const ek_reader *ek_graph_reader(const ek_graph *graph, int node)
+int ek_graph_reader(const ek_graph *graph, int node, int index)
 {
-    return graph->reader + graph->first_reader[node];
+    return graph->reader[graph->first_reader[node] + index];
 }
 
 /* The node that alone reads `node`, whose value is no output of the net; NULL: there is none such. */
 static ek_node *sole_reader(ek_graph *graph, int node)
 {
     if (ek_graph_reader_count(graph, node) != 1 || node == ek_graph_logits(graph)) return NULL;
-    return &graph->node[ek_graph_reader(graph, node)->node];
+    return &graph->node[ek_graph_reader(graph, node, 0)];
 }
 
 static bool is_op(const ek_node *node, const char *name) { return node && node->op == ek_op_find(name); }
@@ -102,9 +102,8 @@ static void fuse_add(ek_graph *graph, int add)
 
 static bool all_read_recipes(ek_graph *graph, int node, bool activations_too)
 {
-    const ek_reader *reader = ek_graph_reader(graph, node);
     for (int k = 0; k < ek_graph_reader_count(graph, node); k++) {
-        const ek_node *of = &graph->node[reader[k].node];
+        const ek_node *of = &graph->node[ek_graph_reader(graph, node, k)];
         if (!of->op->reads_maps || of->fusion != EK_ALONE) return false;
         if (is_activation(of) && !activations_too) return false;
         if (!ek_same_channels(&graph->node[node], of)) return false;
@@ -152,5 +151,5 @@ int ek_graph_runs_in(const ek_graph *graph, int node, bool backward)
     const ek_node *of = &graph->node[node];
     if (of->fusion == EK_ALONE) return node;
     if (of->fusion == EK_BY_PRODUCER && !backward) return ek_graph_runs_in(graph, of->input[0], backward);
-    return ek_graph_runs_in(graph, ek_graph_reader(graph, node)->node, backward);
+    return ek_graph_runs_in(graph, ek_graph_reader(graph, node, 0), backward);
 }

@@ -6,15 +6,10 @@
 #include "core/text.h"
 #include "ops/op.h"
 
-/* Input `slot` of a node. */
-typedef struct ek_reader {
-    int node, slot;
-} ek_reader;
-
 typedef struct ek_graph {
     ek_node *node;
     int count, room;
-    ek_reader *reader; /* of each node: from first_reader[node], in their order */
+    int *reader;       /* of each node: from first_reader[node], in their order */
     int *first_reader; /* [count + 1] */
     char *text;    /* canonical net text */
     float *memory; /* all parameters and their gradients */
@@ -53,10 +48,11 @@ ek_node *ek_graph_redundant_by(ek_graph *graph, const ek_node *node);
 
 /* The node in whose buffer node's numbers lie: flatten passes its input's on. */
 int ek_graph_root(const ek_graph *graph, int node);
-/* Finds the readers of each root: the nodes with a pass that take its value, straight or flattened. */
+/* Finds the readers of each root: the nodes with a pass that take its value, straight or flattened; one that takes
+ * it twice is there twice. */
 ek_status ek_graph_readers(ek_graph *graph);
 int ek_graph_reader_count(const ek_graph *graph, int node);
-const ek_reader *ek_graph_reader(const ek_graph *graph, int node);
+int ek_graph_reader(const ek_graph *graph, int node, int index);
 /* Whether `reader` takes node's value with the channels that it has: there is no flatten between. */
 static inline bool ek_same_channels(const ek_node *node, const ek_node *reader)
 {

@@ -83,7 +83,7 @@ static ek_node *input_of(const builder *b, const ek_node *node, int slot)
 static ek_node *sole_reader(const builder *b, const ek_node *node)
 {
     if (ek_graph_reader_count(b->graph, node->id) != 1) return NULL;
-    return &b->graph->node[ek_graph_reader(b->graph, node->id)->node];
+    return &b->graph->node[ek_graph_reader(b->graph, node->id, 0)];
 }
 
 /* The last of the nodes that `node` computes with its own (EK_BY_PRODUCER); itself when there are none. */
@@ -96,9 +96,8 @@ static ek_node *produced_by(const builder *b, ek_node *node)
 /* The batchnorm that takes the moments of its input from `node`. */
 static ek_node *norm_after(const builder *b, const ek_node *node)
 {
-    const ek_reader *reader = ek_graph_reader(b->graph, node->id);
     for (int k = 0; b->fused && k < ek_graph_reader_count(b->graph, node->id); k++) {
-        ek_node *of = &b->graph->node[reader[k].node];
+        ek_node *of = &b->graph->node[ek_graph_reader(b->graph, node->id, k)];
         if (!is_norm(of) || !ek_same_channels(node, of)) continue;
         if (of->fusion == EK_BY_PRODUCER || node->op->gives_moments) return of;
     }

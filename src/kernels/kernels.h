@@ -113,11 +113,10 @@ typedef struct ek_adam_step {
     bool decoupled;                      /* AdamW */
 } ek_adam_step;
 
-/* `rows` rows of `channels` runs beside each other, each of `length` floats; rows are `stride` floats apart. live:
- * see slab_moments. stream: what is written goes past the caches. */
+/* A piece of a matrix: `rows` rows of `channels` runs beside each other, each of `length` floats; rows are `stride` floats
+ * apart. stream: what is written goes past the caches. */
 typedef struct ek_norm_piece {
     int64_t rows, channels, length, stride;
-    int live;
     bool stream;
 } ek_norm_piece;
 
@@ -172,25 +171,15 @@ typedef struct ek_kernels {
     void (*map_add)(const ek_slab *s, const ek_map_in *a, const ek_map_in *b, ek_activation f, float *y);
     void (*add)(int64_t count, const float *a, const float *b, float *y); /* y = a + b; y may be a or b */
 
-    /* --- normalization; a slab is `rows` runs of `length` floats, `stride` apart. Where `live` < EK_LANES
-     * the slab is made of lane rows and only the first `live` lanes of each EK_LANES count (length is then
-     * a multiple of EK_LANES). */
-    void (*slab_moments)(int64_t rows, int64_t length, int64_t stride, int live, const float *x, ek_moments *out);
-    /* y = (x - mean)*a + b in live lanes, 0 in dead ones: theirs would grow from layer to layer, where the live
-     * ones' deviation is small. */
-    void (*slab_apply)(int64_t rows, int64_t length, int64_t stride, int live, const float *x, float mean, float a, float b, float *y);
-    /* *sum_g = sum(g), *sum_gx = sum(g*(x - mean)), in double; dead lanes have g = 0. */
-    void (*slab_backward_sums)(int64_t rows, int64_t length, int64_t stride, const float *x, const float *g, float mean, double *sum_g, double *sum_gx);
-    /* dx = a*g + b*(x - mean) + c in live lanes, 0 in dead ones. */
-    void (*slab_backward_apply)(int64_t rows, int64_t length, int64_t stride, int live, const float *x, const float *g, float mean, float a, float b, float c, float *dx);
-    /* The same with the terms of ek_norm_terms over a piece of a matrix, its channels beside each other. `out` may
-     * be x or g itself unless it is streamed. Dead lanes of y and dx are 0. */
+    /* --- normalization of plain arrays: by a channel's runs, with the terms of ek_norm_terms. What is written may be x or
+     * dy itself unless it is streamed. Sums are in double. */
+    void (*runs_moments)(const ek_norm_piece *p, const float *x, ek_moments *out); /* [channels] */
     void (*runs_apply)(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, float *y);
     void (*runs_backward_sums)(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, double *sum_g, double *sum_gx);
     void (*runs_backward_apply)(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, float *dx);
     /* The same where a channel is a column: runs of one float. The terms are periodic: after those of the last
      * channel stand EK_LANES more, which begin again with the first. */
-    void (*columns_moments)(int64_t n, int64_t c, int64_t stride, const float *x, ek_moments *out);
+    void (*columns_moments)(const ek_norm_piece *p, const float *x, ek_moments *out);
     void (*columns_apply)(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, float *y);
     void (*columns_backward_sums)(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, double *sum_g, double *sum_gx);
     void (*columns_backward_apply)(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, float *dx);

@@ -1,4 +1,4 @@
-/* Normalization of plain arrays and slabs: its sums and its passes. Floats are added in vectors over short chunks only, and
+/* Normalization of plain arrays: its sums and its passes. Floats are added in vectors over short chunks only, and
  * chunks in double. */
 
 /* A chunk: 16 additions in each of four accumulators. */
@@ -14,27 +14,21 @@ static void merge_shifted(ek_moments *a, double count, double shift, double sum,
 
 static double sum_four(const vf v[4]) { return sum_lanes((v[0] + v[1]) + (v[2] + v[3])); }
 
-/* --- slabs */
+/* --- moments of runs */
 
-/* For four vectors in a row, from the start of a lane row on: which of their lanes are alive. */
-TEMPLATE void live_masks(int live, vi mask[4])
-{
-    for (int j = 0; j < 4; j++) mask[j] = first_lanes(live - j * VL % EK_LANES);
-}
-
-static void shifted_sums(int64_t count, const vi mask[4], const float *x, float shift, double *sum_out, double *squares_out)
+static void shifted_sums(int64_t count, const float *x, float shift, double *sum_out, double *squares_out)
 {
     vf sum[4] = {{0}}, squares[4] = {{0}};
     int64_t i = 0;
     for (; i + 4 * VL <= count; i += 4 * VL)
         UNROLL for (int j = 0; j < 4; j++) {
-            vf d = keep(mask[j], load(x + i + j * VL) - shift);
+            vf d = load(x + i + j * VL) - shift;
             sum[j] += d;
             squares[j] += d * d;
         }
-    for (int j = 0; i < count; i += VL, j++) {
+    for (; i < count; i += VL) {
         int n = at_most_vl(count - i);
-        vf d = keep(mask[j] & first_lanes(n), load_n(x + i, n) - shift);
+        vf d = keep(first_lanes(n), load_n(x + i, n) - shift);
         sum[0] += d;
         squares[0] += d * d;
     }
@@ -44,24 +38,27 @@ static void shifted_sums(int64_t count, const vi mask[4], const float *x, float 
 
 /* Each chunk's sums are taken about the mean of what came before, so that little cancels even where the
  * mean dwarfs the deviation; the first chunk's about its own mean, found from its first value. */
-static void slab_moments(int64_t rows, int64_t length, int64_t stride, int live, const float *x, ek_moments *out)
+static ek_moments run_moments(const ek_norm_piece *p, const float *x)
 {
     ek_moments all = {0};
-    vi mask[4];
-    live_masks(live, mask);
-    for (int64_t r = 0; r < rows; r++, x += stride)
-        for (int64_t i = 0; i < length; i += CHUNK) {
-            int64_t count = length - i < CHUNK ? length - i : CHUNK;
-            double alive = (double)(live < EK_LANES ? count / EK_LANES * live : count), sum, squares;
+    for (int64_t r = 0; r < p->rows; r++, x += p->stride)
+        for (int64_t i = 0; i < p->length; i += CHUNK) {
+            int64_t count = p->length - i < CHUNK ? p->length - i : CHUNK;
             float shift = all.count > 0 ? (float)all.mean : x[i];
-            shifted_sums(count, mask, x + i, shift, &sum, &squares);
+            double sum, squares;
+            shifted_sums(count, x + i, shift, &sum, &squares);
             if (!(all.count > 0)) {
-                shift += (float)(sum / alive);
-                shifted_sums(count, mask, x + i, shift, &sum, &squares);
+                shift += (float)(sum / (double)count);
+                shifted_sums(count, x + i, shift, &sum, &squares);
             }
-            merge_shifted(&all, alive, shift, sum, squares);
+            merge_shifted(&all, (double)count, shift, sum, squares);
         }
-    *out = all;
+    return all;
+}
+
+static void runs_moments(const ek_norm_piece *p, const float *x, ek_moments *out)
+{
+    for (int64_t ch = 0; ch < p->channels; ch++) out[ch] = run_moments(p, x + ch * p->length);
 }
 
 /* --- the passes: what ek_norm_terms computes */
@@ -137,32 +134,30 @@ TEMPLATE const norm_terms *walk(const int kind, const bool columns, walker *w, i
 TEMPLATE int64_t floats_to_line(const float *p) { return (int64_t)(-((uintptr_t)p / sizeof *p) % EK_LANES); }
 
 /* Values [from, to) of a run, one vector after the other. */
-TEMPLATE void norm_run_part(const int kind, const bool columns, int64_t from, int64_t to, int live, walker *w, const float *x, const float *dy, float *out)
+TEMPLATE void norm_run_part(const int kind, const bool columns, int64_t from, int64_t to, walker *w, const float *x, const float *dy, float *out)
 {
     for (int64_t i = from; i < to; i += VL) {
         int n = at_most_vl(to - i);
-        vf v = norm_element(kind, walk(kind, columns, w, n), x + i, dy + i, n);
-        if (live < EK_LANES) v = keep(first_lanes(live - (int)(i % EK_LANES)), v);
-        store_n(out + i, v, n);
+        store_n(out + i, norm_element(kind, walk(kind, columns, w, n), x + i, dy + i, n), n);
     }
 }
 
 /* Only whole lines are streamed: a run's first and last, shared with other runs, go the usual way. */
-TEMPLATE void norm_run(const int kind, const bool columns, const bool streamed, int64_t length, int live, walker *w, const float *x, const float *dy, float *out)
+TEMPLATE void norm_run(const int kind, const bool columns, const bool streamed, int64_t length, walker *w, const float *x, const float *dy, float *out)
 {
     int64_t i = 0;
     if (streamed) {
         i = floats_to_line(out);
         if (i > length) i = length;
-        norm_run_part(kind, columns, 0, i, EK_LANES, w, x, dy, out);
+        norm_run_part(kind, columns, 0, i, w, x, dy, out);
     }
-    for (; live == EK_LANES && i + EK_LANES <= length; i += EK_LANES)
+    for (; i + EK_LANES <= length; i += EK_LANES)
         UNROLL for (int64_t j = i; j < i + EK_LANES; j += VL) {
             vf v = norm_element(kind, walk(kind, columns, w, VL), x + j, dy + j, VL);
             if (streamed) stream_store(out + j, v);
             else store(out + j, v);
         }
-    norm_run_part(kind, columns, i, length, live, w, x, dy, out);
+    norm_run_part(kind, columns, i, length, w, x, dy, out);
 }
 
 TEMPLATE void norm_runs(const int kind, const bool streamed, const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, float *out)
@@ -171,7 +166,7 @@ TEMPLATE void norm_runs(const int kind, const bool streamed, const ek_norm_piece
         walker w = walk_channel(kind, t, ch);
         for (int64_t r = 0; r < p->rows; r++) {
             int64_t at = ch * p->length + r * p->stride;
-            norm_run(kind, false, streamed, p->length, p->live, &w, x + at, dy + at, out + at);
+            norm_run(kind, false, streamed, p->length, &w, x + at, dy + at, out + at);
         }
     }
     if (streamed) stream_end();
@@ -184,7 +179,7 @@ TEMPLATE void norm_columns(const int kind, const bool streamed, const ek_norm_pi
     int64_t rows = whole ? 1 : p->rows, length = whole ? p->rows * p->channels : p->channels;
     for (int64_t r = 0; r < rows; r++, x += p->stride, dy += p->stride, out += p->stride) {
         walker w = walk_columns(t, p->channels);
-        norm_run(kind, true, streamed, length, EK_LANES, &w, x, dy, out);
+        norm_run(kind, true, streamed, length, &w, x, dy, out);
     }
     if (streamed) stream_end();
 }
@@ -254,23 +249,6 @@ static void runs_backward_sums(const ek_norm_piece *p, const ek_norm_terms *t, c
                 chunk_backward_sums(left < CHUNK ? left : CHUNK, &now, x + at, dy + at, &sum_g[ch], &sum_gx[ch]);
             }
     }
-}
-
-/* --- one slab */
-
-static void slab_apply(int64_t rows, int64_t length, int64_t stride, int live, const float *x, float mean, float a, float b, float *y)
-{
-    runs_apply(&(ek_norm_piece){rows, 1, length, stride, live, false}, &(ek_norm_terms){&mean, &a, &b, NULL, NULL, NAN}, x, y);
-}
-
-static void slab_backward_sums(int64_t rows, int64_t length, int64_t stride, const float *x, const float *g, float mean, double *sum_g, double *sum_gx)
-{
-    runs_backward_sums(&(ek_norm_piece){rows, 1, length, stride, EK_LANES, false}, &(ek_norm_terms){&mean, &mean, &mean, NULL, NULL, NAN}, x, g, sum_g, sum_gx);
-}
-
-static void slab_backward_apply(int64_t rows, int64_t length, int64_t stride, int live, const float *x, const float *g, float mean, float a, float b, float c, float *dx)
-{
-    runs_backward_apply(&(ek_norm_piece){rows, 1, length, stride, live, false}, &(ek_norm_terms){&mean, &a, &a, &b, &c, NAN}, x, g, dx);
 }
 
 /* --- columns: up to GROUP of them, one row after the other, so that memory is read in its order; going down the
@@ -395,8 +373,9 @@ TEMPLATE int64_t folded_rows(int64_t n, int64_t c, int64_t stride, int *fold)
     return *fold > 1 && stride == c && n * c >= VL ? (n * c - VL) / (*fold * c) + 1 : 0;
 }
 
-static void columns_moments(int64_t n, int64_t c, int64_t stride, const float *x, ek_moments *out)
+static void columns_moments(const ek_norm_piece *p, const float *x, ek_moments *out)
 {
+    int64_t n = p->rows, c = p->channels, stride = p->stride;
     for (int64_t j = 0; c >= VL && j < c; j += GROUP) group_moments(n, at_most(c - j, GROUP), stride, x + j, out + j);
     if (c >= VL) return;
 
@@ -515,11 +494,10 @@ static double sum_of(int64_t count, const float *x)
 
 static double sum_squares(int64_t count, const float *x)
 {
-    const vi all_alive[4] = {~(vi){0}, ~(vi){0}, ~(vi){0}, ~(vi){0}};
     double all = 0;
     for (int64_t i = 0; i < count; i += CHUNK) {
         double sum, squares;
-        shifted_sums(count - i < CHUNK ? count - i : CHUNK, all_alive, x + i, 0, &sum, &squares);
+        shifted_sums(count - i < CHUNK ? count - i : CHUNK, x + i, 0, &sum, &squares);
         all += squares;
     }
     return all;

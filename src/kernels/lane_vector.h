@@ -155,13 +155,6 @@ static inline double sum_lanes(vf v)
     return sum[0];
 }
 
-static inline float max_lanes(vf v)
-{
-    float max = v[0];
-    for (int i = 1; i < VL; i++) max = v[i] > max ? v[i] : max;
-    return max;
-}
-
 TEMPLATE vf square_root(vf x)
 {
     float each[VL];

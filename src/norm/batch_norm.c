@@ -1,17 +1,16 @@
 /*
  * The passes of batch normalization over the thread pool.
  *
- * A view is a matrix of rows and channels, each entry a run of floats: a row is a sample, or a block of
- * EK_LANES samples. It is cut into pieces of about PIECE floats by the view's shape alone; each piece
- * leaves its part of the sums, and the parts are merged in a fixed order: so the bits do not depend on the
- * number of threads.
+ * An array [n, c, s] is a matrix of n rows and c channels, each entry a run of s floats. It is cut into pieces
+ * of about PIECE floats by its shape alone; each piece leaves its part of the sums, and the parts are merged
+ * in a fixed order: so the bits do not depend on the number of threads.
  *
- * Where the runs are short (plain rows with few positions) a run does not fill a vector. Then each
- * position counts as a channel of its own, a column, until its part is merged: the loop goes along the
- * rows, in memory's order, with the vector across the columns.
+ * Where there are few positions a run does not fill a vector. Then each position counts as a channel of its
+ * own, a column, until its part is merged: the loop goes along the rows, in memory's order, with the vector
+ * across the columns.
  *
  * Where there are channel pieces enough and one fits the caches, a thread takes it through both passes
- * (by_channels); elsewhere the second pass goes backwards. Large outputs of plain arrays are streamed.
+ * (by_channels); elsewhere the second pass goes backwards. Large outputs are streamed.
  */
 #include "norm/batch_norm.h"
 
@@ -19,7 +18,7 @@
 
 enum {
     PIECE = 1 << 14,              /* floats: both x and dy of a piece fit in the second cache */
-    SHORT_RUN = EK_LANES,         /* plain runs up to here go by columns */
+    SHORT_RUN = EK_LANES,         /* runs up to here go by columns */
     MANY_CHANNEL_PIECES = 16,     /* enough of them to keep the threads busy */
     CACHED = 1 << 20,             /* floats that stay in a thread's share of the caches between two passes */
     LARGER_THAN_CACHES = 1 << 22, /* floats from which outputs are streamed */
@@ -28,13 +27,11 @@ enum {
 };
 
 typedef struct norm_cut {
-    int64_t rows; /* of the matrix; full_rows of them have no dead lane */
-    int64_t full_rows;
-    int live;         /* lanes of the row after the full ones */
+    int64_t rows;
     int64_t channels; /* c, or c*s by columns */
     int64_t length;   /* floats of a run, 1 by columns */
     bool columns;
-    int64_t group; /* columns that make one channel of the view; 1 otherwise */
+    int64_t group; /* columns that make one channel of the array; 1 otherwise */
 
     int64_t piece_rows, piece_length, piece_channels;
     int64_t row_pieces, length_pieces, channel_pieces;
@@ -44,18 +41,15 @@ static int64_t pieces_of(int64_t total, int64_t each) { return (total + each - 1
 static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
-static norm_cut cut_view(ek_norm_view view)
+static norm_cut cut_shape(ek_ncs shape)
 {
     /* With one channel all values stand in one run. */
-    if (!view.lanes && view.c == 1) view = (ek_norm_view){1, 1, view.n * view.s, false};
+    if (shape.c == 1) shape = (ek_ncs){1, 1, shape.n * shape.s};
 
-    norm_cut cut = {.columns = !view.lanes && view.c > 1 && view.s <= SHORT_RUN};
-    cut.rows = view.lanes ? ek_blocks(view.n) : view.n;
-    cut.full_rows = view.lanes ? view.n / EK_LANES : view.n;
-    cut.live = (int)(view.lanes ? view.n % EK_LANES : 0);
-    cut.group = cut.columns ? view.s : 1;
-    cut.channels = view.c * cut.group;
-    cut.length = cut.columns ? 1 : view.s * (view.lanes ? EK_LANES : 1);
+    norm_cut cut = {.rows = shape.n, .columns = shape.c > 1 && shape.s <= SHORT_RUN};
+    cut.group = cut.columns ? shape.s : 1;
+    cut.channels = shape.c * cut.group;
+    cut.length = cut.columns ? 1 : shape.s;
 
     cut.piece_length = min(cut.length, PIECE);
     if (cut.columns) {
@@ -65,7 +59,7 @@ static norm_cut cut_view(ek_norm_view view)
         cut.piece_rows = min(max(PIECE / cut.length, 1), cut.rows);
         cut.piece_channels = min(max(PIECE / (cut.piece_rows * cut.piece_length), 1), cut.channels);
     }
-    cut.row_pieces = pieces_of(cut.full_rows, cut.piece_rows) + (cut.live > 0);
+    cut.row_pieces = pieces_of(cut.rows, cut.piece_rows);
     cut.length_pieces = pieces_of(cut.length, cut.piece_length);
     cut.channel_pieces = pieces_of(cut.channels, cut.piece_channels);
     return cut;
@@ -91,14 +85,8 @@ static norm_piece piece_at(const norm_cut *cut, int64_t index)
     int64_t row = part / cut->length_pieces * cut->piece_rows;
     int64_t start = part % cut->length_pieces * cut->piece_length;
 
-    norm_piece piece = {.at = {.stride = cut->channels * cut->length, .live = EK_LANES}};
-    if (part / cut->length_pieces == pieces_of(cut->full_rows, cut->piece_rows)) {
-        row = cut->full_rows; /* the row with dead lanes is a piece of its own */
-        piece.at.rows = 1;
-        piece.at.live = cut->live;
-    } else {
-        piece.at.rows = min(cut->piece_rows, cut->full_rows - row);
-    }
+    norm_piece piece = {.at = {.stride = cut->channels * cut->length}};
+    piece.at.rows = min(cut->piece_rows, cut->rows - row);
     piece.at.length = min(cut->piece_length, cut->length - start);
     piece.channel = channel_piece * cut->piece_channels;
     piece.at.channels = min(cut->piece_channels, cut->channels - piece.channel);
@@ -133,13 +121,9 @@ struct norm_pass {
 /* Floats of one array of terms. */
 static int64_t terms_length(const norm_cut *cut) { return cut->channels + EK_LANES; }
 
-size_t ek_norm_workspace(ek_norm_view view)
+size_t ek_norm_workspace(ek_ncs shape)
 {
-    norm_cut cut = cut_view(view);
-    /* A smaller batch may end in a row with dead lanes, which is a piece more. */
-    if (view.lanes) cut.row_pieces = pieces_of(cut.rows, cut.piece_rows) + 1;
-    /* Fewer rows may be cut into smaller pieces. */
-    if (cut.columns) cut.row_pieces = min(pieces_of(cut.rows, PIECE / cut.piece_channels), MOST_PIECES);
+    norm_cut cut = cut_shape(shape);
     /* A part is at most three doubles; there are five terms. */
     return 3 * (size_t)parts_all(&cut) + 5 * (size_t)terms_length(&cut) / 2 + 1;
 }
@@ -147,12 +131,12 @@ size_t ek_norm_workspace(ek_norm_view view)
 static norm_pass pass_begin(ek_context *context, const ek_norm_layer *layer, const float *x, const float *dy,
                             float *out)
 {
-    norm_pass pass = {.cut = cut_view(layer->view), .kernels = context->kernels, .layer = *layer};
+    norm_pass pass = {.cut = cut_shape(layer->shape), .kernels = context->kernels, .layer = *layer};
     pass.x = x;
     pass.dy = dy;
     pass.out = out;
-    ek_norm_view view = layer->view;
-    pass.stream = !view.lanes && view.n * view.c * view.s >= LARGER_THAN_CACHES && out != x && out != dy;
+    ek_ncs shape = layer->shape;
+    pass.stream = shape.n * shape.c * shape.s >= LARGER_THAN_CACHES && out != x && out != dy;
 
     int64_t parts = parts_all(&pass.cut), length = terms_length(&pass.cut);
     pass.moments = (ek_moments *)layer->workspace;
@@ -204,7 +188,7 @@ static void run_between(void *argument, int64_t index, int thread)
 {
     (void)thread;
     norm_pass *pass = argument;
-    int64_t end = min((index + 1) * CHANNELS_AT_ONCE, pass->layer.view.c);
+    int64_t end = min((index + 1) * CHANNELS_AT_ONCE, pass->layer.shape.c);
     for (int64_t c = index * CHANNELS_AT_ONCE; c < end; c++) pass->between(pass, c);
 }
 
@@ -243,7 +227,7 @@ static void run(ek_context *context, norm_pass *pass)
         return;
     }
     if (pass->first) ek_pool_run(context->pool, pieces_all(cut), run_first, pass);
-    ek_pool_run(context->pool, pieces_of(pass->layer.view.c, CHANNELS_AT_ONCE), run_between, pass);
+    ek_pool_run(context->pool, pieces_of(pass->layer.shape.c, CHANNELS_AT_ONCE), run_between, pass);
     repeat_terms(pass);
     if (pass->second) ek_pool_run(context->pool, pieces_all(cut), run_second, pass);
 }
@@ -252,17 +236,11 @@ static void run(ek_context *context, norm_pass *pass)
 
 static void moments_piece(norm_pass *pass, const norm_piece *p)
 {
-    const float *x = pass->x + p->offset;
-    ek_moments *out = pass->moments + p->part;
-    if (pass->cut.columns) {
-        pass->kernels->columns_moments(p->at.rows, p->at.channels, p->at.stride, x, out);
-        return;
-    }
-    for (int64_t ch = 0; ch < p->at.channels; ch++, x += pass->cut.length)
-        pass->kernels->slab_moments(p->at.rows, p->at.length, p->at.stride, p->at.live, x, out++);
+    (pass->cut.columns ? pass->kernels->columns_moments
+                       : pass->kernels->runs_moments)(&p->at, pass->x + p->offset, pass->moments + p->part);
 }
 
-/* The moments of channel c of the view: its columns first, then its parts. */
+/* The moments of channel c of the array: its columns first, then its parts. */
 static ek_moments merge_channel(const norm_pass *pass, int64_t c)
 {
     int64_t group = pass->cut.group;
@@ -356,25 +334,6 @@ void ek_norm_forward(ek_context *context, const ek_norm_layer *layer, const floa
     run(context, &pass);
 }
 
-void ek_norm_statistics(ek_context *context, ek_norm_view view, double eps, const float *x, double *workspace,
-                        const ek_batch_norm_saved *saved)
-{
-    ek_norm_layer layer = {.view = view, .eps = eps, .saved = saved, .workspace = workspace};
-    norm_pass pass = pass_begin(context, &layer, x, NULL, NULL);
-    pass.first = moments_piece;
-    pass.between = save_statistics;
-    run(context, &pass);
-}
-
-void ek_norm_apply(ek_context *context, ek_norm_view view, const float *x, const ek_batch_norm_saved *saved,
-                   const float *gamma, const float *beta, double *workspace, float *y)
-{
-    ek_norm_forward(
-        context,
-        &(ek_norm_layer){.view = view, .gamma = gamma, .beta = beta, .saved = saved, .workspace = workspace},
-        x, y);
-}
-
 /* --- backward */
 
 static void backward_sums_piece(norm_pass *pass, const norm_piece *p)
@@ -411,7 +370,7 @@ static double sum_channel(const norm_pass *pass, const double *parts, int64_t c)
 static void backward_terms(norm_pass *pass, int64_t c)
 {
     const ek_batch_norm_saved *saved = pass->layer.saved;
-    double m = (double)pass->layer.view.n * (double)pass->layer.view.s;
+    double m = (double)pass->layer.shape.n * (double)pass->layer.shape.s;
     double inv_std = saved->inv_std[c], low = saved->mean_low[c], scale = scale_of(pass, c);
     double sum_g = pass->first ? sum_channel(pass, pass->sum_g, c) : 0;
     /* sum(g*xhat), with the mean's low half: x - mean - low */
@@ -429,8 +388,8 @@ static void backward_terms(norm_pass *pass, int64_t c)
     }
 }
 
-void ek_norm_layer_backward(ek_context *context, const ek_norm_layer *layer, const float *x, const float *dy,
-                            float *dx, float *dgamma, float *dbeta)
+void ek_norm_backward(ek_context *context, const ek_norm_layer *layer, const float *x, const float *dy,
+                      float *dx, float *dgamma, float *dbeta)
 {
     norm_pass pass = pass_begin(context, layer, x, dy, dx);
     pass.dgamma = dgamma;
@@ -438,19 +397,7 @@ void ek_norm_layer_backward(ek_context *context, const ek_norm_layer *layer, con
     pass.first = layer->batch_statistics || dgamma || dbeta ? backward_sums_piece : NULL;
     pass.between = backward_terms;
     if (dx) pass.second = layer->batch_statistics || layer->relu ? backward_piece : scale_piece;
-    for (int64_t c = 0; c < layer->view.c; c++) forward_terms(&pass, c);
+    for (int64_t c = 0; c < layer->shape.c; c++) forward_terms(&pass, c);
     repeat_terms(&pass);
     run(context, &pass);
-}
-
-void ek_norm_backward(ek_context *context, ek_norm_view view, bool batch_statistics, const float *x,
-                      const float *dy, const float *gamma, const ek_batch_norm_saved *saved,
-                      double *workspace, float *dx, float *dgamma, float *dbeta)
-{
-    ek_norm_layer layer = {.view = view,
-                           .batch_statistics = batch_statistics,
-                           .gamma = gamma,
-                           .saved = saved,
-                           .workspace = workspace};
-    ek_norm_layer_backward(context, &layer, x, dy, dx, dgamma, dbeta);
 }

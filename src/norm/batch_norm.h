@@ -6,26 +6,18 @@
 #include "kernels/context.h"
 #include "kernels/moments.h"
 
-/* Where the values of a channel lie. Plain [n, c, s]: lanes false. Lane blocks
- * [block][c][positions][EK_LANES]: n = samples, s = positions, lanes true. */
-typedef struct ek_norm_view {
-    int64_t n, c, s;
-    bool lanes;
-} ek_norm_view;
-
 /* Pairwise in a fixed order over parts[0], parts[stride], ...; parts are overwritten. */
 ek_moments ek_moments_merge_all(ek_moments *parts, int64_t count, int64_t stride);
 
-/* Doubles of workspace that the passes below need for this view, and for the same with fewer samples; part
- * sums by piece and channel. */
-size_t ek_norm_workspace(ek_norm_view view);
+/* Doubles of workspace that the passes below need: part sums by piece and channel, and terms. */
+size_t ek_norm_workspace(ek_ncs shape);
 
 /* A batch norm, and the ReLU after it where there is one. */
 typedef struct ek_norm_layer {
-    ek_norm_view view;
+    ek_ncs shape;
     double eps;
-    bool batch_statistics;     /* the batch's, which forward leaves in saved; else saved holds what is used */
-    bool relu;                 /* of plain arrays and lane blocks alike */
+    bool batch_statistics; /* the batch's, which forward leaves in saved; else saved holds what is used */
+    bool relu;
     const float *gamma, *beta; /* may be NULL */
     const ek_batch_norm_saved *saved;
     double *workspace;
@@ -35,21 +27,12 @@ typedef struct ek_norm_layer {
 void ek_norm_forward(ek_context *context, const ek_norm_layer *layer, const float *x, float *y);
 /* batch_statistics: the training formula for dx, else the inference one. Any of the outputs may be NULL. Where
  * the ReLU was shut is found from x by the forward pass's own arithmetic. */
-void ek_norm_layer_backward(ek_context *context, const ek_norm_layer *layer, const float *x, const float *dy,
-                            float *dx, float *dgamma, float *dbeta);
+void ek_norm_backward(ek_context *context, const ek_norm_layer *layer, const float *x, const float *dy,
+                      float *dx, float *dgamma, float *dbeta);
 
-/* The batch's statistics into saved. */
-void ek_norm_statistics(ek_context *context, ek_norm_view view, double eps, const float *x, double *workspace,
-                        const ek_batch_norm_saved *saved);
 /* saved from running statistics. */
 void ek_norm_use_running(double eps, int64_t c, const float *running_mean, const float *running_var,
                          const ek_batch_norm_saved *saved);
-/* The forward pass from what is saved, and the backward pass, of a layer without ReLU. */
-void ek_norm_apply(ek_context *context, ek_norm_view view, const float *x, const ek_batch_norm_saved *saved,
-                   const float *gamma, const float *beta, double *workspace, float *y);
-void ek_norm_backward(ek_context *context, ek_norm_view view, bool batch_statistics, const float *x,
-                      const float *dy, const float *gamma, const ek_batch_norm_saved *saved,
-                      double *workspace, float *dx, float *dgamma, float *dbeta);
 
 /* --- The oracle, in double, slow and obvious, on plain [n, c, s]. Results as in evenkeel.h; any pointer
  * to an output may be NULL. mean and var are outputs of the statistics and inputs of the others. Gradients

@@ -206,14 +206,14 @@ static ek_status layer_create(const ek_batch_norm_options *options, bool batch_s
                               const ek_batch_norm_arrays *used, const ek_batch_norm_saved *saved,
                               ek_norm_layer *layer)
 {
-    *layer = (ek_norm_layer){.view = {shape.n, shape.c, shape.s, false},
+    *layer = (ek_norm_layer){.shape = shape,
                              .eps = options->eps,
                              .batch_statistics = batch_statistics,
                              .relu = options->relu,
                              .gamma = used->gamma,
                              .beta = used->beta,
                              .saved = saved};
-    return EK_NEW(layer->workspace, ek_norm_workspace(layer->view));
+    return EK_NEW(layer->workspace, ek_norm_workspace(shape));
 }
 
 /* saved may be NULL. */
@@ -298,7 +298,7 @@ ek_status ek_batch_norm_backward(ek_context *context, const ek_batch_norm_option
         return backward_reference(shape, options, batch_statistics, x, dy, &used, saved, gradients);
     ek_norm_layer layer;
     EK_TRY(layer_create(options, batch_statistics, shape, &used, saved, &layer));
-    ek_norm_layer_backward(context, &layer, x, dy, gradients->dx, gradients->dgamma, gradients->dbeta);
+    ek_norm_backward(context, &layer, x, dy, gradients->dx, gradients->dgamma, gradients->dbeta);
     ek_free(layer.workspace);
     return EK_OK;
 }
