@@ -1,0 +1,407 @@
+/* Random nets with and without fusion against the double reference. Fusion depends on who reads what; the nets of
+ * test_fusion.c are the cases that were thought of, these are the others.
+ *
+ * EK_RANDOM_NETS=5000 build/dev/tests/test_random_nets runs more of them than the test does. */
+#include "fused_runs.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+/* --- net texts */
+
+enum { MOST_LINES = 64, MOST_TEXT = MOST_LINES * 160, MOST_FEATURES = 2000 };
+
+typedef struct value {
+    int c, h, w; /* features have no h and w */
+} value;
+
+typedef struct maker {
+    ek_random random;
+    char text[MOST_TEXT];
+    size_t length;
+    value value[MOST_LINES]; /* by line; line i has the label Li */
+    int lines;
+    value at; /* what the next line reads */
+    int from; /* its label; 0: that of the last line */
+} maker;
+
+static int below(maker *m, int bound) { return (int)ek_random_below(&m->random, (uint64_t)bound); }
+static bool one_in(maker *m, int bound) { return below(m, bound) == 0; }
+
+#define ANY(m, list) ((list)[below((m), (int)(sizeof(list) / sizeof *(list)))])
+
+static bool is_map(value v) { return v.h > 0; }
+static bool same_size(value a, value b) { return a.h == b.h && a.w == b.w; }
+static bool same_value(value a, value b) { return a.c == b.c && same_size(a, b); }
+
+__attribute__((format(printf, 2, 3))) static void print(maker *m, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    m->length += (size_t)vsnprintf(m->text + m->length, MOST_TEXT - m->length, format, arguments);
+    va_end(arguments);
+    assert_true(m->length < MOST_TEXT);
+}
+
+/* A line: begin, print the layer and its options, end with the shape of its output. */
+static void begin_line(maker *m) { print(m, "L%d: ", m->lines); }
+
+static void end_line(maker *m, value out)
+{
+    if (m->from) print(m, " from=L%d", m->from);
+    print(m, "\n");
+    m->from = 0;
+    m->value[m->lines++] = m->at = out;
+}
+
+static void put(maker *m, const char *layer)
+{
+    begin_line(m);
+    print(m, "%s", layer);
+    end_line(m, m->at);
+}
+
+static void put_input(maker *m)
+{
+    value in = {1 + below(m, 30), 0, 0};
+    if (!one_in(m, 4)) {
+        in.c = 1 + below(m, one_in(m, 6) ? 33 : 4);
+        in.h = 1 + below(m, 9);
+        in.w = 1 + below(m, one_in(m, 6) ? 40 : 9);
+    }
+    begin_line(m);
+    print(m, is_map(in) ? "input %dx%dx%d" : "input %d", in.c, in.h, in.w);
+    if (one_in(m, 4)) print(m, " mean=0.3 std=1.5");
+    end_line(m, in);
+}
+
+static void put_activation(maker *m)
+{
+    static const char *const kinds[] = {"relu", "sigmoid", "tanh", "silu", "leakyrelu", "leakyrelu 0.2"};
+    put(m, ANY(m, kinds));
+}
+
+/* A small eps would let channels of nearly equal numbers make large ones of their rounding, and a row of batchnorms
+ * ever larger ones. */
+static void put_norm(maker *m)
+{
+    static const char *const options[] = {"",
+                                          "",
+                                          "",
+                                          "",
+                                          " frozen=true",
+                                          " track=false",
+                                          " scale=false",
+                                          " shift=false",
+                                          " scale=false shift=false",
+                                          " momentum=none",
+                                          " momentum=0.4 unbiased=false"};
+    begin_line(m);
+    print(m, "batchnorm eps=0.1%s", ANY(m, options));
+    end_line(m, m->at);
+}
+
+typedef struct window {
+    int kernel, stride, padding, dilation;
+} window;
+
+static int places(window w, int in)
+{
+    int room = in + 2 * w.padding - w.dilation * (w.kernel - 1) - 1;
+    return room < 0 ? 0 : room / w.stride + 1;
+}
+
+static window any_window(maker *m, int in)
+{
+    static const int kernels[] = {1, 2, 3, 3, 4, 5, 5};
+    window w;
+    do {
+        w = (window){ANY(m, kernels), one_in(m, 3) ? 1 + below(m, 3) : 1, below(m, 4), one_in(m, 8) ? 2 : 1};
+    } while (places(w, in) == 0);
+    return w;
+}
+
+/* One that leaves the size as it is. */
+static window keeping_window(maker *m)
+{
+    int kernel = 1 + 2 * below(m, 3), dilation = one_in(m, 8) ? 2 : 1;
+    return (window){kernel, 1, dilation * (kernel - 1) / 2, dilation};
+}
+
+static int any_groups(maker *m, int in, int out)
+{
+    const int groups[] = {1, 1, 1, 2, in};
+    int chosen = ANY(m, groups);
+    return in % chosen == 0 && out % chosen == 0 ? chosen : 1;
+}
+
+static void put_conv(maker *m, int channels, window y, window x)
+{
+    value out = {channels, places(y, m->at.h), places(x, m->at.w)};
+    begin_line(m);
+    print(m, "conv %d kernel=%dx%d stride=%dx%d", channels, y.kernel, x.kernel, y.stride, x.stride);
+    print(m, " padding=%dx%d dilation=%dx%d", y.padding, x.padding, y.dilation, x.dilation);
+    print(m, " groups=%d%s", any_groups(m, m->at.c, channels), one_in(m, 3) ? " bias=false" : "");
+    end_line(m, out);
+}
+
+static void put_linear(maker *m, int features)
+{
+    begin_line(m);
+    print(m, "linear %d%s", features, one_in(m, 4) ? " bias=false" : "");
+    end_line(m, (value){features, 0, 0});
+}
+
+static void put_weights(maker *m)
+{
+    if (!is_map(m->at)) {
+        put_linear(m, 1 + below(m, 40));
+        return;
+    }
+    window y = any_window(m, m->at.h), x = any_window(m, m->at.w);
+    if (one_in(m, 4) && m->at.h > 2 && m->at.w > 2) y = x = (window){3, 1, 0, 1}; /* has kernels of its own */
+    put_conv(m, one_in(m, 5) ? m->at.c : 1 + below(m, one_in(m, 3) ? 20 : 8), y, x);
+}
+
+/* A layer with weights whose output can be added to `like`. */
+static void put_weights_like(maker *m, value like)
+{
+    if (is_map(like))
+        put_conv(m, like.c, keeping_window(m), keeping_window(m));
+    else
+        put_linear(m, like.c);
+}
+
+static window pool_window(maker *m, int in)
+{
+    window w;
+    do {
+        int kernel = 1 + below(m, 3);
+        w = (window){kernel, 1 + below(m, 3), below(m, kernel / 2 + 1), 1};
+    } while (places(w, in) == 0);
+    return w;
+}
+
+static void put_pool(maker *m)
+{
+    value out = {m->at.c, 1, 1};
+    begin_line(m);
+    if (one_in(m, 4)) {
+        print(m, "globalavgpool");
+    } else {
+        window y = pool_window(m, m->at.h), x = pool_window(m, m->at.w);
+        int kind = below(m, 3);
+        out = (value){m->at.c, places(y, m->at.h), places(x, m->at.w)};
+        print(m, "%s %dx%d stride=%dx%d padding=%dx%d%s", kind ? "avgpool" : "maxpool", y.kernel, x.kernel,
+              y.stride, x.stride, y.padding, x.padding, kind == 2 ? " count_pad=false" : "");
+    }
+    end_line(m, out);
+}
+
+static void put_flatten(maker *m)
+{
+    int count = is_map(m->at) ? m->at.c * m->at.h * m->at.w : m->at.c;
+    if (count > MOST_FEATURES) return;
+    begin_line(m);
+    print(m, "flatten");
+    end_line(m, (value){count, 0, 0});
+}
+
+static void put_add(maker *m, int label)
+{
+    begin_line(m);
+    print(m, "add L%d", label);
+    end_line(m, m->at);
+}
+
+/* The sum with an earlier value, if the one drawn has the shape. */
+static void put_sum(maker *m)
+{
+    int label = below(m, m->lines);
+    if (same_value(m->value[label], m->at)) put_add(m, label);
+}
+
+/* A branch from an earlier value, if the one drawn has the size, which comes back to the last in a sum. */
+static void put_branch(maker *m)
+{
+    int last = m->lines - 1, start = below(m, m->lines);
+    value like = m->at;
+    if (start == last || start == 0 || !same_size(m->value[start], like)) return;
+    m->from = start;
+    m->at = m->value[start];
+    if (m->at.c != like.c || one_in(m, 4))
+        put_weights_like(m, like);
+    else if (one_in(m, 3))
+        put_norm(m);
+    else
+        put_activation(m);
+    if (one_in(m, 3)) put_norm(m);
+    if (one_in(m, 3)) put_activation(m);
+    if (one_in(m, 8)) put_weights_like(m, like);
+    put_add(m, last);
+}
+
+static void put_any(maker *m)
+{
+    enum { WEIGHTS, NORM, ACTIVATION, SUM, BRANCH, POOL, DROPOUT, FLATTEN };
+    static const int kinds[] = {WEIGHTS, WEIGHTS,    WEIGHTS,    WEIGHTS,    NORM,    NORM,
+                                NORM,    ACTIVATION, ACTIVATION, ACTIVATION, SUM,     BRANCH,
+                                BRANCH,  BRANCH,     BRANCH,     POOL,       DROPOUT, FLATTEN};
+    switch (ANY(m, kinds)) {
+    case WEIGHTS: put_weights(m); break;
+    case NORM: put_norm(m); break;
+    case ACTIVATION: put_activation(m); break;
+    case SUM: put_sum(m); break;
+    case BRANCH: put_branch(m); break;
+    case POOL:
+        if (is_map(m->at)) put_pool(m);
+        break;
+    case DROPOUT:
+        if (one_in(m, 2)) put(m, "dropout 0.3");
+        break;
+    case FLATTEN: put_flatten(m); break;
+    }
+}
+
+/* Most nets end in features, some in softmax, some with whatever came. */
+static void put_end(maker *m)
+{
+    if (is_map(m->at) && one_in(m, 2)) put_flatten(m);
+    if (is_map(m->at)) return;
+    if (one_in(m, 2)) put_linear(m, 4);
+    if (one_in(m, 6)) put(m, "softmax");
+}
+
+static void make_net(maker *m, int seed)
+{
+    *m = (maker){.random = ek_random_start((uint64_t)seed, EK_STREAM_TEST, 0)};
+    put_input(m);
+    enum { A_BRANCH_AND_THE_END = 8 };
+    for (int left = 3 + below(m, 14); left > 0 && m->lines < MOST_LINES - A_BRANCH_AND_THE_END; left--)
+        put_any(m);
+    put_end(m);
+}
+
+/* --- running them */
+
+/* The nets that run: about 5 seconds in the dev build. */
+#define NETS 250
+
+/* A number at a kink, that of relu or of the largest in a window, may be rounded to its other side, which changes a
+ * gradient more than rounding alone does; and batchnorms one after the other make rounding larger. */
+static const tolerance rounding = {2e-3, 4e-4};
+
+/* Its seed and text are printed after a failure, which leaves the test by a jump. */
+static struct {
+    int seed; /* -1: none is at work */
+    char name[24];
+    maker maker;
+} net = {.seed = -1};
+
+static int print_net(void **state)
+{
+    (void)state;
+    if (net.seed >= 0) fprintf(stderr, "%s\n%s\n", net.name, net.maker.text); /* cmocka would cut it short */
+    net.seed = -1;
+    return 0;
+}
+
+/* Numbers written beside their buffer end in an abort by malloc or free, from which no test returns. */
+static void print_net_of_abort(int signal)
+{
+    (void)signal;
+    if (net.seed < 0 || write(STDERR_FILENO, net.name, strlen(net.name)) < 0) return;
+    if (write(STDERR_FILENO, "\n", 1) < 0 || write(STDERR_FILENO, net.maker.text, net.maker.length) < 0)
+        return;
+}
+
+static int nets_to_run(void)
+{
+    const char *wish = getenv("EK_RANDOM_NETS");
+    return wish ? atoi(wish) : NETS;
+}
+
+static bool next_net(void)
+{
+    if (++net.seed >= nets_to_run()) {
+        net.seed = -1;
+        return false;
+    }
+    snprintf(net.name, sizeof net.name, "seed %d", net.seed);
+    make_net(&net.maker, net.seed);
+    return true;
+}
+
+/* Each seed has one, so that all take their turn; NULL, the best, where this processor lacks it. */
+static const char *isa_of(int seed)
+{
+    static const char *const isas[] = {NULL, "baseline", "avx2"};
+    const ek_kernels *there;
+    const char *isa = isas[seed % 3];
+    return isa && ek_kernels_choose(isa, &there) == EK_OK ? isa : NULL;
+}
+
+static int64_t samples_of(int seed)
+{
+    static const int64_t sizes[] = {19, 5, 16, 37};
+    return sizes[seed % 4];
+}
+
+/* One instruction set, fused or not, on two threads against the reference and bit for bit against one thread. */
+static void check_run(const run *want, bool fused, ek_mode mode)
+{
+    int64_t n = samples_of(net.seed);
+    const char *isa = isa_of(net.seed);
+    run one = begin(net.maker.text, isa, fused, 1, n, mode),
+        two = begin(net.maker.text, isa, fused, 2, n, mode);
+    char what[64];
+    snprintf(what, sizeof what, "%s, %s, n=%d, %s", isa ? isa : "best", fused ? "fused" : "unfused", (int)n,
+             mode == EK_MODE_TRAINING ? "training" : "inference");
+    compare_runs(net.name, what, want, &two, n, rounding);
+    compare_runs(net.name, "threads", &one, &two, n, same_bits);
+    end(&one);
+    end(&two);
+}
+
+static void check_mode(ek_mode mode)
+{
+    run want = begin(net.maker.text, "reference", false, 1, samples_of(net.seed), mode);
+    check_run(&want, false, mode);
+    check_run(&want, true, mode);
+    end(&want);
+}
+
+static void random_nets_match_the_reference(void **state)
+{
+    (void)state;
+    while (next_net()) {
+        check_mode(EK_MODE_TRAINING);
+        if (net.seed % 5 == 0) check_mode(EK_MODE_INFERENCE);
+    }
+}
+
+/* After a larger batch, which leaves its numbers in lanes that few samples do not fill. */
+static void random_nets_on_few_samples_match_the_reference(void **state)
+{
+    (void)state;
+    while (next_net()) {
+        /* One value a channel has no variance of its own, which track=false would want. */
+        bool wants_two = strstr(net.maker.text, "track=false");
+        int64_t sizes[] = {18, 1 + net.seed % 7 + wants_two};
+        outputs want = infer(net.maker.text, "reference", sizes, 2),
+                got = infer(net.maker.text, isa_of(net.seed), sizes, 2);
+        compare(net.name, "few", "output", want.y, got.y, want.count, rounding);
+        free(want.y);
+        free(got.y);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(random_nets_match_the_reference, print_net),
+        cmocka_unit_test_teardown(random_nets_on_few_samples_match_the_reference, print_net),
+    };
+    signal(SIGABRT, print_net_of_abort);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
