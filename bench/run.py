@@ -155,9 +155,9 @@ def part_bn(bench):
 def part_scaling(bench):
     result, rows = {}, []
     for net in NETS:
-        values = take_turns(bench.rounds, {count: lambda count=count: bench.train(net, threads=count)[0]
+        values = take_turns(bench.rounds, {str(count): lambda count=count: bench.train(net, threads=count)[0]
                                            for count in (1, bench.threads)})
-        ratios = ratios_of(values[bench.threads], values[1])
+        ratios = ratios_of(values[str(bench.threads)], values["1"])
         rows.append([net, *(f"{statistics.median(measured):,.0f}" for measured in values.values()), spread(ratios)])
         result[net] = {"images_per_second": values, "ratio": statistics.median(ratios)}
     title("Images/s by threads")

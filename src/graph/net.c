@@ -274,7 +274,7 @@ static void read_output(ek_net *net, int64_t n, float *y)
 
 ek_status ek_net_forward(ek_net *net, ek_mode mode, int64_t n, const float *x, float *y)
 {
-    enum { CUT = 256 };
+    enum { CUT = 512 };
     if (!net || !x || !y)
         return ek_fail(EK_E_ARGUMENT, "ek_net_forward needs a net, an input and room for the output");
     int64_t each = independent(net, mode) && n > CUT ? CUT : n;
@@ -283,7 +283,7 @@ ek_status ek_net_forward(ek_net *net, ek_mode mode, int64_t n, const float *x, f
     for (int64_t at = 0; at < n; at += each) {
         int64_t size = n - at < each ? n - at : each;
         ek_net_set_input(net, size, x + at * in);
-        EK_TRY(ek_net_run_forward(net, size, mode, 0, 0));
+        EK_TRY(ek_net_run_alone(net, size, mode));
         read_output(net, size, y + at * out);
     }
     return EK_OK;

@@ -45,6 +45,8 @@ float *ek_net_input(ek_net *net);
 /* x is in place, its pixels normalized (ek_net_pixels) by whoever wrote it.
  * seed and step choose the dropout masks. */
 ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed, uint64_t step);
+/* The same where no backward pass follows: few samples take less time. */
+ek_status ek_net_run_alone(ek_net *net, int64_t n, ek_mode mode);
 /* The output of the last forward pass, or what goes into a softmax at its end, in lane blocks. */
 const float *ek_net_logits(ek_net *net);
 /* Where the gradient of the output goes. */

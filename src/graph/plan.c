@@ -115,15 +115,14 @@ void ek_plan_destroy(ek_plan *plan)
 
 /* --- running */
 
-ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed, uint64_t step)
+static ek_status run_forward(ek_net *net, const ek_kernels *kernels, int64_t n, ek_mode mode, uint64_t seed, uint64_t step)
 {
     ek_plan *plan = net->plan;
     ek_graph *graph = &net->graph;
     ek_pass *pass = &plan->pass;
     pass->n = n;
     pass->training = mode == EK_MODE_TRAINING;
-    bool few = !plan->training && !pass->training && n <= net->context->few->lanes;
-    pass->kernels = few ? net->context->few : net->context->kernels;
+    pass->kernels = kernels;
     pass->seed = seed;
     pass->step = step;
     for (int i = 0; i < graph->count; i++) {
@@ -140,6 +139,18 @@ ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed
         ek_net_clock_lap(net, node->id, false);
     }
     return EK_OK;
+}
+
+ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed, uint64_t step)
+{
+    return run_forward(net, net->context->kernels, n, mode, seed, step);
+}
+
+ek_status ek_net_run_alone(ek_net *net, int64_t n, ek_mode mode)
+{
+    const ek_context *context = net->context;
+    bool few = mode == EK_MODE_INFERENCE && n <= context->few->lanes;
+    return run_forward(net, few ? context->few : context->kernels, n, mode, 0, 0);
 }
 
 /* What the op could not write itself. */
