@@ -31,7 +31,14 @@ static size_t workspace(const ek_node *node, int64_t samples, bool training)
 /* A piece is a range of features over all samples, so that a batchnorm and an activation of these features can be finished
  * in it. */
 enum { FEATURES = 16 };
-static int64_t pieces_of(int64_t features) { return (features + FEATURES - 1) / FEATURES; }
+/* A single block of a small layer is done in less time than a worker takes to wake. */
+enum { SMALL = 1 << 16 };
+
+static int64_t piece_features(const ek_linear *g, int64_t blocks)
+{
+    bool small = blocks == 1 && g->in * g->out <= SMALL;
+    return small ? (g->in > g->out ? g->in : g->out) : FEATURES;
+}
 
 typedef struct work {
     const ek_pass *pass;
@@ -40,27 +47,32 @@ typedef struct work {
     const ek_flow *flow;
     ek_linear g;
     int64_t blocks;
+    int64_t each; /* features of a piece */
     float *weight_grad, *bias_grad;
 } work;
 
 static work make_work(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
     ek_param *bias = ek_node_live_bias(node);
+    ek_linear g = {node->in[0].dim[0], node->out.dim[0]};
     return (work){.pass = pass,
                   .kernels = pass->kernels,
                   .node = node,
                   .flow = flow,
-                  .g = {node->in[0].dim[0], node->out.dim[0]},
+                  .g = g,
                   .blocks = ek_blocks(pass->n),
+                  .each = piece_features(&g, ek_blocks(pass->n)),
                   .weight_grad = node->param[0].grad,
                   .bias_grad = bias ? bias->grad : NULL};
 }
+
+static int64_t pieces_of(const work *w, int64_t features) { return (features + w->each - 1) / w->each; }
 
 /* Features [first, first + slab.channels) of a value of `features`. */
 static ek_slab slab_of(const work *w, int64_t features, int64_t first)
 {
     int64_t left = features - first;
-    return (ek_slab){.channels = left < FEATURES ? left : FEATURES,
+    return (ek_slab){.channels = left < w->each ? left : w->each,
                      .length = EK_LANES,
                      .blocks = w->blocks,
                      .block = features * EK_LANES,
@@ -90,14 +102,14 @@ static void forward_piece(void *argument, int64_t piece, int thread)
     const work *w = argument;
     const ek_flow *flow = w->flow;
     const ek_param *bias = ek_node_live_bias(w->node);
-    if (piece < pieces_of(w->g.out)) {
-        int64_t first = piece * FEATURES;
+    if (piece < pieces_of(w, w->g.out)) {
+        int64_t first = piece * w->each;
         ek_slab slab = slab_of(w, w->g.out, first);
         w->kernels->linear_forward(&w->g, w->blocks, first, slab.channels, flow->x[0].x, w->node->param[0].data,
                                    bias ? bias->data : NULL, flow->y);
         if (flow->v) finish_features(w, &slab, first);
     } else {
-        int64_t block = piece - pieces_of(w->g.out), at = block * w->g.in * EK_LANES;
+        int64_t block = piece - pieces_of(w, w->g.out), at = block * w->g.in * EK_LANES;
         w->kernels->lanes_to_rows(w->g.in, ek_live(w->pass->n, block), flow->x[0].x + at, w->node->workspace + at);
     }
 }
@@ -105,7 +117,7 @@ static void forward_piece(void *argument, int64_t piece, int thread)
 static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
     work w = make_work(pass, node, flow);
-    ek_pool_run(pass->context->pool, pieces_of(w.g.out) + (node->workspace ? w.blocks : 0), forward_piece, &w);
+    ek_pool_run(pass->context->pool, pieces_of(&w, w.g.out) + (node->workspace ? w.blocks : 0), forward_piece, &w);
 }
 
 /* The sums of each block apart, as the batchnorm that was read through wants them. */
@@ -143,13 +155,13 @@ static void backward_piece(void *argument, int64_t piece, int thread)
     (void)thread;
     const work *w = argument;
     const ek_flow *flow = w->flow;
-    if (piece < pieces_of(w->g.out)) {
-        int64_t first = piece * FEATURES;
+    if (piece < pieces_of(w, w->g.out)) {
+        int64_t first = piece * w->each;
         ek_slab slab = slab_of(w, w->g.out, first);
         w->kernels->linear_backward_weights(&w->g, w->pass->n, first, slab.channels, w->node->workspace, flow->dy.g,
                                             w->weight_grad, w->bias_grad);
     } else {
-        int64_t first = (piece - pieces_of(w->g.out)) * FEATURES;
+        int64_t first = (piece - pieces_of(w, w->g.out)) * w->each;
         ek_slab slab = slab_of(w, w->g.in, first);
         w->kernels->linear_backward_data(&w->g, w->blocks, first, slab.channels, flow->dy.g, w->node->param[0].data,
                                          flow->dx[0].g);
@@ -160,7 +172,7 @@ static void backward_piece(void *argument, int64_t piece, int thread)
 static void backward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
     work w = make_work(pass, node, flow);
-    int64_t pieces = pieces_of(w.g.out) + (flow->dx[0].g ? pieces_of(w.g.in) : 0);
+    int64_t pieces = pieces_of(&w, w.g.out) + (flow->dx[0].g ? pieces_of(&w, w.g.in) : 0);
     ek_pool_run(pass->context->pool, pieces, backward_piece, &w);
 }
 
