@@ -1,7 +1,7 @@
 /*
  * Batch normalization with ReLU on plain arrays against the memory's bandwidth, in one run.
  *
- *   cmake --build build/release --target bench_batch_norm && build/release/bench_batch_norm [threads] [rounds]
+ *   cmake --build build/release --target bench_batch_norm && build/release/bench/bench_batch_norm [threads] [rounds]
  *
  * The floors are what the simplest loops reach with as many threads: to read an array once, to write one with
  * streaming stores. Forward may not be faster than two reads of x and one write of y when each array is larger

@@ -2,7 +2,7 @@
  * The three products of linear layers against OpenBLAS, BLIS and oneDNN, in turns in one run.
  *
  *   scripts/install-deps.sh bench
- *   cmake --build build/release --target bench_gemm && build/release/bench_gemm [threads] [rounds] [set]
+ *   cmake --build build/release --target bench_gemm && build/release/bench/bench_gemm [threads] [rounds] [set]
  *
  * `set` is mlp-bn, lenet-bn, one-block or wide; without it all are run. Each figure is the median over the rounds in
  * GFLOP/s, beside it its share of the FMA peak that was measured in the same run with as many threads. `ratio` is

@@ -2,7 +2,7 @@
  * oneDNN's batch normalization with ReLU in training, in the layouts that it knows: what ours is compared with.
  *
  *   scripts/install-deps.sh bench
- *   cmake --build build/release --target bench_onednn_norm && OMP_NUM_THREADS=2 build/release/bench_onednn_norm [rounds]
+ *   cmake --build build/release --target bench_onednn_norm && OMP_NUM_THREADS=2 build/release/bench/bench_onednn_norm [rounds]
  *
  * Medians of the rounds. NCHW and NHWC are plain arrays; nChw16c is its own blocked layout.
  */
