@@ -69,7 +69,13 @@ ek_status ek_idx_read(const char *path, ek_array *out)
     EK_GO(EK_NEW(raw, bytes));
     EK_GO(read_exactly(&source, raw, bytes, "the data"));
     EK_GO(read_end(&source));
-    EK_GO(ek_array_decode(&array, number, true, raw));
+    if (number == EK_NUMBER_U8) { /* as they are: large sets are not held twice */
+        array.type = EK_ARRAY_U8;
+        array.data = raw;
+        raw = NULL;
+    } else {
+        EK_GO(ek_array_decode(&array, number, true, raw));
+    }
     *out = array;
 done:
     if (status != EK_OK) {
