@@ -398,7 +398,7 @@ def build_release():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS) + "; none: all")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, help="5, with --quick 1")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="all figures of all rounds")
     parser.add_argument("--picture", type=pathlib.Path, metavar="FILE.svg", default=ROOT / "build" / "growth.svg",
@@ -417,7 +417,7 @@ def main():
         sys.exit("bench: missing:\n  " + "\n  ".join(lacking))
 
     build = chosen.build.resolve() if chosen.build else build_release()
-    bench = Bench(build, chosen.threads, 1 if chosen.quick else chosen.rounds, chosen.quick, chosen.lock)
+    bench = Bench(build, chosen.threads, chosen.rounds or (1 if chosen.quick else 5), chosen.quick, chosen.lock)
     bench.libraries = contenders.blas_libraries()
     if chosen.quick:
         bench.libraries = dict(list(bench.libraries.items())[:1])

@@ -108,11 +108,56 @@ static void bits_are_the_same_for_any_number_of_threads(void **state)
         }
 }
 
+static size_t arena_floats(const char *name, bool fused, ek_net **net, ek_context **context)
+{
+    setenv("EVENKEEL_FUSE", fused ? "on" : "off", 1);
+    assert_ok(ek_context_create(&(ek_context_options){.threads = 1}, context));
+    unsetenv("EVENKEEL_FUSE");
+    assert_ok(ek_net_create(*context, ek_shipped_net_text(ek_shipped_net_find(name)), NULL, net));
+    assert_ok(ek_net_prepare(*net, 32, true));
+    return (*net)->plan->steps.floats;
+}
+
+static bool is_norm(const ek_node *node) { return node->op == ek_op_find("batchnorm"); }
+
+/* In the shipped nets no BN has a pass of its own: its producer takes the moments, its readers apply it and take the
+ * sums, and no activation is stored that a convolution or a pool reads. */
+static void shipped_nets_have_no_pass_for_batch_norm(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"lenet-bn", "mlp-bn", "resnet20"};
+    for (int i = 0; i < 3; i++) {
+        ek_context *context, *other;
+        ek_net *net, *unfused;
+        size_t fused_floats = arena_floats(names[i], true, &net, &context);
+        const ek_steps *steps = &net->plan->steps;
+        for (int k = 0; k < steps->forward_steps; k++) {
+            const ek_step *step = &steps->forward[k];
+            ek_activation kind;
+            float slope;
+            if (ek_is_activation(step->node, &kind, &slope)) fail_msg("%s: an activation has a pass", names[i]);
+            if (is_norm(step->node) && (!step->has_moments || step->y >= 0))
+                fail_msg("%s: %s has a forward pass", names[i], step->node->label);
+        }
+        for (int k = 0; k < steps->backward_steps; k++) {
+            const ek_step *step = &steps->backward[k];
+            if (is_norm(step->node) && (!step->has_sums || step->dx[0].g >= 0))
+                fail_msg("%s: %s has a backward pass", names[i], step->node->label);
+        }
+        assert_true(fused_floats < arena_floats(names[i], false, &unfused, &other));
+        ek_net_destroy(unfused);
+        ek_net_destroy(net);
+        ek_context_destroy(other);
+        ek_context_destroy(context);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fused_and_unfused_match_the_reference),
         cmocka_unit_test(inference_on_few_samples_matches_the_reference),
+        cmocka_unit_test(shipped_nets_have_no_pass_for_batch_norm),
         cmocka_unit_test(bits_are_the_same_for_any_number_of_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -106,6 +106,46 @@ void ek_graph_free(ek_graph *graph)
     *graph = (ek_graph){0};
 }
 
+/* --- readers */
+
+int ek_graph_root(const ek_graph *graph, int node)
+{
+    while (!graph->node[node].op->forward && graph->node[node].input_count) node = graph->node[node].input[0];
+    return node;
+}
+
+ek_status ek_graph_readers(ek_graph *graph)
+{
+    size_t count = (size_t)graph->count;
+    EK_TRY(EK_NEW(graph->first_reader, count + 1));
+    EK_TRY(EK_NEW(graph->reader, count * EK_MAX_INPUTS));
+    /* A first walk counts; begun at the end of its part, each list is then filled from the back. */
+    for (int fill = 0; fill < 2; fill++) {
+        for (int i = graph->count - 1; i > 0; i--) {
+            const ek_node *node = &graph->node[i];
+            for (int slot = node->input_count - 1; node->op->forward && slot >= 0; slot--) {
+                int *at = &graph->first_reader[ek_graph_root(graph, node->input[slot])];
+                if (fill)
+                    graph->reader[--*at] = i;
+                else
+                    ++*at;
+            }
+        }
+        for (int i = 0; !fill && i < graph->count; i++) graph->first_reader[i + 1] += graph->first_reader[i];
+    }
+    return EK_OK;
+}
+
+int ek_graph_reader_count(const ek_graph *graph, int node)
+{
+    return graph->first_reader[node + 1] - graph->first_reader[node];
+}
+
+int ek_graph_reader(const ek_graph *graph, int node, int index)
+{
+    return graph->reader[graph->first_reader[node] + index];
+}
+
 /* --- parameters */
 
 static bool is_trained(const ek_param *param)

@@ -96,5 +96,3 @@ static size_t packed(const ek_conv *g)
 
 size_t ek_conv_packed_forward(const ek_conv *g) { return packed(g); }
 size_t ek_conv_packed_backward(const ek_conv *g) { return packed(g); }
-
-size_t ek_pool_scratch(const ek_window *g) { return (size_t)g->hi * (size_t)g->wi * EK_LANES; }

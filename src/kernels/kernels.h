@@ -203,8 +203,9 @@ typedef struct ek_kernels {
     bool (*all_finite)(int64_t count, const float *x);
 } ek_kernels;
 
+/* Floats: a map of the input. */
+static inline size_t ek_pool_scratch(const ek_window *g) { return (size_t)g->hi * (size_t)g->wi * EK_LANES; }
 size_t ek_conv_scratch(const ek_conv *g);        /* floats, the most that any of the three passes needs */
-size_t ek_pool_scratch(const ek_window *g);      /* floats */
 size_t ek_conv_packed_forward(const ek_conv *g); /* floats */
 size_t ek_conv_packed_backward(const ek_conv *g);
 

@@ -41,6 +41,10 @@ def main(build):
             assert result["bn"][net]["tax"] > 0 and result["scaling"][net]["ratio"] > 0
             assert f"Training {net}" in done.stdout
         assert chart.read_text().startswith("<svg ") and "lenet-bn" in chart.read_text()
+        # What takes turns is one round's result above; here ratios of two.
+        done = run("scaling", "--quick", "--rounds", "2", "--build", build, "--json", figures)
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(figures.read_text())["scaling"]["lenet-bn"]["images_per_second"]["1"]) == 2
     wrong = run("trainign", "--build", build)
     assert wrong.returncode == 2 and "there is no part 'trainign'" in wrong.stderr, wrong.stderr
 
