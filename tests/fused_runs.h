@@ -16,6 +16,8 @@ typedef struct run {
     ek_context *context;
     ek_net *net;
     float *output; /* rows */
+    float *read;   /* what the batchnorms read, one after the other */
+    int64_t read_count;
 } run;
 
 static inline void fill(float *x, int64_t count, int index, double scale)
@@ -45,6 +47,19 @@ static inline void read_output(run *r, int64_t n)
     for (int64_t s = 0; s < n; s++)
         for (int64_t e = 0; e < f; e++)
             r->output[s * f + e] = lanes[(s / EK_LANES * f + e) * EK_LANES + s % EK_LANES];
+}
+
+static inline void read_norm_inputs(run *r, int64_t n)
+{
+    const ek_graph *graph = &r->net->graph;
+    r->read_count = 0;
+    for (int i = 0; i < graph->count; i++) {
+        if (graph->node[i].op != ek_op_find("batchnorm")) continue;
+        int64_t count = n * ek_shape_count(graph->node[i].in[0]);
+        r->read = realloc(r->read, (size_t)(r->read_count + count) * sizeof *r->read);
+        ek_net_norm_input(r->net, i, 0, n, r->read + r->read_count);
+        r->read_count += count;
+    }
 }
 
 /* Gamma 1, beta 0 and mean 0, which a new net has, would hide what is done with them. */
@@ -78,6 +93,7 @@ static inline run begin(const char *text, const char *isa, bool fused, int threa
         ek_net_set_input(r.net, size, x);
         assert_ok(ek_net_run_forward(r.net, size, mode, 3, 4));
         read_output(&r, size);
+        read_norm_inputs(&r, size);
         set_output_grad(r.net, size);
         ek_net_run_backward(r.net);
         if (mode == EK_MODE_TRAINING) ek_net_commit(r.net);
@@ -88,6 +104,7 @@ static inline run begin(const char *text, const char *isa, bool fused, int threa
 
 static inline void end(run *r)
 {
+    free(r->read);
     free(r->output);
     ek_net_destroy(r->net);
     ek_context_destroy(r->context);
@@ -137,6 +154,7 @@ static inline void compare_runs(const char *net, const char *what, const run *wa
     tolerance of_gradients = {t.share, t.floor * largest_gradient(want->net)};
     int64_t count = n * ek_shape_count(ek_net_output_shape(want->net));
     compare(net, what, "output", want->output, got->output, count, t);
+    compare(net, what, "input of a batchnorm", want->read, got->read, want->read_count, t);
     for (int i = 0; i < ek_net_tensor_count(want->net); i++) {
         ek_tensor a = ek_net_tensor(want->net, i), b = ek_net_tensor(got->net, i);
         if (a.role == EK_ROLE_COUNTER) continue;

@@ -166,3 +166,10 @@ void ek_oracle_commit(ek_oracle *o, ek_net *net)
         if (node->op->reference_commit) node->op->reference_commit(&ref, node);
     }
 }
+
+void ek_oracle_value(const ek_oracle *o, const ek_node *node, int64_t first, int64_t n, float *out)
+{
+    int64_t elements = ek_shape_count(node->out);
+    const double *from = o->value[node->id] + first * elements;
+    for (int64_t i = 0; i < n * elements; i++) out[i] = (float)from[i];
+}

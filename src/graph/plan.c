@@ -153,6 +153,23 @@ ek_status ek_net_run_alone(ek_net *net, int64_t n, ek_mode mode)
     return run_forward(net, few ? context->few : context->kernels, n, mode, 0, 0);
 }
 
+void ek_net_norm_input(const ek_net *net, int layer, int64_t first, int64_t n, float *out)
+{
+    const ek_plan *plan = net->plan;
+    const ek_node *from = &net->graph.node[net->graph.node[layer].input[0]];
+    if (plan->oracle) {
+        ek_oracle_value(plan->oracle, from, first, n, out);
+        return;
+    }
+    int64_t elements = ek_shape_count(from->out);
+    const float *x = at(plan, plan->steps.value[ek_graph_root(&net->graph, from->id)]);
+    for (int64_t at_sample = 0; at_sample < n; at_sample += EK_LANES) {
+        int live = n - at_sample < EK_LANES ? (int)(n - at_sample) : EK_LANES;
+        const float *lanes = x + (first + at_sample) / EK_LANES * elements * EK_LANES;
+        plan->pass.kernels->lanes_to_rows(elements, live, lanes, out + at_sample * elements);
+    }
+}
+
 /* What the op could not write itself. */
 typedef struct rest {
     const ek_pass *pass;

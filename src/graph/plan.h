@@ -50,6 +50,7 @@ typedef struct ek_steps {
     int buffers;
     size_t floats; /* of the arena */
     ek_place input, logits, output, output_grad, scratch;
+    ek_place *value;     /* by node: where its output is kept; NONE (-1): nowhere */
     ek_place *workspace; /* by node */
     size_t scratch_each; /* floats */
 } ek_steps;
@@ -84,5 +85,7 @@ void ek_oracle_destroy(ek_oracle *oracle);
 void ek_oracle_forward(ek_oracle *oracle, ek_net *net);
 void ek_oracle_backward(ek_oracle *oracle, ek_net *net);
 void ek_oracle_commit(ek_oracle *oracle, ek_net *net);
+/* A node's output, plain: samples [first, first + n). */
+void ek_oracle_value(const ek_oracle *oracle, const ek_node *node, int64_t first, int64_t n, float *out);
 
 #endif

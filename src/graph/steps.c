@@ -33,7 +33,7 @@ typedef struct builder {
     ek_steps *s;
     int64_t samples;
     bool training, fused;
-    ek_place *value;    /* by node: where its output is kept */
+    ek_place *value;    /* ek_steps.value */
     gradient *gradient; /* by node: of its output */
 } builder;
 
@@ -356,7 +356,8 @@ ek_status ek_steps_create(const ek_net *net, int64_t samples, bool training, ek_
     EK_GO(EK_NEW(out->workspace, nodes));
     /* Of each node a value, what else it computes, a gradient, two spares and a workspace. */
     EK_GO(EK_NEW(out->buffer, nodes * 6 + 1));
-    EK_GO(EK_NEW(b.value, nodes));
+    EK_GO(EK_NEW(out->value, nodes));
+    b.value = out->value;
     EK_GO(EK_NEW(b.gradient, nodes));
     for (size_t i = 0; i < nodes; i++) b.value[i] = NONE;
     forward_steps(&b);
@@ -364,7 +365,6 @@ ek_status ek_steps_create(const ek_net *net, int64_t samples, bool training, ek_
     rooms(&b);
     EK_GO(ek_arena_lay_out(out->buffer, out->buffers, &out->floats));
 done:
-    ek_free(b.value);
     ek_free(b.gradient);
     if (status != EK_OK) ek_steps_free(out);
     return status;
@@ -374,6 +374,7 @@ void ek_steps_free(ek_steps *steps)
 {
     ek_free(steps->buffer);
     ek_free(steps->workspace);
+    ek_free(steps->value);
     ek_free(steps->backward);
     ek_free(steps->forward);
     *steps = (ek_steps){0};
