@@ -142,6 +142,13 @@ typedef struct ek_sample_slab {
     bool row_gains; /* gains and offsets are [groups][channels][rows]; else [groups][channels] */
 } ek_sample_slab;
 
+/* How many of each channel's rows are alive in a lane. */
+static inline int64_t ek_sample_rows(const ek_sample_slab *s, int lane)
+{
+    if (lane >= s->live) return 0;
+    return s->length && s->length[lane] < s->rows ? s->length[lane] : s->rows;
+}
+
 /* By group and lane; a lane without a number has zeros. */
 typedef struct ek_sample_moments {
     double count[EK_LANES], mean[EK_LANES], m2[EK_LANES];

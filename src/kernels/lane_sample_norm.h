@@ -25,17 +25,11 @@ typedef struct row_limits {
 
 static bool has_dead(const ek_sample_slab *s) { return s->length || s->live < EK_LANES; }
 
-static int64_t live_rows(const ek_sample_slab *s, int lane)
-{
-    if (lane >= s->live) return 0;
-    return s->length && s->length[lane] < s->rows ? s->length[lane] : s->rows;
-}
-
 static row_limits limits_of(const ek_sample_slab *s)
 {
     int32_t limit[EK_LANES];
     row_limits limits;
-    for (int lane = 0; lane < EK_LANES; lane++) limit[lane] = (int32_t)live_rows(s, lane);
+    for (int lane = 0; lane < EK_LANES; lane++) limit[lane] = (int32_t)ek_sample_rows(s, lane);
     UNROLL for (int p = 0; p < PARTS; p++) limits.part[p] = *(const vi_memory *)(limit + p * VL);
     return limits;
 }
@@ -112,7 +106,7 @@ static lane_row first_mean(const ek_sample_slab *s, const row_limits *limits, co
     span_deviations(s, limits, 0, rows, x, &mean, &mean, &squares);
     float inverse[EK_LANES];
     for (int lane = 0; lane < EK_LANES; lane++) {
-        int64_t alive = live_rows(s, lane) < rows ? live_rows(s, lane) : rows;
+        int64_t alive = ek_sample_rows(s, lane) < rows ? ek_sample_rows(s, lane) : rows;
         inverse[lane] = alive > 0 ? 1 / (float)alive : 0;
     }
     UNROLL for (int p = 0; p < PARTS; p++) mean.part[p] *= load(inverse + p * VL);
@@ -140,7 +134,7 @@ static bool shifted_sample_moments(const ek_sample_slab *s, const sample_sums *s
     bool well = true;
     memcpy(center, shift, sizeof *shift);
     for (int lane = 0; lane < LANES; lane++) {
-        double count = (double)(s->channels * live_rows(s, lane)), off = count > 0 ? sums->sum[lane] / count : 0;
+        double count = (double)(s->channels * ek_sample_rows(s, lane)), off = count > 0 ? sums->sum[lane] / count : 0;
         double m2 = sums->squares[lane] - sums->sum[lane] * off;
         out->count[lane] = count;
         out->mean[lane] = count > 0 ? center[lane] + off : 0;
@@ -152,11 +146,27 @@ static bool shifted_sample_moments(const ek_sample_slab *s, const sample_sums *s
     return well;
 }
 
+/* Of one number a lane. */
+static void single_moments(const ek_sample_slab *s, const float *x, ek_sample_moments *out)
+{
+    for (int64_t g = 0; g < s->groups; g++, x += EK_LANES)
+        for (int lane = 0; lane < LANES; lane++) {
+            bool alive = ek_sample_rows(s, lane) > 0;
+            out[g].count[lane] = alive;
+            out[g].mean[lane] = alive ? x[lane] : 0;
+            out[g].m2[lane] = alive ? 0 * x[lane] : 0; /* a NaN stays */
+        }
+}
+
 static void sample_moments(const ek_sample_slab *slab, const float *x, ek_sample_moments *out)
 {
     ek_sample_slab s = joined(slab, false);
     row_limits limits = limits_of(&s);
     memset(out, 0, (size_t)s.groups * sizeof *out);
+    if (s.channels * s.rows == 1) {
+        single_moments(&s, x, out);
+        return;
+    }
     for (int64_t g = 0; g < s.groups; g++, x += s.channels * s.rows * EK_LANES) {
         sample_sums sums;
         lane_row shift = first_mean(&s, &limits, x);
@@ -312,8 +322,8 @@ static void add_channel_gradients(const lane_sums *of, float gain, const float *
     for (int lane = 0; lane < LANES; lane++) {
         sums[lane] += gain * of->g[lane];
         sums[EK_LANES + lane] += gain * of->gx[lane];
-        gxhat[lane] = a[lane] * of->gx[lane] + b[lane] * of->g[lane];
     }
+    for (int lane = 0; dgain && lane < LANES; lane++) gxhat[lane] = a[lane] * of->gx[lane] + b[lane] * of->g[lane];
     if (dgain) *dgain += (float)sum_doubles(gxhat);
     if (doffset) *doffset += (float)sum_doubles(of->g);
 }
