@@ -79,11 +79,11 @@ class Family(nn.Module):
     def __init__(self):
         super().__init__()
         self.net = nn.Sequential(
-            nn.Conv2d(1, 8, 5, stride=2), nn.LayerNorm([8, 12, 12]), nn.Sigmoid(),
+            nn.Conv2d(1, 8, 5, stride=2), nn.LayerNorm([8, 12, 12]), nn.Sigmoid(), nn.InstanceNorm2d(8),
             nn.Conv2d(8, 12, 3), nn.GroupNorm(4, 12), nn.Sigmoid(), nn.AvgPool2d(2),
             nn.Conv2d(12, 8, 3, padding=1), nn.InstanceNorm2d(8, affine=True), nn.Sigmoid(),
             nn.Conv2d(8, 8, 3, padding=1), GhostBatchNorm(8, 7), nn.Sigmoid(),
-            nn.Conv2d(8, 8, 3), BatchRenorm(8, 1.5, 0.5, 3), nn.Sigmoid(), nn.InstanceNorm2d(8), nn.Flatten(),
+            nn.Conv2d(8, 8, 3), BatchRenorm(8, 1.5, 0.5, 3), nn.Sigmoid(), nn.Flatten(),
             nn.Linear(72, 24), RMSNorm(24), nn.Tanh(), nn.Linear(24, 20), nn.GroupNorm(4, 20), nn.Linear(20, 10))
 
     def forward(self, x):
@@ -95,20 +95,20 @@ input 1x28x28
 net.0: conv 8 kernel=5 stride=2
 net.1: layernorm
 sigmoid
-net.3: conv 12 kernel=3
-net.4: groupnorm 4
+instancenorm
+net.4: conv 12 kernel=3
+net.5: groupnorm 4
 sigmoid
 avgpool 2
-net.7: conv 8 kernel=3 padding=1
-net.8: instancenorm scale=true shift=true
+net.8: conv 8 kernel=3 padding=1
+net.9: instancenorm scale=true shift=true
 sigmoid
-net.10: conv 8 kernel=3 padding=1
-net.11: batchnorm ghost=7
+net.11: conv 8 kernel=3 padding=1
+net.12: batchnorm ghost=7
 sigmoid
-net.13: conv 8 kernel=3
-net.14: batchnorm r_max=1.5 d_max=0.5 renorm_steps=3
+net.14: conv 8 kernel=3
+net.15: batchnorm r_max=1.5 d_max=0.5 renorm_steps=3
 sigmoid
-instancenorm
 flatten
 net.18: linear 24
 net.19: rmsnorm
