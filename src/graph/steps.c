@@ -148,11 +148,7 @@ static void forward_step(builder *b, ek_node *node)
 {
     ek_step *step = new_step(b->s->forward, &b->s->forward_steps, node);
     for (int k = 0; k < node->input_count; k++) step->x[k] = reading_of(b, input_of(b, node, k), node->id);
-    if (is_norm(node)) {
-        ek_node *input = input_of(b, node, 0);
-        step->has_moments = norm_after(b, input) == node;
-        if (b->training) use(b, b->value[input->id], b->graph->count); /* for ek_net_norm_input */
-    }
+    if (is_norm(node)) step->has_moments = norm_after(b, input_of(b, node, 0)) == node;
     if (node->fusion == EK_ALONE) forward_output(b, node, step);
 }
 
