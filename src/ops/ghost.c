@@ -85,17 +85,27 @@ static void moments_piece(void *argument, int64_t block, int thread)
     w->w.kernels->sample_moments(&slab, w->w.flow->x[0].x + block * w->w.block, w->moments + block * w->w.channels);
 }
 
-static ek_moments sample_moments(const work *w, int64_t c, int64_t s)
+/* Of samples [first, end), which have as many values each:
+ *
+ *   mean = sum of means/n        M2 = sum of M2 + values*(mean of sample - mean)^2 */
+static ek_moments ghost_moments(const work *w, int64_t c, int64_t first, int64_t end)
 {
-    const ek_sample_moments *of = &w->moments[part_of(w, c, s)];
-    return (ek_moments){of->count[lane_of(s)], of->mean[lane_of(s)], of->m2[lane_of(s)]};
+    double values = (double)w->rows;
+    ek_moments all = {.count = (double)(end - first) * values};
+    for (int64_t s = first; s < end; s++) all.mean += w->moments[part_of(w, c, s)].mean[lane_of(s)];
+    all.mean /= (double)(end - first);
+    for (int64_t s = first; s < end; s++) {
+        const ek_sample_moments *of = &w->moments[part_of(w, c, s)];
+        double off = of->mean[lane_of(s)] - all.mean;
+        all.m2 += of->m2[lane_of(s)] + values * off * off;
+    }
+    return all;
 }
 
-/* The moments of samples [first, end), and what they are normalized with. */
+/* The same, and what they are normalized with. */
 static ek_moments ghost_terms(const work *w, int64_t c, int64_t first, int64_t end)
 {
-    ek_moments all = {0};
-    for (int64_t s = first; s < end; s++) ek_moments_merge(&all, sample_moments(w, c, s));
+    ek_moments all = ghost_moments(w, c, first, end);
     double inverse = 1 / sqrt(all.m2 / all.count + w->eps);
     float mean = (float)all.mean, a = (float)inverse, b = (float)((mean - all.mean) * inverse);
     for (int64_t s = first; s < end; s++) {
