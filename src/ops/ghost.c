@@ -85,19 +85,24 @@ static void moments_piece(void *argument, int64_t block, int thread)
     w->w.kernels->sample_moments(&slab, w->w.flow->x[0].x + block * w->w.block, w->moments + block * w->w.channels);
 }
 
-/* Of samples [first, end), which have as many values each:
+/* Of samples [first, end), from the counts, means and M2 of each:
  *
- *   mean = sum of means/n        M2 = sum of M2 + values*(mean of sample - mean)^2 */
+ *   mean = sum of count*mean / sum of counts        M2 = sum of M2 + count*(mean of sample - mean)^2
+ *
+ * which is what merging them one by one gives, with one division. */
 static ek_moments ghost_moments(const work *w, int64_t c, int64_t first, int64_t end)
 {
-    double values = (double)w->rows;
-    ek_moments all = {.count = (double)(end - first) * values};
-    for (int64_t s = first; s < end; s++) all.mean += w->moments[part_of(w, c, s)].mean[lane_of(s)];
-    all.mean /= (double)(end - first);
+    ek_moments all = {0};
+    for (int64_t s = first; s < end; s++) {
+        const ek_sample_moments *of = &w->moments[part_of(w, c, s)];
+        all.count += of->count[lane_of(s)];
+        all.mean += of->count[lane_of(s)] * of->mean[lane_of(s)];
+    }
+    all.mean /= all.count;
     for (int64_t s = first; s < end; s++) {
         const ek_sample_moments *of = &w->moments[part_of(w, c, s)];
         double off = of->mean[lane_of(s)] - all.mean;
-        all.m2 += of->m2[lane_of(s)] + values * off * off;
+        all.m2 += of->m2[lane_of(s)] + of->count[lane_of(s)] * off * off;
     }
     return all;
 }
