@@ -1,8 +1,9 @@
 /* One self-contained HTML page. The parts are written as HTML into a text as they are added; a picture is a figure with
  * its data as JSON in it, which page/page.js draws. */
+#include "lab/report.h"
+
 #include "core/file.h"
 #include "core/memory.h"
-#include "core/text.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -46,17 +47,16 @@ void ek_report_destroy(ek_report *report)
     ek_free(report);
 }
 
-/* The first error stays. */
-static void keep_error(ek_report *report, ek_status status)
+void ek_report_keep(ek_report *report, ek_status status)
 {
-    if (report->status != EK_OK) return;
+    if (status == EK_OK || report->status != EK_OK) return;
     report->status = status;
     report->error = ek_strdup(ek_error());
 }
 
 static bool refuse(ek_report *report, const char *sentence)
 {
-    keep_error(report, ek_fail(EK_E_ARGUMENT, "%s", sentence));
+    ek_report_keep(report, ek_fail(EK_E_ARGUMENT, "%s", sentence));
     return false;
 }
 
@@ -170,6 +170,13 @@ void ek_report_text(ek_report *report, const char *text)
     ek_text_add(&report->body, "</p>\n");
 }
 
+void ek_report_take_text(ek_report *report, ek_text *text)
+{
+    ek_report_keep(report, ek_text_status(text));
+    if (text->length) ek_report_text(report, text->data);
+    ek_text_free(text);
+}
+
 /* Digits, with what stands around numbers: "-1.5e-3", "44,426", "98.2 %", "0.91 ± 0.02", a dash for none. */
 static bool looks_numeric(const char *cell)
 {
@@ -222,7 +229,7 @@ void ek_report_table(ek_report *report, const char *title, int columns, const ch
     bool *numeric;
     ek_status status = EK_NEW(numeric, (size_t)columns);
     if (status != EK_OK) {
-        keep_error(report, status);
+        ek_report_keep(report, status);
         return;
     }
     for (int i = 0; i < columns; i++) numeric[i] = numeric_column(columns, i, rows, cells);
@@ -368,7 +375,7 @@ void ek_report_lines(ek_report *report, const ek_report_chart *chart, int count,
 done:
     for (int i = 0; all && i < count; i++) ek_free(all[i].room);
     ek_free(all);
-    if (status != EK_OK) keep_error(report, status);
+    ek_report_keep(report, status);
 }
 
 void ek_report_bars(ek_report *report, const ek_report_chart *chart, int count, const char *const *labels,
