@@ -587,7 +587,7 @@ EK_API void ek_report_bars(ek_report *report, const ek_report_chart *chart, int 
 
 /* Writes the page; more may be added, and written again, after it. The file is whole or as before.
  * EK_E_ARGUMENT  something added lacked what it needs
- * EK_E_IO        the file cannot be written */
+ * EK_E_IO        the file cannot be written; EK_E_NOT_FOUND: there is no such folder */
 EK_API EK_MUST_CHECK ek_status ek_report_write(ek_report *report, const char *path);
 
 /* ---------------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@
 #include <string.h>
 
 enum {
-    LOOKS = 100,     /* about so many in a run */
+    LOOKS = 100,       /* about so many in a run */
     LEAST_STRIDE = 20, /* steps between two looks, after the first few: what bounds their cost in short runs */
-    ROWS = 512,      /* lane rows read of a batchnorm's values at a look */
-    CURVE = 2000,    /* points of the loss */
+    ROWS = 512,        /* lane rows read of a batchnorm's values at a look */
+    CURVE = 1000,      /* points of the loss */
 };
 
 /* --- which steps are looked at */

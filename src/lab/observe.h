@@ -32,7 +32,7 @@ typedef struct ek_seen_norm {
     bool batch;                                             /* it normalizes by the batch's statistics */
 } ek_seen_norm;
 
-/* Steps in runs of equal length: a run of 2000 steps or fewer has each by itself. */
+/* Steps in runs of equal length: a run of 1000 steps or fewer has each by itself. */
 typedef struct ek_seen_steps {
     int64_t each;  /* steps a run */
     int64_t count; /* runs begun */

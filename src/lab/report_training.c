@@ -13,14 +13,16 @@ static void add_summary(ek_report *report, const ek_seen *seen)
 {
     const ek_event *start = &seen->start, *last = &seen->last;
     ek_text text = {0};
-    ek_text_add(&text, "%lld of %lld steps of %lld epochs, over %lld samples.", (long long)last->step,
-                (long long)start->steps, (long long)start->epochs, (long long)start->train_count);
+    char a[EK_REAL_TEXT], b[EK_REAL_TEXT], c[EK_REAL_TEXT];
+    ek_text_add(&text, "%s steps over %s samples, %s epoch%s.", ek_count_text(start->steps, a),
+                ek_count_text(start->train_count, b), ek_count_text(start->epochs, c), start->epochs == 1 ? "" : "s");
     if (start->step > 0)
-        ek_text_add(&text, " The run was resumed after step %lld: what came before is not shown.", (long long)start->step);
-    if (last->step < start->steps) ek_text_add(&text, " It was stopped before its end.");
+        ek_text_add(&text, " The run was resumed after step %s: what came before is not shown.",
+                    ek_count_text(start->step, a));
+    if (last->step < start->steps) ek_text_add(&text, " It was stopped after step %s.", ek_count_text(last->step, a));
     if (last->skipped > 0)
-        ek_text_add(&text, " %lld steps changed nothing, because their loss or gradient was not finite.",
-                    (long long)last->skipped);
+        ek_text_add(&text, " Steps that changed nothing, because their loss or gradient was not finite: %s.",
+                    ek_count_text(last->skipped, a));
     ek_report_take_text(report, &text);
 }
 
@@ -44,7 +46,9 @@ static bool has(const ek_seen *seen, measure_of measure)
 
 static char *cell_text(double value, bool whole)
 {
-    return !isfinite(value) ? ek_strdup("-") : whole ? ek_strf("%.0f", value) : ek_strf("%.4f", value);
+    char text[EK_REAL_TEXT];
+    if (!isfinite(value)) return ek_strdup("-");
+    return whole ? ek_strdup(ek_count_text((int64_t)value, text)) : ek_strf("%.4f", value);
 }
 
 /* All epochs, or each so many where they are very many; the last one always. */

@@ -86,7 +86,8 @@
       const more = low === high ? 2 : loose ? (high / low) ** 0.04 : 1;
       return logScale(low / more, high * more, count);
     }
-    const more = low === high ? Math.abs(low) * 0.1 || 1 : loose ? (high - low) * 0.05 : 0;
+    if (low === high && loose) return evenScale(Math.min(0, low * 1.5) - !low, Math.max(0, high * 1.5) + !low, count, whole);
+    const more = low === high ? 1 : loose ? (high - low) * 0.05 : 0;
     return evenScale(low - more, high + more, count, whole);
   }
 
@@ -133,7 +134,8 @@
 
   function swatch(parent, series) {
     const box = svg(parent, "svg", { viewBox: "0 0 18 10", class: series.look, "aria-hidden": "true" });
-    if (series.low) svg(box, "rect", { x: 0, y: series.y ? 1 : 0, width: 18, height: series.y ? 8 : 10, class: "band" });
+    /* A band within others is seen through them. */
+    for (let i = 0; series.low && i < series.depth; i++) svg(box, "rect", { x: 0, y: 0, width: 18, height: 10, class: "band" });
     if (series.y) svg(box, "path", { d: "M1 5H17", class: "line" });
   }
 
@@ -354,6 +356,7 @@
       if (series.y || colour < 0) colour++;
       series.look = `series${colour % colours} dash${Math.floor(colour / colours) % dashes}`;
       series.x ??= chart.series[i - 1].x;
+      series.depth = chart.series.slice(i + 1).findIndex((later) => later.y) + 1 || chart.series.length - i;
       series.on = true;
     });
     addLegend(chart);
