@@ -295,8 +295,11 @@ def look(browser, folder, name):
             browser.screenshot(folder / f"{name}-{width}-{scheme}.png")
     check(len(colours) == 2 and len({colour for _, colour in colours}) == 2, f"light and dark look alike: {colours}")
     browser.size(1200, 800)
+    browser.media("", "dark")
     pdf = browser.call("Page.printToPDF", printBackground=True)["data"]
     (folder / f"{name}.pdf").write_bytes(base64.b64decode(pdf))
+    widths = browser.evaluate("[...document.querySelectorAll('.plot > svg')].map((svg) => [svg.viewBox.baseVal.width, svg.clientWidth])")
+    check(all(abs(a - b) < 2 for a, b in widths), "pictures have the width of print after it")
     browser.media("print", "dark")
     check(browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)", "print is dark")
     check(browser.evaluate("[...document.querySelectorAll('.save')].every((e) => getComputedStyle(e).display === 'none')"),

@@ -2,6 +2,7 @@
 "use strict";
 (() => {
   const colours = 8, dashes = 4;
+  const printWidth = 330; /* of a picture, two of which stand beside each other on a page */
 
   /* --- elements */
 
@@ -18,6 +19,13 @@
   function svg(parent, name, attributes = {}, text) {
     return parent.appendChild(fill(document.createElementNS(svgSpace, name), attributes, text));
   }
+
+  /* How wide a text of the pictures is. */
+  const ruler = document.createElement("canvas").getContext("2d");
+  const textWidth = (text) => {
+    ruler.font = "12px " + getComputedStyle(document.body).fontFamily;
+    return ruler.measureText(text).width;
+  };
 
   /* --- numbers */
 
@@ -45,6 +53,8 @@
     return minus(value.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals }));
   }
 
+  const raised = (power) => String(power).replace(/./g, (c) => "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"["-0123456789".indexOf(c)]);
+
   /* --- scales: from [low, high] to [0, 1], with about `count` ticks */
 
   function evenScale(low, high, count, whole) {
@@ -62,11 +72,12 @@
   function logScale(low, high, count) {
     const a = Math.log10(low), b = Math.log10(high), stride = Math.max(1, Math.ceil((b - a) / count)), ticks = [];
     const within = b - a > 2.5 ? [1] : b - a > 1 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 8];
+    const wide = within.length === 1 && (a < -3 || b > 6);
     for (let power = Math.floor(a / stride) * stride; power <= b; power += stride) {
       for (const first of within) {
         const value = first * 10 ** power;
         if (value >= low * 0.999 && value <= high * 1.001)
-          ticks.push({ value, text: tickText(value, first === 1.5 ? value / 15 : 10 ** power) });
+          ticks.push({ value, text: wide ? "10" + raised(power) : tickText(value, first === 1.5 ? value / 15 : 10 ** power) });
       }
     }
     if (ticks.length < 2) ticks.splice(0, 9, ...evenScale(low, high, count).ticks);
@@ -164,7 +175,7 @@
     const x = scaleOver(xs, chart.logX, Math.max(3, Math.floor(width / 90)), false, whole);
     const y = scaleOver(ys, chart.logY, Math.max(3, Math.floor(height / 55)), true, false);
     if (!x || !y) return null;
-    const left = 12 + 6.6 * Math.max(...y.ticks.map((tick) => tick.text.length)), right = width - 14;
+    const left = 9 + Math.max(...y.ticks.map((tick) => textWidth(tick.text))), right = width - 14;
     const top = chart.y ? 26 : 10, bottom = height - (chart.x ? 42 : 24);
     const good = (value, log) => value !== null && (!log || value > 0);
     return {
@@ -185,7 +196,7 @@
     svg(picture, "line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom });
     let free = -Infinity;
     for (const tick of view.x.ticks) {
-      const x = view.px(tick.value), half = tick.text.length * 3.4;
+      const x = view.px(tick.value), half = textWidth(tick.text) / 2;
       svg(picture, "line", { class: "axis", x1: x, x2: x, y1: bottom, y2: bottom + 4 });
       if (x - half < free) continue; /* it would touch the one before */
       free = x + half + 8;
@@ -212,9 +223,10 @@
     if (!series.y) return;
     const points = series.y.map((value, i) => at(value, i)).map((from) => from && { from });
     svg(group, "path", { class: "line", d: path(points, false) });
-    if (points.length > 30) return;
+    const places = series.x.map(view.px), apart = places.map((x, i) => (i ? Math.abs(x - places[i - 1]) : Infinity));
+    if (Math.min(...apart) < 10) return;
     series.y.forEach((value, i) => {
-      if (points[i]) svg(group, "circle", { class: "dot", r: 3.5, cx: view.px(series.x[i]), cy: view.py(value) });
+      if (points[i]) svg(group, "circle", { class: "dot", r: 3.5, cx: places[i], cy: view.py(value) });
     });
   }
 
@@ -321,9 +333,9 @@
 
   function drawLines(chart) {
     hideValues(chart);
-    chart.view = layout(chart, chart.plot.clientWidth || 560);
+    chart.view = layout(chart, chart.width);
     if (!chart.view) {
-      showEmpty(chart, chart.series.some((series) => series.on) ? "No values." : "All series are switched off.");
+      showEmpty(chart, chart.series.length && !chart.series.some((series) => series.on) ? "All series are switched off." : "No values.");
       return;
     }
     const picture = newPicture(chart, chart.view.width, chart.view.height);
@@ -366,7 +378,12 @@
 
   const barsRows = (chart) => [[chart.x || "name", chart.y || "value"], ...chart.labels.map((label, i) => [label, chart.values[i]])];
 
-  const shortened = (text, most) => (text.length > most ? text.slice(0, Math.max(1, most - 1)) + "\u2026" : text);
+  /* As much of a text as `width` has room for. */
+  function shortened(text, width) {
+    let some = text;
+    while (some && textWidth(some) > width) some = [...some.replace(/\u2026$/, "")].slice(0, -1).join("") + "\u2026";
+    return some;
+  }
 
   /* Lights the bar of a row and shows its whole name beside the value. */
   function showBar(chart, row) {
@@ -388,7 +405,7 @@
     const some = value !== null && (!chart.logY || value > 0), to = some ? view.px(value) : view.zero;
     const left = Math.min(to, view.zero), right = Math.max(to, view.zero);
     svg(picture, "text", { x: view.left - 8, y: middle, "text-anchor": "end", class: "strong" },
-        shortened(chart.labels[row], Math.floor((view.left - 8) / 6.6)));
+        shortened(chart.labels[row], view.left - 9));
     svg(picture, "text", { x: right + 6, y: middle }, shown(value));
     return svg(picture, "rect", { class: "bar", x: left, y: y + view.each * 0.15, rx: 2, height: view.each * 0.7,
                                   width: some ? Math.max(1, right - left) : 0 });
@@ -396,10 +413,9 @@
 
   function drawBars(chart) {
     hideValues(chart);
-    const width = chart.plot.clientWidth || 560, count = chart.labels.length;
+    const width = chart.width, count = chart.labels.length;
     const each = count > 30 ? 16 : 24, top = chart.y ? 24 : 4, bottom = top + each * count + 2;
-    const longest = Math.max(1, ...chart.labels.map((label) => label.length));
-    const left = Math.min(width * 0.42, 10 + 6.8 * longest), right = width - 64;
+    const left = Math.min(width * 0.42, 10 + Math.max(0, ...chart.labels.map(textWidth))), right = width - 64;
     const numbers = chart.logY ? chart.values : [0, ...chart.values];
     const scale = scaleOver(numbers, chart.logY, Math.max(2, Math.floor((right - left) / 80)), chart.logY, false);
     if (!scale || count === 0) return showEmpty(chart, "No values.");
@@ -419,6 +435,11 @@
 
   /* --- the page */
 
+  function drawAt(chart, draw, width) {
+    chart.width = width || 560; /* 0: it is not laid out */
+    draw(chart);
+  }
+
   function start(figure) {
     const source = figure.querySelector("script"), chart = JSON.parse(source.textContent);
     chart.title = figure.querySelector(".title").textContent;
@@ -428,13 +449,12 @@
     const lines = chart.kind === "lines", draw = lines ? drawLines : drawBars;
     if (lines) prepareLines(chart);
     addSave(figure, () => (lines ? linesRows : barsRows)(chart));
-    let width = 0;
     new ResizeObserver(() => {
-      if (chart.plot.clientWidth === width) return;
-      width = chart.plot.clientWidth;
-      draw(chart);
+      if (chart.plot.clientWidth !== chart.width) drawAt(chart, draw, chart.plot.clientWidth);
     }).observe(chart.plot);
-    draw(chart);
+    addEventListener("beforeprint", () => drawAt(chart, draw, printWidth));
+    addEventListener("afterprint", () => drawAt(chart, draw, chart.plot.clientWidth));
+    drawAt(chart, draw, chart.plot.clientWidth);
   }
 
   for (const figure of document.querySelectorAll("figure.chart")) start(figure);
