@@ -1,6 +1,7 @@
 #include "commands.h"
 #include "common.h"
 #include "output.h"
+#include "picture.h"
 #include "progress.h"
 #include "stop.h"
 #include "train_log.h"
@@ -84,6 +85,7 @@ typedef struct training {
     const settings *s;
     const cli_model *model;
     cli_progress progress;
+    cli_curve loss;
     cli_log log;
     cli_events events;
     ek_observer *observer; /* NULL: nobody asks for pictures */
@@ -255,6 +257,15 @@ static void print_epoch(const training *run, const ek_event *epoch)
     fflush(stdout);
 }
 
+/* The loss of the steps, from its first to its last. */
+static void print_loss(const training *run)
+{
+    char picture[CLI_PICTURE_BYTES];
+    if (isfinite(cli_curve_first(&run->loss)))
+        printf("\nloss  %.4f %s %.4f\n", cli_curve_first(&run->loss), cli_curve_text(picture, &run->loss),
+               cli_curve_last(&run->loss));
+}
+
 static void on_epoch(training *run, const ek_event *epoch)
 {
     cli_progress_clear(&run->progress);
@@ -270,11 +281,13 @@ static bool listen(void *user, const ek_event *event)
     case EK_EVENT_START:
         run->start = *event;
         cli_log_begin(&run->log);
-        cli_progress_begin(&run->progress, run->s->quiet, event);
+        cli_curve_begin(&run->loss, event->step, event->steps);
+        cli_progress_begin(&run->progress, run->s->quiet, event, &run->loss);
         if (!run->s->json) print_header(run);
         break;
     case EK_EVENT_STEP:
         cli_log_event(&run->log, event);
+        cli_curve_add(&run->loss, event->step, event->loss);
         cli_progress_step(&run->progress, event);
         break;
     case EK_EVENT_EPOCH:
@@ -387,6 +400,7 @@ static int answer(const training *run, bool stopped)
 {
     const settings *s = run->s;
     if (!s->json) {
+        print_loss(run);
         if (stopped) return CLI_DONE;
         if (s->out) printf("\nmodel: %s\n", s->out);
         if (s->log) printf("log: %s\n", s->log);
