@@ -520,8 +520,8 @@ const cli_command cli_train = {
                 "  evenkeel train resnet20 --data synthetic:3x32x32 --schedule cosine \\\n"
                 "      --warmup 1 --momentum 0.9 --weight-decay 1e-4 --no-decay-norm \\\n"
                 "      --log run.jsonl --checkpoint run.checkpoint --out resnet.safetensors\n"
-                "  evenkeel train lenet-bn --data fashion-mnist --report run.html --tensorboard runs/lenet \\\n"
-                "      --out lenet.safetensors\n"
+                "  evenkeel train lenet-bn --data fashion-mnist --out lenet.safetensors \\\n"
+                "      --report run.html --tensorboard runs/lenet\n"
                 "  evenkeel train my.net --data x.npy,y.npy --init state.safetensors \\\n"
                 "      --out my.safetensors\n",
     .options = options,

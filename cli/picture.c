@@ -23,8 +23,10 @@ static bool has_utf8(void)
 /* level 0 is blank, 1 to LEVELS ever higher. */
 static char *bars(char text[CLI_PICTURE_BYTES], const int level[CLI_PICTURE_COLUMNS])
 {
-    static const char *const block[] = {" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"},
-                            *const plain[] = {" ", ".", ":", "-", "=", "+", "*", "#", "@"};
+    static const char *const block[] = {" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"}, *const plain[] = {
+                                                                                          " ", ".", ":",
+                                                                                          "-", "=", "+",
+                                                                                          "*", "#", "@"};
     const char *const *mark = has_utf8() ? block : plain;
     char *end = text;
     *end++ = '|';
@@ -36,7 +38,9 @@ static char *bars(char text[CLI_PICTURE_BYTES], const int level[CLI_PICTURE_COLU
 char *cli_histogram(char text[CLI_PICTURE_BYTES], const float *value, int64_t count)
 {
     /* Few values fall into few, broad classes. */
-    const int classes = count < 40 ? CLI_PICTURE_COLUMNS / 3 : count < 160 ? CLI_PICTURE_COLUMNS / 2 : CLI_PICTURE_COLUMNS;
+    const int classes = count < 40    ? CLI_PICTURE_COLUMNS / 3
+                        : count < 160 ? CLI_PICTURE_COLUMNS / 2
+                                      : CLI_PICTURE_COLUMNS;
     int64_t in_class[CLI_PICTURE_COLUMNS] = {0}, most = 1;
     int level[CLI_PICTURE_COLUMNS];
     double low = INFINITY, high = -INFINITY;

@@ -13,7 +13,8 @@ typedef struct cli_events {
 /* folder NULL: none is asked for. False: it cannot be written, which was said. */
 bool cli_events_open(cli_events *events, const char *folder);
 /* The first failure is reported, and training goes on. */
-void cli_events_add(cli_events *events, const ek_event *event, const ek_net *net, const ek_observer *observer);
+void cli_events_add(cli_events *events, const ek_event *event, const ek_net *net,
+                    const ek_observer *observer);
 /* A file that was made for a run that never began goes too. */
 void cli_events_close(cli_events *events);
 

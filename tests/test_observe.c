@@ -41,7 +41,8 @@ static void sorting(void **state)
         int finite = 0;
         for (int i = 0; i < n; i++) {
             uint32_t bits = (uint32_t)(i + 1) * 2654435761u ^ (uint32_t)n * 40503u;
-            memcpy(&value[i], &bits, sizeof bits); /* any float there is: zeros, subnormals, infinities, NaNs */
+            memcpy(&value[i], &bits,
+                   sizeof bits); /* any float there is: zeros, subnormals, infinities, NaNs */
             if (i % 7 == 3) value[i] = (float)(i % 5 - 2);
             if (i % 31 == 4) value[i] = i % 2 ? NAN : -INFINITY;
             if (isfinite(value[i])) expected[finite++] = value[i];
@@ -79,14 +80,16 @@ static double expected_quantile(double *value, int64_t n, double q)
     return value[i] + (at - below) * (value[next] - value[i]);
 }
 
-static void check_quantiles(const ek_seen *seen, const ek_seen_norm *norm, int measure, int count, double *value, int64_t n)
+static void check_quantiles(const ek_seen *seen, const ek_seen_norm *norm, int measure, int count,
+                            double *value, int64_t n)
 {
     static const double seven[] = {0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99}, five[] = {0, 0.25, 0.5, 0.75, 1};
     for (int i = 0; i < count; i++) {
         double expected = expected_quantile(value, n, count == 7 ? seven[i] : five[i]);
         double found = ek_seen_measure(seen, norm, measure + i)[seen->look - 1];
         if (!(fabs(found - expected) <= 2e-5 * (1 + fabs(expected))))
-            fail_msg("%s, step %d, measure %d: %.9g, not %.9g", norm->label, (int)seen->step, measure + i, found, expected);
+            fail_msg("%s, step %d, measure %d: %.9g, not %.9g", norm->label, (int)seen->step, measure + i,
+                     found, expected);
     }
 }
 
@@ -140,8 +143,10 @@ static void check_norm(const ek_seen *seen, const ek_net *net, const ek_seen_nor
     }
     for (int64_t i = 0; i < count; i++) {
         int64_t k = i / s % c;
-        double m = norm->batch ? mean[k] : (double)norm->running_mean[k], v = norm->batch ? var[k] : (double)norm->running_var[k];
-        after[i] = (norm->gamma ? norm->gamma[k] : 1) * (before[i] - m) / sqrt(v + 1e-5) + (norm->beta ? norm->beta[k] : 0);
+        double m = norm->batch ? mean[k] : (double)norm->running_mean[k],
+               v = norm->batch ? var[k] : (double)norm->running_var[k];
+        after[i] = (norm->gamma ? norm->gamma[k] : 1) * (before[i] - m) / sqrt(v + 1e-5) +
+                   (norm->beta ? norm->beta[k] : 0);
     }
     check_quantiles(seen, norm, EK_SEEN_BEFORE, 7, before, count);
     check_quantiles(seen, norm, EK_SEEN_AFTER, 7, after, count);
@@ -187,7 +192,8 @@ static bool stop_at_23(void *user, const ek_event *event)
 }
 
 /* 23 steps of two epochs. A net whose running statistics are no zeros and ones shows more. */
-static void run(const char *isa, bool unfused, int threads, ek_observer *observer, ek_net **out, ek_context **context)
+static void run(const char *isa, bool unfused, int threads, ek_observer *observer, ek_net **out,
+                ek_context **context)
 {
     ek_context_options context_options = {.threads = threads, .isa = isa};
     ek_train_options options = ek_train_options_default();
@@ -247,14 +253,16 @@ static void which_steps(void **state)
         ek_context *context;
         ek_net *net;
         ek_observer *observer;
-        ek_event start = {.kind = EK_EVENT_START, .step = runs[i][0], .steps = runs[i][1], .epoch = 1, .epochs = 1};
+        ek_event start = {
+            .kind = EK_EVENT_START, .step = runs[i][0], .steps = runs[i][1], .epoch = 1, .epochs = 1};
         assert_ok(ek_context_create(NULL, &context));
         assert_ok(ek_net_create(context, "input 4\nlinear 2\n", NULL, &net));
         assert_ok(ek_observer_create(&observer));
         assert_ok(observer->begin(observer, net, &start));
         const ek_seen *seen = ek_seen_of(observer);
         for (int64_t step = start.step + 1; step <= start.steps; step++) {
-            ek_event event = {.kind = EK_EVENT_STEP, .step = step, .steps = start.steps, .loss = (double)step, .lr = 0.5};
+            ek_event event = {
+                .kind = EK_EVENT_STEP, .step = step, .steps = start.steps, .loss = (double)step, .lr = 0.5};
             if (step == 4) event.loss = NAN;
             observer->forward(observer, net, 1);
             observer->event(observer, &event);
@@ -262,7 +270,9 @@ static void which_steps(void **state)
         assert_int_equal(seen->look, seen->looks);
         int64_t run = start.steps - start.step;
         assert_true(seen->look <= 130 && seen->look >= (run < 20 ? run / 2 : 8));
-        if (run) assert_true(seen->at[0] == (double)start.step + 1 && seen->at[seen->look - 1] == (double)start.steps);
+        if (run)
+            assert_true(seen->at[0] == (double)start.step + 1 &&
+                        seen->at[seen->look - 1] == (double)start.steps);
         assert_true(seen->steps.count <= 1000);
         if (run > 1000) {
             double each = (double)seen->steps.each;
@@ -289,7 +299,8 @@ static void same_bits(void **state)
         run(NULL, false, i < 2 ? 1 : 3, observer[i], &net[i], &context[i]);
     }
     for (int i = 0; i < ek_net_tensor_count(net[0]); i++) {
-        ek_tensor plain = ek_net_tensor(net[0], i), one = ek_net_tensor(net[1], i), three = ek_net_tensor(net[2], i);
+        ek_tensor plain = ek_net_tensor(net[0], i), one = ek_net_tensor(net[1], i),
+                  three = ek_net_tensor(net[2], i);
         size_t bytes = (size_t)ek_shape_count(plain.shape) * sizeof(float);
         if (!plain.data) continue;
         assert_memory_equal(plain.data, one.data, bytes);
@@ -352,8 +363,16 @@ static void want_of_memory(void **state)
     assert_ok(ek_net_create(context, net_text, NULL, &net));
     assert_ok(ek_net_prepare(net, 32, true));
     for (failing f = {0}; fail_next(&f);) {
-        ek_event event = {.kind = EK_EVENT_START, .steps = 3, .epoch = 1, .epochs = 20, .train_loss = 1, .test_loss = 1,
-                          .train_accuracy = NAN, .valid_loss = NAN, .valid_accuracy = NAN, .test_accuracy = NAN,
+        ek_event event = {.kind = EK_EVENT_START,
+                          .steps = 3,
+                          .epoch = 1,
+                          .epochs = 20,
+                          .train_loss = 1,
+                          .test_loss = 1,
+                          .train_accuracy = NAN,
+                          .valid_loss = NAN,
+                          .valid_accuracy = NAN,
+                          .test_accuracy = NAN,
                           .images_per_second = 1};
         ek_observer *observer = NULL;
         ek_report *report = NULL;

@@ -33,12 +33,14 @@ static json_t *picture(const char *page, int index)
         page += strlen(begin);
     }
     json_error_t error;
-    json_t *data = json_loadb(page, (size_t)(strstr(page, "</script>") - page), JSON_REJECT_DUPLICATES, &error);
+    json_t *data =
+        json_loadb(page, (size_t)(strstr(page, "</script>") - page), JSON_REJECT_DUPLICATES, &error);
     if (!data) fail_msg("picture %d is no JSON: %s", index, error.text);
     return data;
 }
 
-static const double x[] = {1, 2, 3, 4}, y[] = {0.5, NAN, 1e-7, -INFINITY}, low[] = {0, 1, 2, 3}, high[] = {4, 5, 6, 7};
+static const double x[] = {1, 2, 3, 4}, y[] = {0.5, NAN, 1e-7, -INFINITY}, low[] = {0, 1, 2, 3},
+                    high[] = {4, 5, 6, 7};
 #define HOSTILE "<b>&\"'</script><!--\\\n\xe2\x80\xa8\xff\x01 \xc3\xa9"
 
 /* All kinds of parts; tests/commands/browser.sh takes this page into a browser. */
@@ -55,11 +57,15 @@ static void fill(ek_report *report)
     ek_report_heading(report, "Part " HOSTILE);
     ek_report_text(report, "A paragraph " HOSTILE);
     ek_report_table(report, "Table " HOSTILE, 3, header, 2, cells);
-    ek_report_lines(report, &(ek_report_chart){.title = "Lines " HOSTILE, .x_label = "step", .y_label = "loss", .note = HOSTILE},
-                    4, series);
-    ek_report_lines(report, &(ek_report_chart){.title = "Logarithmic", .x_label = "step", .log_x = true, .log_y = true}, 3,
-                    series);
-    ek_report_bars(report, &(ek_report_chart){.title = "Bars", .x_label = "layer", .y_label = "gap"}, 3, labels, values);
+    ek_report_lines(
+        report,
+        &(ek_report_chart){.title = "Lines " HOSTILE, .x_label = "step", .y_label = "loss", .note = HOSTILE},
+        4, series);
+    ek_report_lines(
+        report, &(ek_report_chart){.title = "Logarithmic", .x_label = "step", .log_x = true, .log_y = true},
+        3, series);
+    ek_report_bars(report, &(ek_report_chart){.title = "Bars", .x_label = "layer", .y_label = "gap"}, 3,
+                   labels, values);
     ek_report_lines(report, &(ek_report_chart){.title = "Empty"}, 0, NULL);
     ek_report_bars(report, &(ek_report_chart){.title = "No bars"}, 0, NULL, NULL);
     for (int i = 0; i < 3; i++) ek_report_heading(report, "Another part");
@@ -73,7 +79,10 @@ static void whole_page(void **state)
     fill(report);
     assert_ok(ek_report_write(report, path));
     ek_report_destroy(report);
-    const char *kept = getenv("EVENKEEL_TEST_PAGE"), *escaped = "&lt;b&gt;&amp;&quot;&#39;&lt;/script&gt;&lt;!--\\\n\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd \xc3\xa9";
+    const char *
+        kept = getenv("EVENKEEL_TEST_PAGE"),
+       *escaped =
+           "&lt;b&gt;&amp;&quot;&#39;&lt;/script&gt;&lt;!--\\\n\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd \xc3\xa9";
     char *page = slurp();
     if (kept) {
         FILE *copy = fopen(kept, "wb");
@@ -84,9 +93,12 @@ static void whole_page(void **state)
     assert_null(strstr(page, "<b>"));
     assert_null(strstr(page, "\xff"));
     assert_null(strstr(page, "\xe2\x80\xa8"));
-    assert_null(strstr(page, "http://www.w3.org/1999")); /* nothing is fetched: the one address is a name space */
-    for (const char *before[] = {"<title>Title ", "<h1>Title ", "</a></li>\n", "\">Part ", "<p>A paragraph ", "\"title\">Table ",
-                                 "\"title\">Lines ", "<th>", NULL}, **at = before; *at; at++) {
+    assert_null(
+        strstr(page, "http://www.w3.org/1999")); /* nothing is fetched: the one address is a name space */
+    for (const char *before[] = {"<title>Title ", "<h1>Title ", "</a></li>\n", "\">Part ", "<p>A paragraph ",
+                                 "\"title\">Table ", "\"title\">Lines ", "<th>", NULL},
+                    **at = before;
+         *at; at++) {
         const char *part = strstr(page, *at);
         if (!part) fail_msg("there is no %s", *at);
     }
@@ -97,7 +109,8 @@ static void whole_page(void **state)
     assert_non_null(strstr(page, "<td>a, &quot;quoted&quot;</td>"));
     assert_non_null(strstr(page, "<nav"));
 
-    json_t *lines = picture(page, 0), *series = json_object_get(lines, "series"), *line = json_array_get(series, 0);
+    json_t *lines = picture(page, 0), *series = json_object_get(lines, "series"),
+           *line = json_array_get(series, 0);
     assert_int_equal(json_array_size(series), 4);
     assert_string_equal(json_string_value(json_object_get(json_array_get(series, 2), "name")),
                         "<b>&\"'</script><!--\\\n\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd \xc3\xa9");
@@ -131,19 +144,23 @@ static void thinning(void **state)
     }
     ek_report *report;
     assert_ok(ek_report_create("many", &report));
-    ek_report_lines(report, &(ek_report_chart){.title = "Loss"}, 1, &(ek_report_series){"loss", MANY, steps, loss, NULL, NULL});
+    ek_report_lines(report, &(ek_report_chart){.title = "Loss"}, 1,
+                    &(ek_report_series){"loss", MANY, steps, loss, NULL, NULL});
     assert_ok(ek_report_write(report, path));
     ek_report_destroy(report);
     char *page = slurp();
     assert_true(strlen(page) < 100000);
     json_t *data = picture(page, 0), *series = json_array_get(json_object_get(data, "series"), 0);
-    json_t *mean = json_object_get(series, "y"), *most = json_object_get(series, "high"), *least = json_object_get(series, "low");
+    json_t *mean = json_object_get(series, "y"), *most = json_object_get(series, "high"),
+           *least = json_object_get(series, "low");
     assert_int_equal(json_array_size(mean), 1000);
     assert_true(json_number_value(json_array_get(json_object_get(series, "x"), 0)) == 50.5);
     assert_true(json_number_value(json_array_get(mean, 0)) == 0.5);
-    assert_true(json_number_value(json_array_get(least, 0)) == 0 && json_number_value(json_array_get(most, 0)) == 1);
+    assert_true(json_number_value(json_array_get(least, 0)) == 0 &&
+                json_number_value(json_array_get(most, 0)) == 1);
     assert_true(json_number_value(json_array_get(most, SPIKE / 100)) == 100);
-    assert_true(json_is_null(json_array_get(mean, GAP / 100)) && json_is_null(json_array_get(most, GAP / 100)));
+    assert_true(json_is_null(json_array_get(mean, GAP / 100)) &&
+                json_is_null(json_array_get(most, GAP / 100)));
     assert_non_null(strstr(page, "A point stands for up to 100"));
     json_decref(data);
     free(page);
@@ -159,8 +176,8 @@ static void failures(void **state)
     static const struct {
         int which;
         const char *words;
-    } wrong[] = {{0, "needs x and y"}, {1, "needs x and y"}, {2, "lacks its header or its cells"}, {3, "at least one column"},
-                 {4, "with bars lacks"}, {5, "lacks its description"}};
+    } wrong[] = {{0, "needs x and y"},       {1, "needs x and y"},   {2, "lacks its header or its cells"},
+                 {3, "at least one column"}, {4, "with bars lacks"}, {5, "lacks its description"}};
     FILE *file = fopen(path, "w");
     fputs("before", file);
     fclose(file);
@@ -185,7 +202,8 @@ static void failures(void **state)
     free(page);
     ek_report *report;
     assert_ok(ek_report_create("nowhere", &report));
-    assert_fails(EK_E_NOT_FOUND, "cannot write /nowhere/at/all.html", ek_report_write(report, "/nowhere/at/all.html"));
+    assert_fails(EK_E_NOT_FOUND, "cannot write /nowhere/at/all.html",
+                 ek_report_write(report, "/nowhere/at/all.html"));
     ek_report_destroy(report);
     assert_fails(EK_E_ARGUMENT, "needs a title", ek_report_create(NULL, &report));
 }

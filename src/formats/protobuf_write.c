@@ -109,7 +109,10 @@ void ek_protobuf_bytes(ek_protobuf *m, int field, const void *data, size_t size)
     append(m, data, size);
 }
 
-void ek_protobuf_text(ek_protobuf *m, int field, const char *text) { ek_protobuf_bytes(m, field, text, strlen(text)); }
+void ek_protobuf_text(ek_protobuf *m, int field, const char *text)
+{
+    ek_protobuf_bytes(m, field, text, strlen(text));
+}
 
 void ek_protobuf_doubles(ek_protobuf *m, int field, const double *value, int64_t count)
 {

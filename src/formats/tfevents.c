@@ -175,7 +175,8 @@ ek_status ek_tfevents_close(ek_tfevents *e, bool remove)
 {
     if (!e) return EK_OK;
     ek_status status = e->file ? ek_tfevents_flush(e) : EK_OK;
-    if (e->file && fclose(e->file) != 0 && status == EK_OK) status = ek_fail_errno("cannot write %s", e->path);
+    if (e->file && fclose(e->file) != 0 && status == EK_OK)
+        status = ek_fail_errno("cannot write %s", e->path);
     if (e->file && remove) unlink(e->path);
     ek_protobuf_free(&e->event);
     ek_free(e->path);

@@ -17,7 +17,8 @@ struct ek_event_file {
 
 ek_status ek_event_file_create(const char *folder, ek_event_file **out)
 {
-    if (!folder || !out) return ek_fail(EK_E_ARGUMENT, "ek_event_file_create needs a folder and a place for the file");
+    if (!folder || !out)
+        return ek_fail(EK_E_ARGUMENT, "ek_event_file_create needs a folder and a place for the file");
     ek_event_file *file;
     EK_TRY(EK_NEW(file, 1));
     ek_status status = ek_tfevents_create(folder, &file->events);
@@ -54,9 +55,12 @@ static void add_measures(ek_event_file *file, const ek_event *e)
     const struct {
         const char *tag;
         double value;
-    } all[] = {{"loss/train", e->train_loss},         {"loss/valid", e->valid_loss},
-               {"loss/test", e->test_loss},           {"accuracy/train", e->train_accuracy},
-               {"accuracy/valid", e->valid_accuracy}, {"accuracy/test", e->test_accuracy},
+    } all[] = {{"loss/train", e->train_loss},
+               {"loss/valid", e->valid_loss},
+               {"loss/test", e->test_loss},
+               {"accuracy/train", e->train_accuracy},
+               {"accuracy/valid", e->valid_accuracy},
+               {"accuracy/test", e->test_accuracy},
                {"images_per_second", e->images_per_second}};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         ek_tfevents_scalar(file->events, e->step, all[i].tag, all[i].value);
@@ -110,7 +114,8 @@ static ek_status add_norms(ek_event_file *file, int64_t step, const ek_net *net)
 {
     for (int i = 0; i < net->graph.count; i++) {
         const ek_node *node = &net->graph.node[i];
-        for (int k = 0; k < node->param_count; k++) EK_TRY(add_param(file, step, node->label, &node->param[k]));
+        for (int k = 0; k < node->param_count; k++)
+            EK_TRY(add_param(file, step, node->label, &node->param[k]));
     }
     return EK_OK;
 }
@@ -119,12 +124,15 @@ static void add_inputs(ek_event_file *file, const ek_seen *seen)
 {
     if (seen->look == 0) return;
     for (int i = 0; i < seen->norms; i++)
-        add_histogram(file, (int64_t)seen->at[seen->look - 1], "inputs", seen->norm[i].label, &seen->norm[i].inputs);
+        add_histogram(file, (int64_t)seen->at[seen->look - 1], "inputs", seen->norm[i].label,
+                      &seen->norm[i].inputs);
 }
 
-ek_status ek_event_file_add(ek_event_file *file, const ek_event *event, const ek_net *net, const ek_observer *observer)
+ek_status ek_event_file_add(ek_event_file *file, const ek_event *event, const ek_net *net,
+                            const ek_observer *observer)
 {
-    if (!file || !event || !net) return ek_fail(EK_E_ARGUMENT, "ek_event_file_add needs a file, an event and a net");
+    if (!file || !event || !net)
+        return ek_fail(EK_E_ARGUMENT, "ek_event_file_add needs a file, an event and a net");
     if (file->status != EK_OK) return ek_tfevents_flush(file->events);
     if (event->kind == EK_EVENT_STEP) add_step(file, event);
     if (event->kind != EK_EVENT_EPOCH) return EK_OK;

@@ -9,10 +9,11 @@
 #include <string.h>
 
 enum {
-    LOOKS = 100,       /* about so many in a run */
-    LEAST_STRIDE = 20, /* steps between two looks, after the first few: what bounds their cost in short runs */
-    ROWS = 512,        /* lane rows read of a batchnorm's values at a look */
-    CURVE = 1000,      /* points of the loss */
+    LOOKS = 100, /* about so many in a run */
+    LEAST_STRIDE =
+        20,       /* steps between two looks, after the first few: what bounds their cost in short runs */
+    ROWS = 512,   /* lane rows read of a batchnorm's values at a look */
+    CURVE = 1000, /* points of the loss */
 };
 
 /* --- which steps are looked at */
@@ -29,7 +30,8 @@ static int64_t next_look(const ek_seen *seen, int64_t step)
 static int64_t count_looks(const ek_seen *seen)
 {
     int64_t count = 0;
-    for (int64_t step = seen->start.step + 1; step <= seen->start.steps; step = next_look(seen, step)) count++;
+    for (int64_t step = seen->start.step + 1; step <= seen->start.steps; step = next_look(seen, step))
+        count++;
     return count;
 }
 
@@ -128,8 +130,8 @@ done:
 
 /* --- a look at one batchnorm */
 
-static void put_quantiles(const ek_seen *seen, ek_seen_norm *norm, int measure, int count, const float *sorted,
-                          int64_t n)
+static void put_quantiles(const ek_seen *seen, ek_seen_norm *norm, int measure, int count,
+                          const float *sorted, int64_t n)
 {
     static const double seven[] = {0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99}, five[] = {0, 0.25, 0.5, 0.75, 1};
     const double *q = count == EK_SEEN_SEVEN ? seven : five;
@@ -148,7 +150,8 @@ static uint64_t mixed(uint64_t x) /* SplitMix64's finish (Steele, Lea and Flood 
  * each of `each` equal parts. All there are, where they are few. */
 static int64_t read_values(const ek_seen *seen, const ek_seen_norm *norm, float *before, float *after)
 {
-    int64_t places = norm->positions * ek_blocks(seen->n), channels = norm->channels < ROWS ? norm->channels : ROWS;
+    int64_t places = norm->positions * ek_blocks(seen->n),
+            channels = norm->channels < ROWS ? norm->channels : ROWS;
     int64_t each = ROWS / channels < places ? ROWS / channels : places, count = 0;
     for (int64_t i = 0; i < channels; i++) {
         int64_t channel = i * norm->channels / channels;
@@ -179,8 +182,8 @@ static void look_at_values(const ek_seen *seen, ek_seen_norm *norm, float *room,
 }
 
 /* gamma or beta: how it is spread over the channels, and how far it is from where it was. */
-static void look_at_parameter(const ek_seen *seen, ek_seen_norm *norm, const float *value, float *first, int measure,
-                              int moved, float *room, uint32_t *sort_room)
+static void look_at_parameter(const ek_seen *seen, ek_seen_norm *norm, const float *value, float *first,
+                              int measure, int moved, float *room, uint32_t *sort_room)
 {
     double sum = 0;
     if (!value) return;
@@ -196,8 +199,8 @@ static void look_at_parameter(const ek_seen *seen, ek_seen_norm *norm, const flo
 
 /* The running statistics as they are before this step's update, against the batch's. A channel whose batch variance is
  * 0 has neither. */
-static void look_at_statistics(const ek_seen *seen, ek_seen_norm *norm, const ek_batch_norm_saved *saved, float *room,
-                               uint32_t *sort_room)
+static void look_at_statistics(const ek_seen *seen, ek_seen_norm *norm, const ek_batch_norm_saved *saved,
+                               float *room, uint32_t *sort_room)
 {
     float *gap = room, *ratio = room + seen->room_values;
     if (!norm->running_mean) return;
@@ -220,8 +223,10 @@ static void look_piece(void *argument, int64_t piece, int thread)
     uint32_t *sort_room = seen->sort_room + 2 * seen->room_values * thread;
     ek_batch_norm_saved saved = ek_net_norm_saved(seen->net, norm->layer, &norm->batch);
     look_at_values(seen, norm, room, sort_room);
-    look_at_parameter(seen, norm, norm->gamma, norm->first_gamma, EK_SEEN_GAMMA, EK_SEEN_GAMMA_MOVED, room, sort_room);
-    look_at_parameter(seen, norm, norm->beta, norm->first_beta, EK_SEEN_BETA, EK_SEEN_BETA_MOVED, room, sort_room);
+    look_at_parameter(seen, norm, norm->gamma, norm->first_gamma, EK_SEEN_GAMMA, EK_SEEN_GAMMA_MOVED, room,
+                      sort_room);
+    look_at_parameter(seen, norm, norm->beta, norm->first_beta, EK_SEEN_BETA, EK_SEEN_BETA_MOVED, room,
+                      sort_room);
     if (norm->batch) look_at_statistics(seen, norm, &saved, room, sort_room);
 }
 

@@ -9,12 +9,13 @@
 enum {
     EK_SEEN_SEVEN = 7,
     EK_SEEN_FIVE = 5,
-    EK_SEEN_BEFORE = 0,                               /* 1, 5, 25, 50, 75, 95, 99 % of the inputs */
-    EK_SEEN_AFTER = EK_SEEN_BEFORE + EK_SEEN_SEVEN,   /* and of the outputs */
-    EK_SEEN_GAMMA = EK_SEEN_AFTER + EK_SEEN_SEVEN,    /* 0, 25, 50, 75, 100 % of the channels' */
+    EK_SEEN_BEFORE = 0,                             /* 1, 5, 25, 50, 75, 95, 99 % of the inputs */
+    EK_SEEN_AFTER = EK_SEEN_BEFORE + EK_SEEN_SEVEN, /* and of the outputs */
+    EK_SEEN_GAMMA = EK_SEEN_AFTER + EK_SEEN_SEVEN,  /* 0, 25, 50, 75, 100 % of the channels' */
     EK_SEEN_BETA = EK_SEEN_GAMMA + EK_SEEN_FIVE,
-    EK_SEEN_MEAN_GAP = EK_SEEN_BETA + EK_SEEN_FIVE,   /* |running_mean - mean|/deviation, mean and var the batch's */
-    EK_SEEN_VAR_RATIO = EK_SEEN_MEAN_GAP + EK_SEEN_FIVE, /* running_var/var */
+    EK_SEEN_MEAN_GAP =
+        EK_SEEN_BETA + EK_SEEN_FIVE, /* |running_mean - mean|/deviation, mean and var the batch's */
+    EK_SEEN_VAR_RATIO = EK_SEEN_MEAN_GAP + EK_SEEN_FIVE,    /* running_var/var */
     EK_SEEN_GAMMA_MOVED = EK_SEEN_VAR_RATIO + EK_SEEN_FIVE, /* root of the mean square of gamma - its first */
     EK_SEEN_BETA_MOVED,
     EK_SEEN_MEASURES,
@@ -34,8 +35,8 @@ typedef struct ek_seen_norm {
 
 /* Steps in runs of equal length: a run of 1000 steps or fewer has each by itself. */
 typedef struct ek_seen_steps {
-    int64_t each;  /* steps a run */
-    int64_t count; /* runs begun */
+    int64_t each;              /* steps a run */
+    int64_t count;             /* runs begun */
     double *step;              /* its last */
     double *loss, *low, *high; /* mean, least and most of the finite ones; NaN: none */
     double *lr;
@@ -49,9 +50,9 @@ typedef struct ek_seen {
     ek_seen_steps steps;
     ek_event *epoch;
     int64_t epochs, epoch_room;
-    ek_status status; /* not EK_OK: an epoch is missing */
-    int64_t step; /* the present one, from 1 over the whole run */
-    int64_t next; /* the one to look at next */
+    ek_status status;    /* not EK_OK: an epoch is missing */
+    int64_t step;        /* the present one, from 1 over the whole run */
+    int64_t next;        /* the one to look at next */
     int64_t look, looks; /* done, and in all */
     double *at;          /* [looks]: their steps */
     ek_seen_norm *norm;

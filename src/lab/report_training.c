@@ -15,11 +15,13 @@ static void add_summary(ek_report *report, const ek_seen *seen)
     ek_text text = {0};
     char a[EK_REAL_TEXT], b[EK_REAL_TEXT], c[EK_REAL_TEXT];
     ek_text_add(&text, "%s steps over %s samples, %s epoch%s.", ek_count_text(start->steps, a),
-                ek_count_text(start->train_count, b), ek_count_text(start->epochs, c), start->epochs == 1 ? "" : "s");
+                ek_count_text(start->train_count, b), ek_count_text(start->epochs, c),
+                start->epochs == 1 ? "" : "s");
     if (start->step > 0)
         ek_text_add(&text, " The run was resumed after step %s: what came before is not shown.",
                     ek_count_text(start->step, a));
-    if (last->step < start->steps) ek_text_add(&text, " It was stopped after step %s.", ek_count_text(last->step, a));
+    if (last->step < start->steps)
+        ek_text_add(&text, " It was stopped after step %s.", ek_count_text(last->step, a));
     if (last->skipped > 0)
         ek_text_add(&text, " Steps that changed nothing, because their loss or gradient was not finite: %s.",
                     ek_count_text(last->skipped, a));
@@ -59,9 +61,13 @@ static void add_epochs(ek_report *report, const ek_seen *seen)
         const char *name;
         measure_of measure;
         bool whole;
-    } all[COLUMNS] = {{"epoch", epoch_of, true}, {"train loss", train_loss, false}, {"valid loss", valid_loss, false},
-                      {"test loss", test_loss, false}, {"train accuracy", train_accuracy, false},
-                      {"valid accuracy", valid_accuracy, false}, {"test accuracy", test_accuracy, false},
+    } all[COLUMNS] = {{"epoch", epoch_of, true},
+                      {"train loss", train_loss, false},
+                      {"valid loss", valid_loss, false},
+                      {"test loss", test_loss, false},
+                      {"train accuracy", train_accuracy, false},
+                      {"valid accuracy", valid_accuracy, false},
+                      {"test accuracy", test_accuracy, false},
                       {"images/s", speed, true}};
     const char *header[COLUMNS];
     int shown[COLUMNS], columns = 0, rows = 0;
@@ -158,14 +164,19 @@ static void add_loss(ek_report *report, const ek_seen *seen)
     snprintf(name, sizeof name, window > 1 ? "train, mean of %lld steps" : "train", (long long)window);
     snprintf(note, sizeof note, "Of the batch, before the step's update%s",
              window > 1 ? "; the band goes from the least to the most of the steps around." : ".");
-    ek_report_series all[3] = {
-        {name, s->count, s->step, column(&step, 0), window > 1 ? column(&step, 1) : NULL, window > 1 ? column(&step, 2) : NULL}};
+    ek_report_series all[3] = {{name, s->count, s->step, column(&step, 0),
+                                window > 1 ? column(&step, 1) : NULL, window > 1 ? column(&step, 2) : NULL}};
     if (has(seen, valid_loss))
-        all[series++] = (ek_report_series){"valid", seen->epochs, column(&epoch, 0), column(&epoch, 1), NULL, NULL};
+        all[series++] =
+            (ek_report_series){"valid", seen->epochs, column(&epoch, 0), column(&epoch, 1), NULL, NULL};
     if (has(seen, test_loss))
-        all[series++] = (ek_report_series){"test", seen->epochs, column(&epoch, 0), column(&epoch, 2), NULL, NULL};
+        all[series++] =
+            (ek_report_series){"test", seen->epochs, column(&epoch, 0), column(&epoch, 2), NULL, NULL};
     ek_report_lines(report,
-                    &(ek_report_chart){.title = "Loss", .x_label = "step", .y_label = "mean cross-entropy", .note = note,
+                    &(ek_report_chart){.title = "Loss",
+                                       .x_label = "step",
+                                       .y_label = "mean cross-entropy",
+                                       .note = note,
                                        .log_y = stretches(column(&step, 0), s->count)},
                     series, all);
 done:
@@ -175,8 +186,8 @@ done:
 }
 
 /* Measures of the epochs, those there are. */
-static void add_by_epoch(ek_report *report, const ek_seen *seen, const char *title, const char *label, int count,
-                         const char *const *name, const measure_of *measure)
+static void add_by_epoch(ek_report *report, const ek_seen *seen, const char *title, const char *label,
+                         int count, const char *const *name, const measure_of *measure)
 {
     enum { MOST = 3 };
     ek_report_series all[MOST];
@@ -188,10 +199,12 @@ static void add_by_epoch(ek_report *report, const ek_seen *seen, const char *tit
         for (int i = 0; i < count; i++) {
             if (!has(seen, measure[i])) continue;
             fill_epochs(seen, measure[i], column(&c, i));
-            all[series++] = (ek_report_series){name[i], seen->epochs, column(&c, MOST), column(&c, i), NULL, NULL};
+            all[series++] =
+                (ek_report_series){name[i], seen->epochs, column(&c, MOST), column(&c, i), NULL, NULL};
         }
         if (series)
-            ek_report_lines(report, &(ek_report_chart){.title = title, .x_label = "epoch", .y_label = label}, series, all);
+            ek_report_lines(report, &(ek_report_chart){.title = title, .x_label = "epoch", .y_label = label},
+                            series, all);
     }
     ek_report_keep(report, status);
     ek_free(c.memory);
@@ -207,20 +220,21 @@ static void add_run(ek_report *report, const ek_seen *seen)
     add_loss(report, seen);
     add_by_epoch(report, seen, "Accuracy", "share of samples", 3, sets,
                  (measure_of[]){train_accuracy, valid_accuracy, test_accuracy});
-    ek_report_lines(report, &(ek_report_chart){.title = "Learning rate", .x_label = "step", .y_label = "learning rate"}, 1,
-                    &(ek_report_series){"learning rate", s->count, s->step, s->lr, NULL, NULL});
-    add_by_epoch(report, seen, "Speed", "samples a second, training alone", 1, (const char *const[]){"training"},
-                 (measure_of[]){speed});
+    ek_report_lines(
+        report, &(ek_report_chart){.title = "Learning rate", .x_label = "step", .y_label = "learning rate"},
+        1, &(ek_report_series){"learning rate", s->count, s->step, s->lr, NULL, NULL});
+    add_by_epoch(report, seen, "Speed", "samples a second, training alone", 1,
+                 (const char *const[]){"training"}, (measure_of[]){speed});
 }
 
 /* --- batchnorms */
 
 /* A chart of quantiles, kept from `measure` on: the median, and bands about it. */
-static void add_quantiles(ek_report *report, const ek_seen *seen, const ek_seen_norm *norm, const ek_report_chart *chart,
-                          int measure, int count)
+static void add_quantiles(ek_report *report, const ek_seen *seen, const ek_seen_norm *norm,
+                          const ek_report_chart *chart, int measure, int count)
 {
     static const char *const seven[] = {"median", "25 to 75 %", "5 to 95 %", "1 to 99 %"},
-                            *const five[] = {"median of the channels", "middle half", "all channels"};
+                             *const five[] = {"median of the channels", "middle half", "all channels"};
     const char *const *name = count == EK_SEEN_SEVEN ? seven : five;
     int middle = count / 2;
     ek_report_series series[EK_SEEN_SEVEN / 2 + 1];
@@ -234,12 +248,13 @@ static void add_quantiles(ek_report *report, const ek_seen *seen, const ek_seen_
     ek_report_lines(report, chart, middle + 1, series);
 }
 
-static void add_chart(ek_report *report, const ek_seen *seen, const ek_seen_norm *norm, const char *what, const char *label,
-                      int measure, int count, bool log_y)
+static void add_chart(ek_report *report, const ek_seen *seen, const ek_seen_norm *norm, const char *what,
+                      const char *label, int measure, int count, bool log_y)
 {
     char title[EK_LABEL_MAX + 80];
     snprintf(title, sizeof title, "%s: %s", norm->label, what);
-    add_quantiles(report, seen, norm, &(ek_report_chart){.title = title, .x_label = "step", .y_label = label, .log_y = log_y},
+    add_quantiles(report, seen, norm,
+                  &(ek_report_chart){.title = title, .x_label = "step", .y_label = label, .log_y = log_y},
                   measure, count);
 }
 
@@ -249,35 +264,41 @@ static void add_moved(ek_report *report, const ek_seen *seen, const ek_seen_norm
     ek_report_series series[2];
     int count = 0;
     if (norm->gamma)
-        series[count++] = (ek_report_series){"gamma", seen->look, seen->at,
-                                             ek_seen_measure(seen, norm, EK_SEEN_GAMMA_MOVED), NULL, NULL};
+        series[count++] = (ek_report_series){
+            "gamma", seen->look, seen->at, ek_seen_measure(seen, norm, EK_SEEN_GAMMA_MOVED), NULL, NULL};
     if (norm->beta)
-        series[count++] = (ek_report_series){"beta", seen->look, seen->at,
-                                             ek_seen_measure(seen, norm, EK_SEEN_BETA_MOVED), NULL, NULL};
+        series[count++] = (ek_report_series){
+            "beta", seen->look, seen->at, ek_seen_measure(seen, norm, EK_SEEN_BETA_MOVED), NULL, NULL};
     if (!count) return;
     snprintf(title, sizeof title, "%s: how far gamma and beta moved", norm->label);
-    ek_report_lines(report,
-                    &(ek_report_chart){.title = title, .x_label = "step", .y_label = "rms distance from the start"}, count,
-                    series);
+    ek_report_lines(
+        report,
+        &(ek_report_chart){.title = title, .x_label = "step", .y_label = "rms distance from the start"},
+        count, series);
 }
 
 static void add_norm(ek_report *report, const ek_seen *seen, const ek_seen_norm *norm)
 {
     ek_text text = {0};
     ek_report_heading(report, norm->label);
-    ek_text_add(&text, "batchnorm of %lld %s", (long long)norm->channels, norm->positions > 1 ? "channels" : "features");
-    if (norm->positions > 1) ek_text_add(&text, ", each with %lld positions a sample", (long long)norm->positions);
+    ek_text_add(&text, "batchnorm of %lld %s", (long long)norm->channels,
+                norm->positions > 1 ? "channels" : "features");
+    if (norm->positions > 1)
+        ek_text_add(&text, ", each with %lld positions a sample", (long long)norm->positions);
     ek_text_add(&text, "%s", norm->batch ? "." : ". It is frozen: it normalizes by its running statistics.");
     ek_report_take_text(report, &text);
-    add_chart(report, seen, norm, "inputs, before normalization", "value", EK_SEEN_BEFORE, EK_SEEN_SEVEN, false);
+    add_chart(report, seen, norm, "inputs, before normalization", "value", EK_SEEN_BEFORE, EK_SEEN_SEVEN,
+              false);
     add_chart(report, seen, norm, "outputs, after it", "value", EK_SEEN_AFTER, EK_SEEN_SEVEN, false);
-    if (norm->gamma) add_chart(report, seen, norm, "gamma, the scale", "gamma", EK_SEEN_GAMMA, EK_SEEN_FIVE, false);
-    if (norm->beta) add_chart(report, seen, norm, "beta, the shift", "beta", EK_SEEN_BETA, EK_SEEN_FIVE, false);
+    if (norm->gamma)
+        add_chart(report, seen, norm, "gamma, the scale", "gamma", EK_SEEN_GAMMA, EK_SEEN_FIVE, false);
+    if (norm->beta)
+        add_chart(report, seen, norm, "beta, the shift", "beta", EK_SEEN_BETA, EK_SEEN_FIVE, false);
     if (norm->batch && norm->running_mean) {
-        add_chart(report, seen, norm, "running mean against the batch's", "distance in deviations", EK_SEEN_MEAN_GAP,
-                  EK_SEEN_FIVE, false);
-        add_chart(report, seen, norm, "running variance against the batch's", "running / batch", EK_SEEN_VAR_RATIO,
-                  EK_SEEN_FIVE, true);
+        add_chart(report, seen, norm, "running mean against the batch's", "distance in deviations",
+                  EK_SEEN_MEAN_GAP, EK_SEEN_FIVE, false);
+        add_chart(report, seen, norm, "running variance against the batch's", "running / batch",
+                  EK_SEEN_VAR_RATIO, EK_SEEN_FIVE, true);
     }
     add_moved(report, seen, norm);
 }
@@ -294,11 +315,14 @@ void ek_report_training(ek_report *report, const ek_observer *observer)
         return;
     }
     ek_text text = {0};
-    ek_text_add(&text, "Seen at %lld steps, each time in up to some 8,000 values of a layer. Inputs: where their "
-                       "distribution wanders, whatever reads them would have to follow; that is the covariate shift. "
-                       "Outputs: the same values after normalization, gamma and beta, as the next layer gets them. "
-                       "Running statistics stand against the batch's before they take it in: a distance near 0 and a "
-                       "ratio near 1 mean that inference will do what training did.", (long long)seen->look);
+    ek_text_add(
+        &text,
+        "Seen at %lld steps, each time in up to some 8,000 values of a layer. Inputs: where their "
+        "distribution wanders, whatever reads them would have to follow; that is the covariate shift. "
+        "Outputs: the same values after normalization, gamma and beta, as the next layer gets them. "
+        "Running statistics stand against the batch's before they take it in: a distance near 0 and a "
+        "ratio near 1 mean that inference will do what training did.",
+        (long long)seen->look);
     ek_report_take_text(report, &text);
     for (int i = 0; seen->look > 0 && i < seen->norms; i++) add_norm(report, seen, &seen->norm[i]);
 }

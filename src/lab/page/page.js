@@ -22,10 +22,8 @@
 
   /* How wide a text of the pictures is. */
   const ruler = document.createElement("canvas").getContext("2d");
-  const textWidth = (text) => {
-    ruler.font = "12px " + getComputedStyle(document.body).fontFamily;
-    return ruler.measureText(text).width;
-  };
+  ruler.font = "12px " + getComputedStyle(document.body).fontFamily;
+  const textWidth = (text) => ruler.measureText(text).width;
 
   /* --- numbers */
 
@@ -53,7 +51,8 @@
     return minus(value.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals }));
   }
 
-  const raised = (power) => String(power).replace(/./g, (c) => "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"["-0123456789".indexOf(c)]);
+  const small = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079";
+  const raised = (power) => (power < 0 ? "\u207b" : "") + [...String(Math.abs(power))].map((c) => small[c]).join("");
 
   /* --- scales: from [low, high] to [0, 1], with about `count` ticks */
 
@@ -77,7 +76,7 @@
       for (const first of within) {
         const value = first * 10 ** power;
         if (value >= low * 0.999 && value <= high * 1.001)
-          ticks.push({ value, text: wide ? "10" + raised(power) : tickText(value, first === 1.5 ? value / 15 : 10 ** power) });
+          ticks.push({ value, text: wide ? "10" + raised(power) : tickText(value, 10 ** power / (first === 1.5 ? 10 : 1)) });
       }
     }
     if (ticks.length < 2) ticks.splice(0, 9, ...evenScale(low, high, count).ticks);
@@ -97,7 +96,10 @@
       const more = low === high ? 2 : loose ? (high / low) ** 0.04 : 1;
       return logScale(low / more, high * more, count);
     }
-    if (low === high && loose) return evenScale(Math.min(0, low * 1.5) - !low, Math.max(0, high * 1.5) + !low, count, whole);
+    if (low === high && loose) { /* one value alone: from 0, with as much again above it */
+      const far = low * 1.5;
+      return low ? evenScale(Math.min(0, far), Math.max(0, far), count, whole) : evenScale(-1, 1, count, whole);
+    }
     const more = low === high ? 1 : loose ? (high - low) * 0.05 : 0;
     return evenScale(low - more, high + more, count, whole);
   }
@@ -111,7 +113,7 @@
 
   function addSave(figure, rows) {
     const title = figure.querySelector(".title").textContent;
-    const name = (document.title + " " + title).toLowerCase().replace(/[^\p{L}\p{N}.]+/gu, "-").replace(/^-+|-+$/g, "");
+    const name = `${document.title} ${title}`.toLowerCase().replace(/[^\p{L}\p{N}.]+/gu, "-").replace(/^-+|-+$/g, "");
     const button = html(figure.querySelector("figcaption"), "button",
                         { class: "save", type: "button", "aria-label": "Save the data as CSV: " + title }, "CSV");
     button.addEventListener("click", () => {
@@ -146,7 +148,8 @@
   function swatch(parent, series) {
     const box = svg(parent, "svg", { viewBox: "0 0 18 10", class: series.look, "aria-hidden": "true" });
     /* A band within others is seen through them. */
-    for (let i = 0; series.low && i < series.depth; i++) svg(box, "rect", { x: 0, y: 0, width: 18, height: 10, class: "band" });
+    for (let i = 0; series.low && i < series.depth; i++)
+      svg(box, "rect", { x: 0, y: 0, width: 18, height: 10, class: "band" });
     if (series.y) svg(box, "path", { d: "M1 5H17", class: "line" });
   }
 
@@ -335,7 +338,8 @@
     hideValues(chart);
     chart.view = layout(chart, chart.width);
     if (!chart.view) {
-      showEmpty(chart, chart.series.length && !chart.series.some((series) => series.on) ? "All series are switched off." : "No values.");
+      const off = chart.series.length > 0 && !chart.series.some((series) => series.on);
+      showEmpty(chart, off ? "All series are switched off." : "No values.");
       return;
     }
     const picture = newPicture(chart, chart.view.width, chart.view.height);
@@ -376,7 +380,9 @@
 
   /* --- bars */
 
-  const barsRows = (chart) => [[chart.x || "name", chart.y || "value"], ...chart.labels.map((label, i) => [label, chart.values[i]])];
+  function barsRows(chart) {
+    return [[chart.x || "name", chart.y || "value"], ...chart.labels.map((label, i) => [label, chart.values[i]])];
+  }
 
   /* As much of a text as `width` has room for. */
   function shortened(text, width) {
@@ -398,6 +404,11 @@
     html(tip, "div", {}, `${chart.y || "value"} ${shown(chart.values[row])}`);
     const scale = chart.plot.clientWidth / view.width;
     fill(tip, { style: `left: ${view.left * scale}px; top: ${(view.top + (row + 1) * view.each) * scale}px` });
+  }
+
+  function moveRow(chart, forward) {
+    const count = chart.labels.length, row = chart.row ?? (forward ? -1 : count);
+    showBar(chart, Math.min(count - 1, Math.max(0, row + (forward ? 1 : -1))));
   }
 
   function drawBar(picture, chart, view, row) {
@@ -430,7 +441,7 @@
     }
     chart.view.bars = chart.labels.map((_, row) => drawBar(picture, chart, chart.view, row));
     listen(chart, picture, (_, y) => showBar(chart, Math.floor((y - top) / each)),
-           (forward) => showBar(chart, Math.min(count - 1, Math.max(0, (chart.row ?? (forward ? -1 : count)) + (forward ? 1 : -1)))));
+           (forward) => moveRow(chart, forward));
   }
 
   /* --- the page */
