@@ -244,6 +244,12 @@ void ek_batchnorm_prepare(const ek_pass *pass, ek_node *node, int64_t first, int
     }
 }
 
+ek_batch_norm_saved ek_batchnorm_saved(const ek_pass *pass, const ek_node *node, bool *batch)
+{
+    *batch = batch_statistics(pass->training, node);
+    return room_of(node).saved;
+}
+
 ek_map_in ek_batchnorm_map(const ek_node *node, const float *x)
 {
     room r = room_of(node);
@@ -476,6 +482,13 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
         reference_group_forward(ref, node, &g, x[0], y);
         n += g.shape.n;
     }
+    ek_batch_norm_saved saved = room_of(node).saved;
+    for (int64_t i = 0; i < all.shape.c; i++) {
+        double mean = ref->kept[MEAN * all.shape.c + i];
+        saved.mean[i] = (float)mean;
+        saved.mean_low[i] = (float)(mean - saved.mean[i]);
+        saved.var[i] = (float)ref->kept[VAR * all.shape.c + i];
+    }
 }
 
 static void reference_group_backward(const ek_ref *ref, const ek_node *node, const group *g, const double *x,
@@ -510,13 +523,7 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
 static void reference_commit(const ek_ref *ref, ek_node *node)
 {
     ek_batch_norm_saved saved = room_of(node).saved;
-    int64_t c = node->in[0].dim[0];
-    for (int64_t i = 0; i < c; i++) {
-        saved.mean[i] = (float)ref->kept[MEAN * c + i];
-        saved.mean_low[i] = (float)(ref->kept[MEAN * c + i] - saved.mean[i]);
-        saved.var[i] = (float)ref->kept[VAR * c + i];
-    }
-    update(node, ref->n * (ek_shape_count(node->in[0]) / c), &saved);
+    update(node, ref->n * (ek_shape_count(node->in[0]) / node->in[0].dim[0]), &saved);
 }
 
 const ek_op ek_op_batchnorm = {
