@@ -409,7 +409,7 @@ static void test_out_of_memory(void **state)
     for (failing f = {0}; fail_next(&f);) {
         ek_net *copy = NULL;
         f.status = ek_model_net(context, &file, path, &copy);
-        if (f.status == EK_OK) f.status = ek_model_take(copy, &file, path);
+        if (f.status == EK_OK) f.status = ek_model_take(copy, &file, path, false);
         ek_net_destroy(copy);
     }
     ek_safetensors_free(&file);

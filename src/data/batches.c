@@ -182,7 +182,7 @@ bool ek_batches_next(ek_batches *b, int64_t *n)
     ek_batch_range(b->count, b->batch, b->drop_last, b->next++, &first, n);
     const int64_t *index = b->index + first;
     ek_batch_fill(b->net, b->dataset, index, *n);
-    for (int64_t i = 0; i < *n; i++) b->labels[i] = b->dataset->label[index[i]];
+    for (int64_t i = 0; b->dataset->label && i < *n; i++) b->labels[i] = b->dataset->label[index[i]];
     return true;
 }
 

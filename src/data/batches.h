@@ -35,7 +35,7 @@ typedef struct ek_batches {
 
 /* Room for the labels; all else is set. */
 ek_status ek_batches_start(ek_batches *batches);
-/* Puts the next batch into the net's input and its labels into batches->labels; false after the last. */
+/* Puts the next batch into the net's input and its labels, where there are any, into batches->labels; false after the last. */
 bool ek_batches_next(ek_batches *batches, int64_t *n);
 void ek_batches_end(ek_batches *batches);
 

@@ -60,6 +60,17 @@ void ek_net_commit(ek_net *net);
  * either. first is a multiple of EK_LANES. */
 void ek_net_norm_input(const ek_net *net, int layer, int64_t first, int64_t n, float *out);
 
+/* A forward pass that ends where what `layer` reads has been made. */
+ek_status ek_net_run_to(ek_net *net, int layer, int64_t n, ek_mode mode, uint64_t seed, uint64_t step);
+/* Moments of what the normalization `layer` read in the last forward pass, or of the input (layer 0), over all samples
+ * by channel. Conditions as for ek_net_norm_input. parts: room for [ek_blocks(n)][channels]; out [channels]. */
+void ek_net_norm_moments(const ek_net *net, int layer, ek_moments *parts, ek_moments *out);
+
+/* What is noted in the model file. value NULL: taken away. A value that is not there is NULL. */
+#define EK_RECALIBRATED_KEY "evenkeel.recalibrated" /* running statistics were measured, not averaged in training */
+ek_status ek_net_set_metadata(ek_net *net, const char *key, const char *value);
+const char *ek_net_metadata(const ek_net *net, const char *key);
+
 /* Plain [n, shape] into the net's input. */
 void ek_net_set_input(ek_net *net, int64_t n, const float *x);
 

@@ -159,6 +159,11 @@ static void forward_steps(builder *b)
     for (int i = 1; i < graph->count; i++) {
         if (has_step(&graph->node[i])) forward_step(b, &graph->node[i]);
     }
+    /* ek_net_norm_input and ek_net_norm_moments look at them after the pass, also where nothing below is trained. */
+    for (int i = 0; b->training && i < graph->count; i++) {
+        const ek_node *node = &graph->node[i];
+        if (i == 0 || is_norm(node)) use(b, b->value[i ? input_of(b, node, 0)->id : 0], loss);
+    }
     b->s->output = use(b, b->value[ek_graph_root(graph, graph->count - 1)], loss);
     b->s->logits = use(b, b->value[ek_graph_root(graph, ek_graph_logits(graph))], loss);
 }
