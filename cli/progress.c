@@ -1,6 +1,8 @@
 #include "progress.h"
 
+#include "common.h"
 #include "output.h"
+#include "stop.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -15,7 +17,7 @@ void cli_progress_begin(cli_progress *progress, bool quiet, const ek_event *star
 {
     const char *terminal = getenv("TERM");
     bool can_redraw = isatty(STDERR_FILENO) && terminal && strcmp(terminal, "dumb") != 0;
-    *progress = (cli_progress){.quiet = quiet, .bar = can_redraw, .first_step = start->step, .loss = NAN};
+    *progress = (cli_progress){.quiet = quiet, .bar = can_redraw, .first_step = start->step, .began = cli_now(), .loss = NAN};
 }
 
 void cli_progress_clear(cli_progress *progress)
@@ -32,18 +34,14 @@ static int terminal_width(void)
     return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
-/* "epoch 2/10 [=======>      ]  47%  loss 0.4123  0:12 left"; the bar takes what room there is. */
-static void draw_bar(const ek_event *step, double loss, const char *left)
+/* "BEFORE[=======>      ]AFTER"; the bar takes what room there is. */
+static void draw_line(const char *before, double share, const char *after)
 {
-    enum { MAX_BAR = 40 };
-    char before[64], after[160];
-    double share = (double)step->step / (double)step->steps;
-    snprintf(before, sizeof before, "epoch %lld/%lld ", (long long)step->epoch, (long long)step->epochs);
-    snprintf(after, sizeof after, " %3.0f%%  loss %.4f  %s left", 100 * share, loss, left);
+    enum { MAX_BAR = 40, MAX_TEXT = 224 };
     int width = terminal_width() - 1;
     int room = width - (int)(strlen(before) + strlen(after)) - 2;
     int bar = room > MAX_BAR ? MAX_BAR : room;
-    char line[sizeof before + sizeof after + MAX_BAR + 2];
+    char line[MAX_TEXT + MAX_BAR + 2];
     if (bar < 5) {
         snprintf(line, sizeof line, "%s%s", before, after + 1);
     } else {
@@ -55,6 +53,16 @@ static void draw_bar(const ek_event *step, double loss, const char *left)
     }
     fprintf(stderr, "\r%.*s\033[K", width, line);
     fflush(stderr);
+}
+
+/* "epoch 2/10 [=======>      ]  47%  loss 0.4123  0:12 left" */
+static void draw_bar(const ek_event *step, double loss, const char *left)
+{
+    char before[64], after[160];
+    double share = (double)step->step / (double)step->steps;
+    snprintf(before, sizeof before, "epoch %lld/%lld ", (long long)step->epoch, (long long)step->epochs);
+    snprintf(after, sizeof after, " %3.0f%%  loss %.4f  %s left", 100 * share, loss, left);
+    draw_line(before, share, after);
 }
 
 void cli_progress_step(cli_progress *progress, const ek_event *step)
@@ -76,4 +84,22 @@ void cli_progress_step(cli_progress *progress, const ek_event *step)
         fprintf(stderr, "epoch %lld/%lld, step %lld of %lld, loss %.4f, %s left\n", (long long)step->epoch,
                 (long long)step->epochs, (long long)step->step, (long long)step->steps, progress->loss, left);
     }
+}
+
+bool cli_progress_work(void *user, double share)
+{
+    cli_progress *progress = user;
+    double seconds = cli_now() - progress->began;
+    if (progress->quiet || seconds - progress->drawn < (progress->bar ? bar_every : line_every)) return !cli_stop_requested();
+    progress->drawn = seconds;
+    char left[CLI_TEXT_SIZE], after[160];
+    cli_duration(left, share > 0 ? seconds / share - seconds : 0);
+    snprintf(after, sizeof after, " %3.0f%%  %s left", 100 * share, left);
+    if (progress->bar) {
+        draw_line("measuring ", share, after);
+        progress->shown = true;
+    } else {
+        fprintf(stderr, "measuring: %s\n", after + 1 + strspn(after + 1, " "));
+    }
+    return !cli_stop_requested();
 }

@@ -126,8 +126,7 @@ static void restore(const ek_net *net, const ek_norm_list *norms, const kept *fr
     }
 }
 
-/* All normalizations of a depth: one sweep. */
-static ek_status mend_depth(ek_sweep *sweep, const ek_norm_list *norms, int depth, double blend)
+ek_status ek_mend_depth(ek_sweep *sweep, const ek_norm_list *norms, int depth, double blend)
 {
     ek_status status = EK_OK;
     sweep->stats_count = 0;
@@ -185,7 +184,7 @@ ek_status ek_recalibrate(ek_net *net, const ek_dataset *dataset, const ek_recali
     ek_work work = {o.progress, o.user, 0, (double)dataset->count * norms.depths};
     ek_sweep sweep = {.net = net, .dataset = dataset, .index = index, .count = dataset->count, .batch = o.batch,
                       .mode = EK_MODE_INFERENCE, .stats_only = true, .work = &work};
-    for (int depth = 0; depth < norms.depths; depth++) EK_GO(mend_depth(&sweep, &norms, depth, o.blend));
+    for (int depth = 0; depth < norms.depths; depth++) EK_GO(ek_mend_depth(&sweep, &norms, depth, o.blend));
     EK_GO(note(net, dataset->count, o.blend));
 done:
     if (status != EK_OK) restore(net, &norms, &before);
