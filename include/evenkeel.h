@@ -10,7 +10,8 @@
  *   5. Running a network
  *   6. Data sets
  *   7. Training and evaluating
- *   8. Auditing and mending     what is wrong with a model's normalization, and new statistics for it
+ *   8. Reports                  pages with pictures and tables
+ *   9. Auditing and mending     what is wrong with a model's normalization, and new statistics for it
  *
  * Conventions
  *   - Handles are opaque: `_create`/`_open` make them, `_destroy` ends them (NULL is fine).
@@ -540,7 +541,59 @@ EK_API EK_MUST_CHECK ek_status ek_evaluate(ek_net *net, const ek_dataset *datase
                                            ek_metrics *out);
 
 /* ---------------------------------------------------------------------------------------------
- * 8. Auditing and mending
+ * 8. Reports
+ *
+ * A report is one HTML file with texts, tables and pictures: no network, no other file, light and dark, for screens of
+ * any width and for print. Pictures are drawn by a script in the page: series are switched off and on in the legend,
+ * values are shown where the pointer, a finger or the arrow keys stand, and what a picture or table shows is saved as
+ * CSV. Without scripts the texts and tables can still be read.
+ *
+ * Parts stand in the page in the order in which they were added. All texts are copied and escaped; bytes that are not
+ * UTF-8 appear as U+FFFD. Adding never fails by itself: the first error is kept and comes out of ek_report_write.
+ */
+
+typedef struct ek_report ek_report;
+
+EK_API EK_MUST_CHECK ek_status ek_report_create(const char *title, ek_report **out);
+EK_API void ek_report_destroy(ek_report *report);
+
+EK_API void ek_report_heading(ek_report *report, const char *text);
+EK_API void ek_report_text(ek_report *report, const char *text); /* a paragraph */
+
+/* A table: `header` has a text for each column, `cells` one for each cell, row by row. A column whose cells all look
+ * like numbers, or are empty, stands to the right. title NULL: none. */
+EK_API void ek_report_table(ek_report *report, const char *title, int columns, const char *const *header, int rows,
+                            const char *const *cells);
+
+/* A number that is not finite leaves a gap. Points are joined in their order, as a rule with x rising. */
+typedef struct ek_report_series {
+    const char *name;
+    int64_t count;
+    const double *x, *y;      /* y NULL: a band alone, in the colour of the series before it */
+    const double *low, *high; /* a band around y; NULL: none */
+} ek_report_series;
+
+typedef struct ek_report_chart {
+    const char *title, *x_label, *y_label, *note; /* note: a sentence below; NULL: none */
+    bool log_x, log_y;                            /* what is not above 0 leaves a gap there */
+} ek_report_chart;
+
+/* Lines. A series of more than 1000 points is thinned: of each run of neighbours the mean is drawn, with a band from
+ * the least to the most. */
+EK_API void ek_report_lines(ek_report *report, const ek_report_chart *chart, int count,
+                            const ek_report_series *series);
+
+/* Bars, one below the other: x_label names what the labels are, y_label the values; log_x is not looked at. */
+EK_API void ek_report_bars(ek_report *report, const ek_report_chart *chart, int count, const char *const *labels,
+                           const double *values);
+
+/* Writes the page; more may be added, and written again, after it. The file is whole or as before.
+ * EK_E_ARGUMENT  something added lacked what it needs
+ * EK_E_IO        the file cannot be written */
+EK_API EK_MUST_CHECK ek_status ek_report_write(ek_report *report, const char *path);
+
+/* ---------------------------------------------------------------------------------------------
+ * 9. Auditing and mending
  */
 
 /* Told now and then how much of a long work is done, from 0 to 1. false: stop; the work then fails with
@@ -550,7 +603,7 @@ typedef bool (*ek_watch)(void *user, double share);
 typedef struct ek_recalibrate_options {
     int64_t batch;        /* 128: samples taken at a time; the statistics do not depend on it, but for rounding */
     double blend;         /* 1: running = (1-blend)*running + blend*measured; in (0, 1] */
-    ek_watch progress; /* NULL */
+    ek_watch progress;    /* NULL */
     void *user;
 } ek_recalibrate_options;
 
@@ -652,7 +705,7 @@ typedef struct ek_audit_options {
     const char *data_name, *train_name; /* NULL: "DATA" */
     int64_t batch;           /* 128: of the sweeps; the statistics do not depend on it, but for rounding */
     int64_t samples;         /* 10000: at most so many of either data set, drawn by a fixed seed */
-    ek_watch progress;    /* NULL */
+    ek_watch progress;       /* NULL */
     void *user;
 } ek_audit_options;
 
