@@ -669,7 +669,9 @@ typedef struct ek_audit_measured {
  * (m_r, v_r) with measured ones (m, v):
  *
  *   mean  rms over the channels of (m_r - m)/sqrt(v + eps)
- *   var   rms over the channels of log((v_r + eps)/(v + eps))
+ *   var   rms over the channels of log((v_r + eps)/(v + eps)) * v/(v + eps)
+ *
+ * (where v < eps, in units of sqrt(max(v, v_r) + eps)).
  *
  * NaN: not measured, or the running statistics are not finite. Arrays [channels] live as long as the audit; those of
  * the data are NULL without data. */

@@ -151,27 +151,49 @@ static void show(const ek_norm_case *n, ek_audit_layer *shown)
     };
 }
 
-static ek_status take_norms(ek_audit *a)
+/* By node: whether dropout lies at or before it. */
+static ek_status find_dropout(const ek_graph *graph, bool **out)
 {
-    EK_TRY(ek_norm_list_create(a->net, &a->norms));
-    EK_TRY(EK_NEW(a->norm, (size_t)a->norms.count));
-    EK_TRY(EK_NEW(a->layer, (size_t)a->norms.count));
-    for (int i = 0; i < a->norms.count; i++) {
-        ek_norm_case *n = &a->norm[i];
-        n->layer = a->norms.layer[i];
-        n->depth = a->norms.depth[i];
-        n->node = &a->net->graph.node[n->layer];
-        ek_running r = ek_net_running(a->net, n->layer);
-        n->channels = r.channels;
-        n->batches = *r.batches;
-        EK_TRY(EK_NEW(n->mean, (size_t)r.channels));
-        EK_TRY(EK_NEW(n->var, (size_t)r.channels));
-        memcpy(n->mean, r.mean, (size_t)r.channels * sizeof *n->mean);
-        memcpy(n->var, r.var, (size_t)r.channels * sizeof *n->var);
-        describe(a, n);
-        show(n, &a->layer[i]);
+    EK_TRY(EK_NEW(*out, (size_t)graph->count));
+    for (int i = 0; i < graph->count; i++) {
+        const ek_node *node = &graph->node[i];
+        (*out)[i] = node->op == ek_op_find("dropout");
+        for (int k = 0; k < node->input_count; k++) (*out)[i] = (*out)[i] || (*out)[node->input[k]];
     }
     return EK_OK;
+}
+
+static ek_status take_norm(ek_audit *a, int i, const bool *dropout)
+{
+    ek_norm_case *n = &a->norm[i];
+    n->layer = a->norms.layer[i];
+    n->depth = a->norms.depth[i];
+    n->node = &a->net->graph.node[n->layer];
+    n->after_dropout = dropout[n->layer];
+    ek_running r = ek_net_running(a->net, n->layer);
+    n->channels = r.channels;
+    n->batches = *r.batches;
+    EK_TRY(EK_NEW(n->mean, (size_t)r.channels));
+    EK_TRY(EK_NEW(n->var, (size_t)r.channels));
+    memcpy(n->mean, r.mean, (size_t)r.channels * sizeof *n->mean);
+    memcpy(n->var, r.var, (size_t)r.channels * sizeof *n->var);
+    describe(a, n);
+    show(n, &a->layer[i]);
+    return EK_OK;
+}
+
+static ek_status take_norms(ek_audit *a)
+{
+    bool *dropout = NULL;
+    ek_status status = EK_OK;
+    EK_GO(ek_norm_list_create(a->net, &a->norms));
+    EK_GO(EK_NEW(a->norm, (size_t)a->norms.count));
+    EK_GO(EK_NEW(a->layer, (size_t)a->norms.count));
+    EK_GO(find_dropout(&a->net->graph, &dropout));
+    for (int i = 0; i < a->norms.count; i++) EK_GO(take_norm(a, i, dropout));
+done:
+    ek_free(dropout);
+    return status;
 }
 
 /* --- data */

@@ -18,6 +18,7 @@ typedef struct ek_norm_case {
     int64_t channels;
     bool sound;     /* all of them finite, no variance negative */
     bool untouched; /* all 0 and 1 */
+    bool after_dropout; /* on some way through the net */
     /* With data; all from the reference but for `data`. */
     ek_norm_stats inference, training, mended;
     ek_norm_stats data;

@@ -19,10 +19,13 @@ ek_sweep ek_audit_sweep(ek_audit *a, const ek_audit_set *set, ek_mode mode)
 
 /* --- distances */
 
+/* In the data's deviations; in a channel that hardly has one, in what inference divides by, and without its ratio, which
+ * has nothing to scale. */
 static void add_channel(ek_audit_distance *d, const ek_norm_case *n, ek_moments from, double mean, double var)
 {
     double eps = n->options.eps, v = from.m2 / from.count;
-    double z = (mean - from.mean) / sqrt(v + eps), ratio = log((var + eps) / (v + eps));
+    double unit = v >= eps ? v : fmax(v, var);
+    double z = (mean - from.mean) / sqrt(unit + eps), ratio = log((var + eps) / (v + eps)) * v / (v + eps);
     d->mean += z * z / (double)n->channels;
     d->var += ratio * ratio / (double)n->channels;
 }
