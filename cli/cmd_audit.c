@@ -169,27 +169,28 @@ static void print_runs(const ek_audit_measured *m, bool apart)
     cli_table_free(&table);
 }
 
-static char *percent(char text[CLI_TEXT_SIZE], double share)
+static double length_of(ek_audit_distance d) { return hypot(d.mean, d.var); }
+
+static void add_layer(cli_table *table, const ek_audit_layer *l)
 {
-    snprintf(text, CLI_TEXT_SIZE, isfinite(share) ? "%.0f%%" : "-", 100 * share);
-    return text;
+    char text[7][CLI_TEXT_SIZE];
+    snprintf(text[6], CLI_TEXT_SIZE, isfinite(l->share) ? "%.0f%%" : "-", 100 * l->share);
+    cli_table_row(table, l->label, cli_measure(text[0], l->mended.mean), cli_measure(text[1], l->mended.var),
+                  cli_measure(text[2], length_of(l->training)), cli_measure(text[3], length_of(l->inference)),
+                  cli_measure(text[4], length_of(l->shift)), cli_measure(text[5], l->swapped.accuracy), text[6]);
 }
 
-/* The layers by what they add to the gap. */
+/* By what they add to the gap. */
 static void print_layers(const ek_audit *audit)
 {
     enum { SHOWN = 24 };
     int count = ek_audit_layer_count(audit);
     cli_table table;
-    cli_table_begin(&table, "layer|>mean off|>variance off|>training mode|>data shift|>accuracy so far|>of the gap");
+    cli_table_begin(&table, "layer|>means off|>variances off|>in training|>in inference|>data shift|>mended to here|>of the gap");
     for (int rank = 1; rank <= count && rank <= SHOWN; rank++) {
         for (int i = 0; i < count; i++) {
             const ek_audit_layer *l = ek_audit_layer_at(audit, i);
-            char a[CLI_TEXT_SIZE], b[CLI_TEXT_SIZE], c[CLI_TEXT_SIZE], d[CLI_TEXT_SIZE], e[CLI_TEXT_SIZE], f[CLI_TEXT_SIZE];
-            if (l->rank != rank) continue;
-            cli_table_row(&table, l->label, cli_measure(a, l->mended.mean), cli_measure(b, l->mended.var),
-                          cli_measure(c, l->training.mean), cli_measure(d, l->shift.mean),
-                          cli_measure(e, l->swapped.accuracy), percent(f, l->share));
+            if (l->rank == rank) add_layer(&table, l);
         }
     }
     putchar('\n');
@@ -198,23 +199,32 @@ static void print_layers(const ek_audit *audit)
     if (count > SHOWN) printf("and %d more (--json)\n", count - SHOWN);
 }
 
-/* "error  not-converged  net.1, net.5", then what holds for all of them once, and each one's evidence. */
-static int print_finding(const ek_audit *audit, int first)
+static bool alike(const ek_finding *a, const ek_finding *b)
+{
+    return a->severity == b->severity && !strcmp(a->code, b->code) && !strcmp(a->text, b->text) && !strcmp(a->mend, b->mend);
+}
+
+/* What holds for findings that are alike once, then the evidence of each; the labels of like evidence stand together. */
+static int print_findings(const ek_audit *audit, int first)
 {
     enum { SHOWN = 6 };
     const ek_finding *f = ek_audit_finding(audit, first);
-    int end = first + 1, count = ek_audit_finding_count(audit);
-    while (end < count && !strcmp(ek_audit_finding(audit, end)->code, f->code) &&
-           ek_audit_finding(audit, end)->severity == f->severity)
-        end++;
+    int count = ek_audit_finding_count(audit), i = first, lines = 0;
     printf("\n%s: %s\n  %s\n", severity_name[f->severity], f->code, f->text);
-    for (int i = first; i < end && i < first + SHOWN; i++) {
+    for (; i < count && lines < SHOWN && alike(f, ek_audit_finding(audit, i)); lines++) {
         const ek_finding *one = ek_audit_finding(audit, i);
-        printf("  - %s%s%s\n", one->label, *one->label ? ": " : "", one->evidence);
+        printf("  - %s", one->label);
+        for (i++; i < count && alike(f, ek_audit_finding(audit, i)) &&
+                  !strcmp(ek_audit_finding(audit, i)->evidence, one->evidence);
+             i++)
+            printf(", %s", ek_audit_finding(audit, i)->label);
+        printf("%s%s\n", *one->label ? ": " : "", one->evidence);
     }
-    if (end - first > SHOWN) printf("  - and %d more\n", end - first - SHOWN);
+    int rest = i;
+    while (rest < count && alike(f, ek_audit_finding(audit, rest))) rest++;
+    if (rest > i) printf("  - and %d more\n", rest - i);
     printf("  mend: %s\n", f->mend);
-    return end;
+    return rest;
 }
 
 static void print_count(int count, const char *one)
@@ -237,7 +247,7 @@ static int answer(const settings *s, const ek_audit *audit, bool apart)
         print_runs(m, apart);
         print_layers(audit);
     }
-    for (int i = 0; i < ek_audit_finding_count(audit);) i = print_finding(audit, i);
+    for (int i = 0; i < ek_audit_finding_count(audit);) i = print_findings(audit, i);
     putchar('\n');
     if (ek_audit_finding_count(audit) == 0) {
         printf("nothing found%s\n", s->data ? "" : "; with --data the statistics are measured too");

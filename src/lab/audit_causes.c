@@ -17,7 +17,7 @@ static const double PLAIN = 0.15;
 /* Another way of measuring explains the running statistics where the squared distances fall to this part. */
 static const double EXPLAINED = 0.5, BATCH_EXPLAINED = 0.9;
 /* Statistics this far away are of something else altogether. */
-static const double FOREIGN = 1;
+static const double FOREIGN = 0.5;
 /* Shifts of the data that are named whatever they do. */
 static const double SHIFTED = 0.25;
 
@@ -57,20 +57,13 @@ static bool is_far(const ek_audit_layer *l)
 
 /* --- words */
 
-static void add_share(ek_text *text, const ek_audit *a, const ek_audit_layer *l)
-{
-    if (!isnan(l->share)) ek_text_add(text, "; %.0f %% of the gap", 100 * l->share);
-    if (!isnan(l->swapped.accuracy) && isfinite(a->measured.as_is.accuracy) && !isnan(l->share))
-        ek_text_add(text, " (accuracy %.4f once it and the layers before it are exchanged)", l->swapped.accuracy);
-}
-
 static void add_distance(ek_text *text, ek_audit_distance d)
 {
     ek_text_add(text, "means off by %.2f deviations, variances by a factor of %.3g (rms)", d.mean, exp(d.var));
 }
 
 /* "REASON; means off by ...; 42 % of the gap": owned by the caller. */
-__attribute__((format(printf, 3, 4))) static char *evidence(const ek_audit *a, const ek_audit_layer *l, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static char *evidence(const ek_audit_layer *l, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -80,7 +73,7 @@ __attribute__((format(printf, 3, 4))) static char *evidence(const ek_audit *a, c
     ek_text text = {0};
     add_distance(&text, l->mended);
     ek_text_add(&text, "; %s", reason);
-    add_share(&text, a, l);
+    if (!isnan(l->share)) ek_text_add(&text, "; %.0f %% of the gap", 100 * l->share);
     ek_free(reason);
     return text.data;
 }
@@ -92,7 +85,7 @@ static ek_status not_converged(ek_audit *a, const ek_norm_case *n, const ek_audi
     return ek_audit_add(
         a, at_least(gap, EK_SEVERITY_WARNING), "not-converged", n->layer, NULL, 0,
         ek_strf("the running statistics have not converged: the initial 0 and 1 are still in them"),
-        evidence(a, l, "%lld batches at momentum %g leave (1-momentum)^batches = %.1f %% of the initial 0 and 1",
+        evidence(l, "%lld batches at momentum %g leave (1-momentum)^batches = %.1f %% of the initial 0 and 1",
                  (long long)n->batches, n->options.momentum, 100 * n->initial),
         ek_audit_recalibrate(a, ""));
 }
@@ -103,7 +96,7 @@ static ek_status momentum_too_small(ek_audit *a, const ek_norm_case *n, const ek
     return ek_audit_add(
         a, gap, "momentum-too-small", n->layer, NULL, 0,
         ek_strf("the momentum is too small for so short a training: the statistics are of weights that have moved on since"),
-        evidence(a, l, "momentum %g averages over the last %.0f of %lld batches", n->options.momentum, reach, (long long)n->batches),
+        evidence(l, "momentum %g averages over the last %.0f of %lld batches", n->options.momentum, reach, (long long)n->batches),
         ek_strf("evenkeel recalibrate %s --data %s --out mended.safetensors; for further training write momentum=0.1 in the "
                 "net text, or train longer", a->model_name, ek_audit_training_data(a)));
 }
@@ -114,7 +107,7 @@ static ek_status momentum_too_large(ek_audit *a, const ek_norm_case *n, const ek
     return ek_audit_add(
         a, gap, "momentum-too-large", n->layer, NULL, 0,
         ek_strf("the momentum is too large: the statistics follow the noise of the last batches"),
-        evidence(a, l, "momentum %g averages no more than (2-momentum)/momentum = %.1f batches", m, (2 - m) / m),
+        evidence(l, "momentum %g averages no more than (2-momentum)/momentum = %.1f batches", m, (2 - m) / m),
         ek_strf("evenkeel recalibrate %s --data %s --out mended.safetensors; for further training write momentum=0.1 in the "
                 "net text", a->model_name, ek_audit_training_data(a)));
 }
@@ -123,7 +116,7 @@ static ek_status frozen(ek_audit *a, const ek_norm_case *n, const ek_audit_layer
 {
     return ek_audit_add(a, gap, "frozen-statistics", n->layer, NULL, 0,
                         ek_strf("the layer is frozen, and its statistics are not those of the weights before it any more"),
-                        evidence(a, l, "frozen=true keeps the running statistics while weights move"),
+                        evidence(l, "frozen=true keeps the running statistics while weights move"),
                         ek_audit_recalibrate(a, ""));
 }
 
@@ -161,7 +154,7 @@ static ek_status by_dropout(ek_audit *a, ek_severity gap)
             a, at_least(gap, EK_SEVERITY_WARNING), "dropout-shift", n->layer, NULL, 0,
             ek_strf("dropout before the normalization widens its input in training, and not in inference: the running variance is of "
                     "another net (Li et al. 2019, arXiv:1801.05134)"),
-            evidence(a, &a->layer[i], "with dropout on they fit: the distance falls from %.2f to %.2f",
+            evidence(&a->layer[i], "with dropout on they fit: the distance falls from %.2f to %.2f",
                      length_of(a->layer[i].mended), length_of(a->layer[i].training)),
             ek_strf("evenkeel recalibrate %s --data %s --out mended.safetensors; and put dropout after the last batch "
                     "normalization", a->model_name, ek_audit_training_data(a))));
@@ -217,7 +210,7 @@ static ek_status small_batch(ek_audit *a, ek_severity gap, const probe *best, co
             a, at_least(gap, EK_SEVERITY_WARNING), "batch-too-small", n->layer, NULL, 0,
             ek_strf("the training batch was too small: statistics of so few samples are noise, and deeper layers saw other values "
                     "than they see in inference"),
-            evidence(a, &a->layer[i], "they fit training mode at batches of about %lld (distance %.2f) better than at %lld (%.2f)",
+            evidence(&a->layer[i], "they fit training mode at batches of about %lld (distance %.2f) better than at %lld (%.2f)",
                      (long long)best->batch, near, (long long)large->batch, far),
             ek_strf("evenkeel recalibrate %s --data %s --out mended.safetensors; or train again with --batch 32 or more, or "
                     "with frozen=true", a->model_name, ek_audit_training_data(a))));
@@ -268,8 +261,8 @@ static ek_status foreign(ek_audit *a, const ek_norm_case *n, const ek_audit_laye
 {
     double factor = n->depth == 0 ? common_factor(n) : 0;
     char *more = factor > 0
-                     ? evidence(a, l, "all its deviations are about %.3g times the data's: inputs on another scale", factor)
-                     : evidence(a, l, "neither counts, momentum, dropout nor batch size explain so much");
+                     ? evidence(l, "all its deviations are about %.3g times the data's: inputs on another scale", factor)
+                     : evidence(l, "neither counts, momentum, dropout nor batch size explain so much");
     return ek_audit_add(
         a, gap, "foreign-statistics", n->layer, NULL, 0,
         a->apart ? ek_strf("the running statistics are not of these weights and this training data: of another model, of weights "
@@ -285,20 +278,36 @@ static ek_status trailing(ek_audit *a, const ek_norm_case *n, const ek_audit_lay
     return ek_audit_add(
         a, gap, "trailing-statistics", n->layer, NULL, 0,
         ek_strf("the running statistics trail behind the weights, which were still moving fast, or are of somewhat other data"),
-        evidence(a, l, "%lld batches at momentum %s; no other cause explains the distance", (long long)n->batches,
+        evidence(l, "%lld batches at momentum %s; no other cause explains the distance", (long long)n->batches,
                  ek_real_text(n->options.cumulative ? NAN : n->options.momentum, momentum)),
         ek_strf("evenkeel recalibrate %s --data %s --out mended.safetensors; or let the learning rate fall: train with "
                 "--schedule cosine", a->model_name, ek_audit_training_data(a)));
 }
 
+/* Where an eps or a gain changes what a layer gives, those below read other values than in training: a consequence. */
+static int first_changed_depth(const ek_audit *a)
+{
+    int depth = a->norms.depths;
+    for (int i = 0; i < a->norms.count; i++) {
+        bool changed = ek_audit_found(a, "eps-does-not-fit", a->norm[i].layer) || ek_audit_found(a, "gain-outlier", a->norm[i].layer);
+        if (changed && a->norm[i].depth < depth) depth = a->norm[i].depth;
+    }
+    return depth;
+}
+
 static ek_status unexplained(ek_audit *a, ek_severity gap)
 {
+    int changed = first_changed_depth(a);
+    double most = 0;
     if (gap == EK_SEVERITY_NOTE) return EK_OK;
+    for (int i = 0; i < a->norms.count; i++) {
+        if (!a->norm[i].mentioned) most = fmax(most, length_of(a->layer[i].mended));
+    }
     for (int rank = 1; rank <= a->norms.count; rank++) {
         for (int i = 0; i < a->norms.count; i++) {
             const ek_audit_layer *l = &a->layer[i];
-            if (l->rank != rank || a->norm[i].mentioned || !is_far(l)) continue;
-            EK_TRY((length_of(l->mended) >= FOREIGN ? foreign : trailing)(a, &a->norm[i], l, gap));
+            if (l->rank != rank || a->norm[i].mentioned || !is_far(l) || a->norm[i].depth > changed) continue;
+            EK_TRY((most >= FOREIGN ? foreign : trailing)(a, &a->norm[i], l, gap));
         }
     }
     return EK_OK;
@@ -393,14 +402,15 @@ static ek_status by_shift_of_data(ek_audit *a)
 /* What the model alone has told already; it is as bad as its effect. */
 static bool is_explained(ek_audit *a, const ek_norm_case *n, const ek_audit_layer *l, ek_severity gap)
 {
-    bool momentum = false;
+    bool told = false;
     for (int i = 0; i < a->finding_count; i++) {
         ek_finding *f = &a->finding[i];
-        if (f->layer != n->layer || strncmp(f->code, "momentum-", strlen("momentum-")) != 0) continue;
-        momentum = true;
+        bool tells = !strncmp(f->code, "momentum-", strlen("momentum-")) || !strcmp(f->code, "gain-outlier");
+        if (f->layer != n->layer || !tells) continue;
+        told = true;
         if (is_far(l)) f->severity = at_least(f->severity, gap);
     }
-    return !n->sound || n->untouched || momentum;
+    return !n->sound || n->untouched || told;
 }
 
 ek_status ek_audit_causes(ek_audit *a)
@@ -416,7 +426,7 @@ ek_status ek_audit_causes(ek_audit *a)
     }
     EK_TRY(by_dropout(a, gap));
     for (int i = 0; i < a->norms.count; i++) left = left || (!a->norm[i].mentioned && is_far(&a->layer[i]));
-    if (left) EK_TRY(by_batch(a, gap));
+    if (left && first_changed_depth(a) == a->norms.depths) EK_TRY(by_batch(a, gap));
     EK_TRY(unexplained(a, gap));
     return by_shift_of_data(a);
 }

@@ -68,6 +68,7 @@ static ek_status sweep_all(ek_audit *a, ek_sweep *sweep, ek_norm_stats *(*stats_
 done:
     ek_free(sweep->stats);
     sweep->stats = NULL;
+    sweep->stats_count = 0;
     return status;
 }
 

@@ -145,6 +145,7 @@ done:
     for (int i = 0; sweep->stats && i < sweep->stats_count; i++) ek_norm_stats_free(&sweep->stats[i]);
     ek_free(sweep->stats);
     sweep->stats = NULL;
+    sweep->stats_count = 0;
     return status;
 }
 
