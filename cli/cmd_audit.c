@@ -332,7 +332,7 @@ static int run(int argc, char **argv)
 const cli_command cli_audit = {
     .name = "audit",
     .synopsis = "MODEL [--data DATA] [options]",
-    .brief = "finds what is wrong with a model's batch normalization, and what mends it",
+    .brief = "finds what is wrong with a model's batch normalization",
     .about =
         "Examines the batch normalizations of a model: values that cannot be, statistics that were never trained or have "
         "not converged, dead channels, gains out of line, an eps or a momentum of another convention. With data it also "
@@ -344,7 +344,8 @@ const cli_command cli_audit = {
         "answer on stdout, where the audit itself failed.",
     .examples = "  evenkeel audit lenet.safetensors\n"
                 "  evenkeel audit lenet.safetensors --data fashion-mnist --report audit.html\n"
-                "  evenkeel audit model.safetensors --data camera2.npy,labels.npy --train camera1.npy,labels1.npy\n"
+                "  evenkeel audit model.safetensors --data camera2.npy,labels2.npy \\\n"
+                "      --train camera1.npy,labels1.npy\n"
                 "  evenkeel audit model.safetensors --data folder --json > audit.json || exit 1\n",
     .options = options,
     .run = run,

@@ -156,7 +156,7 @@ done:
 const cli_command cli_recalibrate = {
     .name = "recalibrate",
     .synopsis = "MODEL --data DATA --out MODEL [options]",
-    .brief = "gives batch normalization new running statistics, those of a data set",
+    .brief = "gives batch normalization the statistics of a data set",
     .about =
         "Measures the mean and variance of what each batch normalization reads, over the whole data set and not over "
         "single batches, and puts them in the place of its running statistics. It goes through the net from the "

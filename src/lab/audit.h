@@ -69,6 +69,10 @@ ek_sweep ek_audit_sweep(ek_audit *audit, const ek_audit_set *set, ek_mode mode);
 ek_audit_distance ek_audit_running_distance(const ek_norm_case *norm, const ek_moments *from);
 /* A distance from here on is one that can be felt: a tenth of a deviation. */
 #define EK_AUDIT_FAR 0.1
+/* Shares of the initial 0 and 1 in running statistics: from the first on (three time constants of the average) they count,
+ * from the second on nothing can be right. */
+#define EK_AUDIT_LEAST_INITIAL 0.05
+#define EK_AUDIT_MOSTLY_INITIAL 0.2
 
 EK_MUST_CHECK ek_status ek_audit_model(ek_audit *audit, const ek_safetensors *file);
 EK_MUST_CHECK ek_status ek_audit_measure(ek_audit *audit);

@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What remains of the initial 0 and 1 that counts: three time constants of the average. */
-static const double LEAST_INITIAL = 0.05;
 /* A momentum up to here averages so long that weights move on meanwhile, if it reaches back over more than this part
  * of the batches; one from here on averages next to nothing. */
 static const double SLOW = 0.05, LONG_REACH = 1.0 / 30, FAST = 0.3;
@@ -82,9 +80,10 @@ __attribute__((format(printf, 2, 3))) static char *evidence(const ek_audit_layer
 
 static ek_status not_converged(ek_audit *a, const ek_norm_case *n, const ek_audit_layer *l, ek_severity gap)
 {
+    ek_severity severity = gap > EK_SEVERITY_NOTE && n->initial >= EK_AUDIT_MOSTLY_INITIAL ? EK_SEVERITY_ERROR : gap;
     return ek_audit_add(
-        a, at_least(gap, EK_SEVERITY_WARNING), "not-converged", n->layer, NULL, 0,
-        ek_strf("the running statistics have not converged: the initial 0 and 1 are still in them"),
+        a, at_least(severity, EK_SEVERITY_WARNING), "not-converged", n->layer, NULL, 0,
+        ek_strf("the running statistics have not converged: with this momentum and so few batches the initial 0 and 1 are still in them"),
         evidence(l, "%lld batches at momentum %g leave (1-momentum)^batches = %.1f %% of the initial 0 and 1",
                  (long long)n->batches, n->options.momentum, 100 * n->initial),
         ek_audit_recalibrate(a, ""));
@@ -125,7 +124,7 @@ static ek_status by_options(ek_audit *a, ek_norm_case *n, const ek_audit_layer *
     double m = n->options.momentum, reach = 1 / m;
     bool averages = !n->options.cumulative && !n->options.frozen && !a->recalibrated && n->batches > 0;
     n->mentioned = true;
-    if (n->initial >= LEAST_INITIAL) return not_converged(a, n, l, gap);
+    if (n->initial >= EK_AUDIT_LEAST_INITIAL) return not_converged(a, n, l, gap);
     if (gap > EK_SEVERITY_NOTE) {
         if (n->options.frozen) return frozen(a, n, l, gap);
         if (averages && m <= SLOW && reach >= LONG_REACH * (double)n->batches) return momentum_too_small(a, n, l, gap);

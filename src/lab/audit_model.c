@@ -10,8 +10,6 @@
 
 /* Momenta from here on are the other convention's: running = momentum*running + (1-momentum)*batch. */
 static const double OTHER_MOMENTUM = 0.9;
-/* A share of the initial 0 and 1 that cannot be passed over: three time constants of the average. */
-static const double LEAST_INITIAL = 0.05;
 /* gamma below this part of the layer's rms gamma has switched its channel off. */
 static const double DEAD = 1e-3;
 /* A gain is out of line from this factor and this many robust deviations above the layer's median. */
@@ -220,12 +218,12 @@ static ek_status check_count(ek_audit *a, const ek_norm_case *n)
 /* Without data all that can be told is what the initial 0 and 1 still weigh; with data audit_causes.c says more. */
 static ek_status check_converged(ek_audit *a, const ek_norm_case *n)
 {
-    if (a->options.data || n->untouched || !n->sound || !(n->initial >= LEAST_INITIAL)) return EK_OK;
+    if (a->options.data || n->untouched || !n->sound || !(n->initial >= EK_AUDIT_LEAST_INITIAL)) return EK_OK;
     for (int64_t c = 0; c < n->channels; c++) {
         if (n->var[c] < n->initial * (1 - NEAR_INITIAL)) return EK_OK; /* less than the rest of the initial 1: they began elsewhere */
     }
-    return ek_audit_add(a, n->initial >= 0.2 ? EK_SEVERITY_ERROR : EK_SEVERITY_WARNING, "not-converged", n->layer, NULL, 0,
-                        ek_strf("the running statistics have not converged: the initial 0 and 1 are still in them"),
+    return ek_audit_add(a, n->initial >= EK_AUDIT_MOSTLY_INITIAL ? EK_SEVERITY_ERROR : EK_SEVERITY_WARNING, "not-converged", n->layer, NULL, 0,
+                        ek_strf("the running statistics have not converged: with this momentum and so few batches the initial 0 and 1 are still in them"),
                         ek_strf("%lld batches at momentum %g leave (1-momentum)^batches = %.1f %% of the initial values",
                                 (long long)n->batches, n->options.momentum, 100 * n->initial),
                         ek_audit_recalibrate(a, ""));
