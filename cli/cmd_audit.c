@@ -292,7 +292,7 @@ static ek_status examine(const settings *s, ek_context *context, const ek_datase
     o.progress = cli_progress_work;
     o.user = &progress;
     cli_stop_listen();
-    cli_progress_begin(&progress, s->quiet, &(ek_event){0});
+    cli_progress_begin(&progress, s->quiet, &(ek_event){0}, NULL);
     ek_status status = ek_audit_create(context, s->model, &o, out);
     cli_progress_clear(&progress);
     return status;

@@ -141,7 +141,7 @@ static int run(int argc, char **argv)
     cli_warn_untrained(&j.model, s.model);
     if (!cli_can_write(s.out)) goto done;
     cli_stop_listen();
-    cli_progress_begin(&progress, s.quiet, &(ek_event){0});
+    cli_progress_begin(&progress, s.quiet, &(ek_event){0}, NULL);
     if (open_data(&s, j.model.net, &j.data) != EK_OK || open_test(&j) != EK_OK || mend(&j, &progress) != EK_OK)
         cli_fail_status();
     else

@@ -4,6 +4,8 @@
 
 #include "evenkeel.h"
 
+#include "picture.h"
+
 typedef struct cli_progress {
     bool quiet, bar;
     bool shown;         /* a bar stands on the terminal's line */
@@ -11,9 +13,10 @@ typedef struct cli_progress {
     double began;       /* by cli_now */
     double drawn;       /* seconds from there, or by the last event's time, at the last drawing */
     double loss;        /* smoothed */
+    const cli_curve *curve; /* of the loss; NULL: none is drawn */
 } cli_progress;
 
-void cli_progress_begin(cli_progress *progress, bool quiet, const ek_event *start);
+void cli_progress_begin(cli_progress *progress, bool quiet, const ek_event *start, const cli_curve *curve);
 void cli_progress_step(cli_progress *progress, const ek_event *step);
 /* An ek_watch with a cli_progress for its user: draws, and asks to stop after Ctrl-C (stop.h). */
 bool cli_progress_work(void *progress, double share);

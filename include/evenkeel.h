@@ -11,7 +11,8 @@
  *   6. Data sets
  *   7. Training and evaluating
  *   8. Reports                  pages with pictures and tables
- *   9. Auditing and mending     what is wrong with a model's normalization, and new statistics for it
+ *   9. Observing a run          what its report and its event files show
+ *  10. Auditing and mending     what is wrong with a model's normalization, and new statistics for it
  *
  * Conventions
  *   - Handles are opaque: `_create`/`_open` make them, `_destroy` ends them (NULL is fine).
@@ -499,6 +500,8 @@ typedef struct ek_event {
 /* false: stop after saving what is trained; ek_train then returns EK_E_INTERRUPTED. */
 typedef bool (*ek_listener)(void *user, const ek_event *event);
 
+typedef struct ek_observer ek_observer; /* section 9 */
+
 typedef struct ek_train_options {
     int64_t epochs;                 /* 10 */
     int64_t batch;                  /* 128 */
@@ -517,6 +520,7 @@ typedef struct ek_train_options {
     const char *resume;             /* NULL; a checkpoint to go on from */
     ek_listener listener;           /* NULL */
     void *user;
+    ek_observer *observer;          /* NULL; looks on at the run, for a report */
 } ek_train_options;
 
 EK_API ek_train_options ek_train_options_default(void);
@@ -589,11 +593,47 @@ EK_API void ek_report_bars(ek_report *report, const ek_report_chart *chart, int 
 
 /* Writes the page; more may be added, and written again, after it. The file is whole or as before.
  * EK_E_ARGUMENT  something added lacked what it needs
- * EK_E_IO        the file cannot be written */
+ * EK_E_IO        the file cannot be written; EK_E_NOT_FOUND: there is no such folder */
 EK_API EK_MUST_CHECK ek_status ek_report_write(ek_report *report, const char *path);
 
 /* ---------------------------------------------------------------------------------------------
- * 9. Auditing and mending
+ * 9. Observing a run
+ *
+ * An observer looks on at a run of ek_train (ek_train_options.observer) and keeps what its pictures need: the loss and
+ * learning rate of each step, the measures of each epoch, and of each batchnorm at some 100 steps, the first ones close
+ * together: how its inputs are distributed before and after the normalization, its gamma and beta, and how far the
+ * running statistics are from the batch's. It changes no bit of the training and allocates nothing in a step; of a
+ * batchnorm it looks at some 8,000 values each time.
+ *
+ * After the run, stopped or not, it holds what it has seen; with another run it begins anew. It needs the net only
+ * during the run.
+ */
+
+EK_API EK_MUST_CHECK ek_status ek_observer_create(ek_observer **out);
+EK_API void ek_observer_destroy(ek_observer *observer);
+
+/* What was seen, as sections of a report: the run, then each batchnorm (docs/reports.md). */
+EK_API void ek_report_training(ek_report *report, const ek_observer *observer);
+
+/* A run for TensorBoard: a new event file in a folder, which is made where there is none.
+ * EK_E_IO  it cannot be made */
+typedef struct ek_event_file ek_event_file;
+EK_API EK_MUST_CHECK ek_status ek_event_file_create(const char *folder, ek_event_file **out);
+EK_API const char *ek_event_file_path(const ek_event_file *file);
+
+/* What an event says, to be called by a listener: loss and learning rate of the steps (in a run of more than 10,000, of
+ * so many of them); at an epoch's end its measures, and histograms of each batchnorm's gamma, beta and running
+ * statistics, and of its inputs as the observer (may be NULL) saw them last. An epoch is on disk, for TensorBoard to
+ * show, when this returns.
+ * EK_E_IO  it cannot be written; later calls say so again, and write nothing */
+EK_API EK_MUST_CHECK ek_status ek_event_file_add(ek_event_file *file, const ek_event *event, const ek_net *net,
+                                                 const ek_observer *observer);
+
+/* keep false: the file is taken away, as one of a run that never began. */
+EK_API EK_MUST_CHECK ek_status ek_event_file_close(ek_event_file *file, bool keep);
+
+/* ---------------------------------------------------------------------------------------------
+ * 10. Auditing and mending
  */
 
 /* Told now and then how much of a long work is done, from 0 to 1. false: stop; the work then fails with

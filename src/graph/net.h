@@ -60,6 +60,13 @@ void ek_net_commit(ek_net *net);
  * either. first is a multiple of EK_LANES. */
 void ek_net_norm_input(const ek_net *net, int layer, int64_t first, int64_t n, float *out);
 
+/* The same for a batchnorm, by samples of it: in `block`, the lane row of `element` (channel * positions + position),
+ * before and after the normalization (gamma and beta in it, an activation not). Gives how many lanes are alive. */
+int ek_net_norm_row(const ek_net *net, int layer, int64_t block, int64_t element, float before[EK_LANES],
+                    float after[EK_LANES]);
+/* Mean and biased variance of each channel that a batchnorm normalized by in it: the batch's (*batch), or the running
+ * ones. */
+ek_batch_norm_saved ek_net_norm_saved(const ek_net *net, int layer, bool *batch);
 /* A forward pass that ends where what `layer` reads has been made. */
 ek_status ek_net_run_to(ek_net *net, int layer, int64_t n, ek_mode mode, uint64_t seed, uint64_t step);
 /* Moments of what the normalization `layer` read in the last forward pass, or of the input (layer 0), over all samples

@@ -151,6 +151,12 @@ void ek_batchnorm_prepare(const ek_pass *pass, ek_node *node, int64_t first, int
     }
 }
 
+ek_batch_norm_saved ek_batchnorm_saved(const ek_pass *pass, const ek_node *node, bool *batch)
+{
+    *batch = batch_statistics(pass->training, node);
+    return room_of(node).saved;
+}
+
 ek_map_in ek_batchnorm_map(const ek_node *node, const float *x)
 {
     room r = room_of(node);
@@ -329,6 +335,7 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
 {
     ek_ncs v = reference_shape(ref, node);
     double *mean = ref->kept, *var = mean + v.c;
+    ek_batch_norm_saved saved = room_of(node).saved;
     if (batch_statistics(ref->training, node)) {
         ek_batch_norm_reference_statistics(v, x[0], mean, var);
     } else {
@@ -336,6 +343,11 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
             mean[i] = ref_param(ref, node, EK_ROLE_RUNNING_MEAN)[i];
             var[i] = ref_param(ref, node, EK_ROLE_RUNNING_VAR)[i];
         }
+    }
+    for (int64_t i = 0; i < v.c; i++) {
+        saved.mean[i] = (float)mean[i];
+        saved.mean_low[i] = (float)(mean[i] - saved.mean[i]);
+        saved.var[i] = (float)var[i];
     }
     ek_batch_norm_reference_forward(v, ek_attr_real(node, EPS), x[0], mean, var,
                                     ref_param(ref, node, EK_ROLE_GAMMA), ref_param(ref, node, EK_ROLE_BETA),
@@ -357,12 +369,6 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
 static void reference_commit(const ek_ref *ref, ek_node *node)
 {
     ek_batch_norm_saved saved = room_of(node).saved;
-    int64_t c = node->in[0].dim[0];
-    for (int64_t i = 0; i < c; i++) {
-        saved.mean[i] = (float)ref->kept[i];
-        saved.mean_low[i] = (float)(ref->kept[i] - saved.mean[i]);
-        saved.var[i] = (float)ref->kept[c + i];
-    }
     ek_ncs v = reference_shape(ref, node);
     update(node, v.n * v.s, &saved);
 }

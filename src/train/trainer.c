@@ -67,6 +67,7 @@ ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const int32_t *labels, 
     ek_step_result r = {0};
     r.loss = ek_loss_sum(&trainer->loss, net, n, labels, true, &r.correct) / (double)n;
     r.skipped = !isfinite(r.loss);
+    if (trainer->observer) trainer->observer->forward(trainer->observer, net, n);
     if (!r.skipped) {
         ek_net_run_backward(net);
         r.skipped = !ek_optimizer_update(net, trainer->optimizer, trainer->lr);

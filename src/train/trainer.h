@@ -4,6 +4,17 @@
 #include "train/loss.h"
 #include "train/optimizer.h"
 
+/* Somebody who looks on at a run: src/lab/observe.c makes one. */
+struct ek_observer {
+    /* Before the first step, with the event of the start: all its memory is taken here. */
+    ek_status (*begin)(ek_observer *observer, ek_net *net, const ek_event *start);
+    /* Between the forward and the backward pass of each step, of n samples: what the normalizations read is there, and
+     * nothing is updated yet. It changes nothing in the net. */
+    void (*forward)(ek_observer *observer, const ek_net *net, int64_t n);
+    /* What the listener is told, before it. */
+    void (*event)(ek_observer *observer, const ek_event *event);
+};
+
 struct ek_trainer {
     ek_net *net;
     ek_optimizer_state *optimizer;
@@ -11,6 +22,7 @@ struct ek_trainer {
     uint64_t seed;
     int64_t step; /* steps done, skipped ones too: chooses the dropout masks */
     ek_loss loss;
+    ek_observer *observer; /* NULL: none */
 };
 
 /* Room for steps of `samples`. */
