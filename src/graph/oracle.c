@@ -180,3 +180,18 @@ void ek_oracle_row(const ek_oracle *o, const ek_node *node, int64_t block, int64
     const double *from = o->value[node->id] + block * EK_LANES * elements + element;
     for (int i = 0; i < live; i++) out[i] = (float)from[i * elements];
 }
+
+void ek_oracle_moments(const ek_oracle *o, const ek_node *node, int64_t n, ek_moments *out)
+{
+    int64_t channels = node->out.dim[0], run = ek_shape_count(node->out) / channels;
+    for (int64_t c = 0; c < channels; c++) {
+        const double *from = o->value[node->id] + c * run;
+        ek_moments all = {.count = (double)(n * run)};
+        for (int64_t i = 0; i < n * run; i++) all.mean += from[i / run * run * channels + i % run] / all.count;
+        for (int64_t i = 0; i < n * run; i++) {
+            double off = from[i / run * run * channels + i % run] - all.mean;
+            all.m2 += off * off;
+        }
+        out[c] = all;
+    }
+}

@@ -482,6 +482,7 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
         reference_group_forward(ref, node, &g, x[0], y);
         n += g.shape.n;
     }
+    if (!node->workspace) return; /* no plan runs it, and nobody reads them there */
     ek_batch_norm_saved saved = room_of(node).saved;
     for (int64_t i = 0; i < all.shape.c; i++) {
         double mean = ref->kept[MEAN * all.shape.c + i];
