@@ -26,6 +26,12 @@ static const test_case cases[] = {
     {"input 1x1x1\nconv 1 kernel=1", 1},
     {"input 2x4x4\nconv 3 kernel=3", 70},  /* five blocks, whose weight gradients are summed */
     {"input 1x3x3\nconv 2 kernel=2", 300}, /* more blocks than parts */
+    {"input 3x11\nconv1d 4 kernel=3 padding=1", 17},
+    {"input 1x9\nconv1d 6 kernel=5", 3},
+    {"input 2x13\nconv1d 5 kernel=4 stride=3 padding=2 dilation=2 bias=false", 5},
+    {"input 6x8\nconv1d 4 kernel=2 groups=2", 18},
+    {"input 40x21\nconv1d 33 kernel=3 padding=1", 2}, /* minimal filtering */
+    {"input 5x1\nconv1d 3 kernel=1", 2},
     {"input 5\nlinear 3", 4},
     {"input 130\nlinear 37", 67},
     {"input 1\nlinear 1 bias=false", 1},
@@ -34,6 +40,7 @@ static const test_case cases[] = {
     {"input 2x1x1\nbatchnorm scale=false", 17},
     {"input 2x3x3\nbatchnorm shift=false eps=0.1", 16},
     {"input 7\nbatchnorm", 9},
+    {"input 3x10\nbatchnorm", 5},
     {"input 33\nbatchnorm track=false", 4},
     {"input 3x3x2\nbatchnorm frozen=true", 3},
     {"input 5\nbatchnorm frozen=true", 1},
@@ -50,12 +57,18 @@ static const test_case cases[] = {
     {"input 2x4x6\nmaxpool 2", 3},
     {"input 2x5x7\nmaxpool 3x2 stride=2x1 padding=1", 18},
     {"input 3x5x4\nglobalavgpool", 17},
+    {"input 2x9\navgpool 2", 3},
+    {"input 2x9\navgpool 3 stride=2 padding=1 count_pad=false", 18},
+    {"input 2x9\nmaxpool 3 stride=1 padding=1", 17},
+    {"input 3x7\nglobalavgpool", 17},
+    {"input 3x4\nflatten", 3},
     {"input 3x4x5\nflatten", 19},
     {"input 6\nflatten", 3},
     {"input 2x3x3\ndropout 0.3", 18},
     {"input 10\ndropout 0.5", 6},
     {"a: input 2x3x3\nb: relu\nadd a", 17},
     {"a: input 5\nb: relu\nadd a", 3},
+    {"a: input 4x6\nb: silu\nadd a", 3},
     {"input 7\nsoftmax", 5},
 };
 enum { CASES = sizeof cases / sizeof *cases };

@@ -166,6 +166,9 @@ typedef struct ek_op {
     size_t (*workspace)(const ek_node *node, int64_t samples, bool training);
     size_t (*scratch)(const ek_node *node, int64_t samples);
     int64_t (*multiply_adds)(const ek_node *node); /* NULL: counted as 0 */
+    /* Of a sample of a batch of sequences: how many positions of its output are alive where `in` of its input's are;
+     * cut to what there is, and at least 1. NULL: as many. */
+    int64_t (*length)(const ek_node *node, int64_t in);
 
     /* What can be refused only when the batch is known (one value a channel); NULL: nothing. */
     ek_status (*check)(const ek_pass *pass, const ek_node *node);

@@ -1,4 +1,5 @@
-/* avgpool, maxpool and globalavgpool: the mean or the largest of each window of a map. */
+/* avgpool, maxpool and globalavgpool: the mean or the largest of each window of a map, or of a sequence, which to the passes
+ * is a map of one row. */
 #include "ops/elementwise.h"
 
 #include <math.h>
@@ -10,33 +11,64 @@ extern const ek_op ek_op_maxpool, ek_op_globalavgpool;
 static ek_window window_of(const ek_node *node)
 {
     const ek_attr *a = node->attr;
-    ek_window g = {.c = (int)node->in[0].dim[0],
-                   .hi = (int)node->in[0].dim[1],
-                   .wi = (int)node->in[0].dim[2],
-                   .ho = (int)node->out.dim[1],
-                   .wo = (int)node->out.dim[2]};
+    ek_shape in = node->in[0], out = node->out;
+    bool sequence = in.rank == 2;
+    ek_window g = {.c = (int)in.dim[0],
+                   .hi = sequence ? 1 : (int)in.dim[1],
+                   .wi = (int)in.dim[sequence ? 1 : 2],
+                   .ho = sequence ? 1 : (int)out.dim[1],
+                   .wo = (int)out.dim[sequence ? 1 : 2]};
     if (node->op == &ek_op_globalavgpool) {
         g.kh = g.stride_h = g.hi;
         g.kw = g.stride_w = g.wi;
         return g;
     }
-    g.kh = (int)a[KERNEL].v[0];
+    g.kh = sequence ? 1 : (int)a[KERNEL].v[0];
     g.kw = (int)a[KERNEL].v[1];
     /* stride 0, the fallback, means the kernel's size. */
-    g.stride_h = a[STRIDE].v[0] > 0 ? (int)a[STRIDE].v[0] : g.kh;
+    g.stride_h = a[STRIDE].v[0] > 0 && !sequence ? (int)a[STRIDE].v[0] : g.kh;
     g.stride_w = a[STRIDE].v[1] > 0 ? (int)a[STRIDE].v[1] : g.kw;
-    g.pad_h = (int)a[PADDING].v[0];
+    g.pad_h = sequence ? 0 : (int)a[PADDING].v[0];
     g.pad_w = (int)a[PADDING].v[1];
     g.count_pad = node->op != &ek_op_maxpool && ek_attr_bool(node, COUNT_PAD);
     return g;
 }
 
+/* Windows along a sequence of `in` positions. */
+static int64_t length(const ek_node *node, int64_t in)
+{
+    ek_window g = window_of(node);
+    if (node->op == &ek_op_globalavgpool) return 1;
+    int64_t left = in + 2 * g.pad_w - g.kw;
+    return left < 0 ? 0 : left / g.stride_w + 1;
+}
+
+static ek_status sequence_shape(ek_node *node)
+{
+    ek_window g = window_of(node);
+    for (int i = KERNEL; node->op != &ek_op_globalavgpool && i <= PADDING; i++) {
+        const ek_attr *a = &node->attr[i];
+        if (a->v[0] != a->v[1])
+            return ek_fail(EK_E_SHAPE,
+                           "along a sequence a window has one dimension: %s of %s is one number, not %gx%g",
+                           node->op->attrs[i].name, node->op->name, a->v[0], a->v[1]);
+    }
+    if (g.pad_w > g.kw / 2)
+        return ek_fail(EK_E_SHAPE, "padding=%d is more than half of the window of %d", g.pad_w, g.kw);
+    if (g.wi + 2 * g.pad_w < g.kw)
+        return ek_fail(EK_E_SHAPE, "the window of %d is larger than the padded sequence of %d", g.kw,
+                       g.wi + 2 * g.pad_w);
+    node->out = (ek_shape){2, {g.c, length(node, g.wi)}};
+    return EK_OK;
+}
+
 static ek_status shape(ek_node *node)
 {
     char text[EK_SHAPE_TEXT];
+    if (node->in[0].rank == 2) return sequence_shape(node);
     if (node->in[0].rank != 3)
-        return ek_fail(EK_E_SHAPE, "%s works on maps CxHxW, its input has %s features", node->op->name,
-                       ek_shape_text(node->in[0], text));
+        return ek_fail(EK_E_SHAPE, "%s works on maps CxHxW and sequences CxL, its input has %s features",
+                       node->op->name, ek_shape_text(node->in[0], text));
     ek_window g = window_of(node);
     if (g.pad_h > g.kh / 2 || g.pad_w > g.kw / 2)
         return ek_fail(EK_E_SHAPE, "padding=%dx%d is more than half of the window %dx%d", g.pad_h, g.pad_w,
@@ -198,10 +230,10 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
         "padding", EK_ATTR_PAIR, .fallback = 0, .min = 0, .max = 1 << 12,                 \
                                  .help = "cells around the map, at most half the kernel"  \
     }
-#define PASSES                                                             \
-    .inputs = 1, .shape = shape, .forward = forward, .backward = backward, \
-    .scratch = scratch, .reads_maps = true, .writes = EK_WRITES_ALL,            \
-    .reference_forward = reference_forward, .reference_backward = reference_backward
+#define PASSES                                                                                               \
+    .inputs = 1, .shape = shape, .length = length, .forward = forward, .backward = backward,                 \
+    .scratch = scratch, .reads_maps = true, .writes = EK_WRITES_ALL, .reference_forward = reference_forward, \
+    .reference_backward = reference_backward
 
 const ek_op ek_op_avgpool = {.name = "avgpool",
                              .attrs = {WINDOW,
