@@ -69,7 +69,8 @@ static void make_flows(ek_net *net, ek_plan *plan)
     plan->output_grad = at(plan, steps->output_grad);
     plan->pass = (ek_pass){.context = net->context,
                            .scratch = at(plan, steps->scratch),
-                           .scratch_each = steps->scratch_each};
+                           .scratch_each = steps->scratch_each,
+                           .length = (const int32_t *const *)plan->lengths.of};
 }
 
 ek_status ek_plan_bytes(const ek_net *net, int64_t samples, bool training, size_t *bytes)
@@ -92,6 +93,7 @@ ek_status ek_plan_create(ek_net *net, int64_t samples, bool training, ek_plan **
     EK_GO(EK_NEW(plan->forward, (size_t)plan->steps.forward_steps));
     EK_GO(EK_NEW(plan->backward, (size_t)plan->steps.backward_steps));
     EK_GO(EK_NEW(plan->arena, plan->steps.floats));
+    if (net->lengths) EK_GO(ek_lengths_create(&net->graph, samples, &plan->lengths));
     if (net->context->reference) EK_GO(ek_oracle_create(net, samples, &plan->oracle));
     make_flows(net, plan);
 done:
@@ -106,6 +108,7 @@ void ek_plan_destroy(ek_plan *plan)
 {
     if (!plan) return;
     ek_oracle_destroy(plan->oracle);
+    ek_lengths_free(&plan->lengths);
     ek_free(plan->arena);
     ek_free(plan->backward);
     ek_free(plan->forward);
@@ -125,6 +128,7 @@ static ek_status run_forward(ek_net *net, const ek_kernels *kernels, int64_t n, 
     pass->kernels = kernels;
     pass->seed = seed;
     pass->step = step;
+    if (plan->lengths.of) ek_lengths_derive(graph, &plan->lengths, n);
     for (int i = 0; i < graph->count; i++) {
         if (graph->node[i].op->check) EK_TRY(graph->node[i].op->check(pass, &graph->node[i]));
     }
@@ -133,9 +137,12 @@ static ek_status run_forward(ek_net *net, const ek_kernels *kernels, int64_t n, 
         return EK_OK;
     }
     ek_net_clock_start(net);
+    ek_lengths_cut(&plan->lengths, pass, &graph->node[0], plan->input);
+    ek_net_clock_lap(net, 0, false);
     for (int i = 0; i < plan->steps.forward_steps; i++) {
         ek_node *node = plan->steps.forward[i].node;
         node->op->forward(pass, node, &plan->forward[i]);
+        ek_lengths_cut(&plan->lengths, pass, node, plan->forward[i].y);
         ek_net_clock_lap(net, node->id, false);
     }
     return EK_OK;
@@ -193,6 +200,7 @@ static void backward_step(const ek_plan *plan, int index)
     const ek_step *step = &plan->steps.backward[index];
     const ek_pass *pass = &plan->pass;
     ek_flow flow = plan->backward[index];
+    ek_lengths_cut(&plan->lengths, pass, step->node, at(plan, step->dy));
     if (step->dy_norm) flow.dy = ek_batchnorm_gradient(pass, step->dy_norm, at(plan, step->dy_x), flow.dy.g);
     step->node->op->backward(pass, step->node, &flow);
     for (int k = 0; k < step->node->input_count; k++) {

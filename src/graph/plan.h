@@ -3,6 +3,7 @@
 #define EK_GRAPH_PLAN_H
 
 #include "graph/arena.h"
+#include "graph/lengths.h"
 #include "graph/net.h"
 
 /* A buffer: its index in ek_steps.buffer, -1 for none. */
@@ -64,6 +65,7 @@ struct ek_plan {
     int64_t capacity; /* samples */
     bool training;    /* backward is there */
     ek_pass pass;     /* of the last forward pass */
+    ek_lengths lengths; /* where the net has lengths */
     ek_steps steps;
     float *arena;
     float *input, *logits, *output, *output_grad; /* output_grad NULL: nothing is trained */

@@ -6,6 +6,7 @@
 #include "kernels/lane_norm.h"
 #include "kernels/lane_activation.h"
 #include "kernels/lane_io.h"
+#include "kernels/lane_sequence.h"
 #include "kernels/lane_conv.h"
 #include "kernels/lane_linear.h"
 #include "kernels/lane_pool.h"
@@ -37,6 +38,8 @@ const ek_kernels TABLE(EK_KERNELS_ISA) = {
     .grad_write = grad_write,
     .moments = moments,
     .map_add = map_add,
+    .sequence_cut = sequence_cut,
+    .sequence_moments = sequence_moments,
     .add = add,
     .runs_moments = runs_moments,
     .runs_apply = runs_apply,

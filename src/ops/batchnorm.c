@@ -86,10 +86,14 @@ static bool batch_statistics(bool training, const ek_node *node)
     return (training && !ek_attr_bool(node, FROZEN)) || !ek_attr_bool(node, TRACK);
 }
 
-/* Values of a channel in the batch. */
+/* Values of a channel in the batch, of sequences their live positions. */
 static int64_t values(const ek_pass *pass, const ek_node *node)
 {
-    return pass->n * (ek_shape_count(node->in[0]) / node->in[0].dim[0]);
+    const int32_t *length = ek_input_length(pass->length, node);
+    int64_t sum = 0;
+    if (!length) return pass->n * (ek_shape_count(node->in[0]) / node->in[0].dim[0]);
+    for (int64_t i = 0; i < pass->n; i++) sum += length[i];
+    return sum;
 }
 
 static ek_status check(const ek_pass *pass, const ek_node *node)
@@ -218,8 +222,13 @@ static void moments_piece(void *argument, int64_t block, int thread)
     (void)thread;
     const ek_elementwise *w = argument;
     ek_slab slab = ek_elementwise_slab(w, block);
-    w->kernels->moments(&slab, w->flow->x[0].x + block * w->block,
-                        room_of(w->node).moments + block * w->channels);
+    const int32_t *length = ek_input_length(w->pass->length, w->node);
+    const float *x = w->flow->x[0].x + block * w->block;
+    ek_moments *out = room_of(w->node).moments + block * w->channels;
+    if (length)
+        w->kernels->sequence_moments(w->channels, slab.length / EK_LANES, length + block * EK_LANES, x, out);
+    else
+        w->kernels->moments(&slab, x, out);
 }
 
 static void apply_piece(void *argument, int64_t block, int thread)
@@ -240,7 +249,7 @@ static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
     if (flow->y) ek_each_block(pass, node, flow, apply_piece);
 }
 
-/* Only the sums are wanted; g is written where it stands. */
+/* Only the sums are wanted; g is written where it stands. Beyond a sequence's length it is 0. */
 static void sums_piece(void *argument, int64_t block, int thread)
 {
     (void)thread;
@@ -330,16 +339,16 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
     ek_ncs v = reference_shape(ref, node);
     double *mean = ref->kept, *var = mean + v.c;
     if (batch_statistics(ref->training, node)) {
-        ek_batch_norm_reference_statistics(v, x[0], mean, var);
+        ek_batch_norm_reference_statistics(v, ek_input_length(ref->length, node), x[0], mean, var);
     } else {
         for (int64_t i = 0; i < v.c; i++) {
             mean[i] = ref_param(ref, node, EK_ROLE_RUNNING_MEAN)[i];
             var[i] = ref_param(ref, node, EK_ROLE_RUNNING_VAR)[i];
         }
     }
-    ek_batch_norm_reference_forward(v, ek_attr_real(node, EPS), x[0], mean, var,
-                                    ref_param(ref, node, EK_ROLE_GAMMA), ref_param(ref, node, EK_ROLE_BETA),
-                                    y);
+    ek_batch_norm_reference_forward(v, ek_input_length(ref->length, node), ek_attr_real(node, EPS), x[0],
+                                    mean, var, ref_param(ref, node, EK_ROLE_GAMMA),
+                                    ref_param(ref, node, EK_ROLE_BETA), y);
 }
 
 static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[],
@@ -347,7 +356,7 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
 {
     (void)y;
     ek_ncs v = reference_shape(ref, node);
-    ek_batch_norm_reference_backward(v, ek_attr_real(node, EPS),
+    ek_batch_norm_reference_backward(v, ek_input_length(ref->length, node), ek_attr_real(node, EPS),
                                      batch_statistics(ref->training, node), x[0], dy, ref->kept,
                                      ref->kept + v.c, ref_param(ref, node, EK_ROLE_GAMMA), dx[0],
                                      ref_grad(ref, node, EK_ROLE_GAMMA), ref_grad(ref, node, EK_ROLE_BETA));
@@ -364,7 +373,7 @@ static void reference_commit(const ek_ref *ref, ek_node *node)
         saved.var[i] = (float)ref->kept[c + i];
     }
     ek_ncs v = reference_shape(ref, node);
-    update(node, v.n * v.s, &saved);
+    update(node, ek_batch_norm_reference_values(v, ek_input_length(ref->length, node)), &saved);
 }
 
 const ek_op ek_op_batchnorm = {

@@ -101,7 +101,17 @@ typedef struct ek_pass {
     uint64_t seed, step; /* dropout */
     float *scratch;      /* shared by all operators, one part for each thread */
     size_t scratch_each; /* floats of a thread's part */
+    /* A batch of sequences of unequal lengths, by node: how many positions of its output are alive, of each sample
+     * (dead lanes: 0); NULL: it is no sequence. The others hold 0, and so does their gradient; whoever runs the nodes
+     * sees to it (src/graph/lengths.h). NULL: all positions of all samples are alive. */
+    const int32_t *const *length;
 } ek_pass;
+
+/* Of the node's input; NULL: all are alive. */
+static inline const int32_t *ek_input_length(const int32_t *const *length, const ek_node *node)
+{
+    return length ? length[node->input[0]] : NULL;
+}
 
 static inline float *ek_scratch(const ek_pass *pass, int thread)
 {
@@ -146,6 +156,7 @@ typedef struct ek_ref {
     double *param[EK_MAX_PARAMS]; /* this node's; NULL for counters and redundant biases */
     double *grad[EK_MAX_PARAMS];  /* += into; NULL: not wanted */
     double *kept;                 /* op->reference_kept doubles, from forward to backward and commit */
+    const int32_t *const *length; /* as in ek_pass */
 } ek_ref;
 
 /* Parts of an ek_grad_out, for op->writes. */

@@ -3,6 +3,7 @@
 #include "ops/elementwise.h"
 
 #include <math.h>
+#include <string.h>
 
 enum { KERNEL, STRIDE, PADDING, COUNT_PAD };
 
@@ -88,11 +89,13 @@ static size_t index_workspace(const ek_node *node, int64_t samples, bool trainin
     return (size_t)ek_value_floats(node->out, samples);
 }
 
+/* Of a sequence also a channel of the input or of the gradient, and the factors of the windows (sequence_room). */
 static size_t scratch(const ek_node *node, int64_t samples)
 {
     (void)samples;
     ek_window g = window_of(node);
-    return ek_pool_scratch(&g);
+    size_t map = ek_pool_scratch(&g), windows = (size_t)g.wo * EK_LANES;
+    return node->in[0].rank == 2 ? 2 * map + 2 * windows : map;
 }
 
 typedef struct work {
@@ -103,6 +106,7 @@ typedef struct work {
     bool max;
     int64_t x_block, y_block;
     int32_t *index;
+    const int32_t *length; /* of sequences of unequal lengths */
 } work;
 
 static work make_work(const ek_pass *pass, const ek_node *node, const ek_flow *flow)
@@ -114,15 +118,96 @@ static work make_work(const ek_pass *pass, const ek_node *node, const ek_flow *f
                   .max = node->op == &ek_op_maxpool,
                   .x_block = ek_block_floats(node->in[0]),
                   .y_block = ek_block_floats(node->out),
-                  .index = (int32_t *)(void *)node->workspace};
+                  .index = (int32_t *)(void *)node->workspace,
+                  .length = ek_input_length(pass->length, node)};
 }
+
+/* --- sequences of unequal lengths. What is beyond a length is 0, which a maximum must not see, and is not to count in a
+ * mean that leaves the padding out. */
+
+typedef struct sequence_room {
+    float *pool, *channel, *factor; /* a map of the input; a channel of x or dy; [windows][lane] */
+} sequence_room;
+
+static sequence_room sequence_rooms(const work *w, int thread)
+{
+    float *pool = ek_scratch(w->pass, thread), *channel = pool + ek_pool_scratch(&w->g);
+    return (sequence_room){pool, channel, channel + (int64_t)(w->g.wi + w->g.wo) * EK_LANES};
+}
+
+static bool counts_alive(const work *w) { return w->length && !w->max && !w->g.count_pad; }
+
+/* From the mean over all cells of a window to that over its live ones. */
+static void find_factors(const work *w, const int32_t *length, float *factor)
+{
+    for (int q = 0; q < w->g.wo; q++) {
+        int begin = q * w->g.stride_w - w->g.pad_w, end = begin + w->g.kw, from = begin > 0 ? begin : 0;
+        for (int lane = 0; lane < EK_LANES; lane++) {
+            int alive = (end < length[lane] ? end : length[lane]) - from;
+            factor[q * EK_LANES + lane] = alive > 0 ? (float)w->g.kw / (float)alive : 0;
+        }
+    }
+}
+
+static void scale(const work *w, const float *factor, const float *from, float *to)
+{
+    for (int64_t i = 0; i < w->g.wo; i++)
+        for (int64_t lane = i * EK_LANES; lane < i * EK_LANES + w->kernels->lanes; lane++)
+            to[lane] = from[lane] * factor[lane];
+}
+
+static void max_of_alive(const work *w, int64_t block, sequence_room room)
+{
+    ek_window one = w->g;
+    one.c = 1;
+    int64_t in = (int64_t)w->g.wi * EK_LANES, out = (int64_t)w->g.wo * EK_LANES;
+    for (int64_t c = 0; c < w->g.c; c++) {
+        int64_t at = block * w->y_block + c * out;
+        ek_map_in x = {.x = room.channel, .live = ek_live(w->pass->n, block)};
+        memcpy(room.channel, w->flow->x[0].x + block * w->x_block + c * in, (size_t)in * sizeof(float));
+        w->kernels->sequence_cut(1, w->g.wi, w->length + block * EK_LANES, -INFINITY, room.channel);
+        w->kernels->maxpool_forward(&one, &x, w->flow->y + at, w->index + at, room.pool);
+    }
+}
+
+static void mean_of_alive(const work *w, int64_t block, sequence_room room)
+{
+    ek_window all = w->g;
+    all.count_pad = true;
+    ek_map_in x = ek_map_block(w->pass, &w->flow->x[0], block, w->x_block);
+    float *y = w->flow->y + block * w->y_block;
+    w->kernels->avgpool_forward(&all, &x, y, room.pool);
+    find_factors(w, w->length + block * EK_LANES, room.factor);
+    for (int64_t c = 0; c < w->g.c; c++, y += w->g.wo * EK_LANES) scale(w, room.factor, y, y);
+}
+
+static void mean_of_alive_backward(const work *w, int64_t block, sequence_room room)
+{
+    ek_window one = w->g;
+    one.count_pad = true;
+    one.c = 1;
+    const float *dy = w->flow->dy.g + block * w->y_block;
+    ek_grad_out dx = ek_grad_out_block(w->pass, &w->flow->dx[0], block, w->x_block, w->g.c);
+    find_factors(w, w->length + block * EK_LANES, room.factor);
+    for (int64_t c = 0; c < w->g.c; c++, dy += w->g.wo * EK_LANES) {
+        ek_grad_out of_channel = ek_grad_out_channels(&dx, c, (int64_t)w->g.wi * EK_LANES, w->g.c);
+        scale(w, room.factor, dy, room.channel);
+        w->kernels->avgpool_backward(&one, room.channel, &of_channel, room.pool);
+    }
+}
+
+/* --- the passes */
 
 static void forward_piece(void *argument, int64_t block, int thread)
 {
     const work *w = argument;
     ek_map_in x = ek_map_block(w->pass, &w->flow->x[0], block, w->x_block);
     float *y = w->flow->y + block * w->y_block, *room = ek_scratch(w->pass, thread);
-    if (w->max)
+    if (w->length && w->max)
+        max_of_alive(w, block, sequence_rooms(w, thread));
+    else if (counts_alive(w))
+        mean_of_alive(w, block, sequence_rooms(w, thread));
+    else if (w->max)
         w->kernels->maxpool_forward(&w->g, &x, y, w->index + block * w->y_block, room);
     else
         w->kernels->avgpool_forward(&w->g, &x, y, room);
@@ -140,7 +225,9 @@ static void backward_piece(void *argument, int64_t block, int thread)
     const float *dy = w->flow->dy.g + block * w->y_block;
     ek_grad_out dx = ek_grad_out_block(w->pass, &w->flow->dx[0], block, w->x_block, w->g.c);
     float *room = ek_scratch(w->pass, thread);
-    if (w->max)
+    if (counts_alive(w))
+        mean_of_alive_backward(w, block, sequence_rooms(w, thread));
+    else if (w->max)
         w->kernels->maxpool_backward(&w->g, dy, w->index + block * w->y_block, &dx, room);
     else
         w->kernels->avgpool_backward(&w->g, dy, &dx, room);
@@ -153,19 +240,26 @@ static void backward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
     ek_pool_run(pass->context->pool, ek_blocks(pass->n), backward_piece, &w);
 }
 
-/* One window of the reference: its clipped borders and, from a map, its largest cell. */
+/* One window of the reference: its borders, clipped to `columns`, and, from a map, its largest cell. */
 typedef struct cells {
     int r0, r1, s0, s1;
     double share; /* of each cell in an average */
 } cells;
 
-static cells cells_of(const ek_window *g, int p, int q)
+static cells cells_of(const ek_window *g, int columns, int p, int q)
 {
     int r = p * g->stride_h - g->pad_h, s = q * g->stride_w - g->pad_w;
     cells c = {r > 0 ? r : 0, r + g->kh < g->hi ? r + g->kh : g->hi, s > 0 ? s : 0,
-               s + g->kw < g->wi ? s + g->kw : g->wi, 0};
+               s + g->kw < columns ? s + g->kw : columns, 0};
     c.share = 1.0 / (g->count_pad ? g->kh * g->kw : (c.r1 - c.r0) * (c.s1 - c.s0));
     return c;
+}
+
+/* Of the map's, those that are alive. */
+static int live_columns(const ek_ref *ref, const ek_node *node, const ek_window *g, int64_t map)
+{
+    const int32_t *length = ek_input_length(ref->length, node);
+    return length ? length[map / g->c] : g->wi;
 }
 
 static int64_t largest(const ek_window *g, cells c, const double *map)
@@ -187,7 +281,9 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
         const double *map = x[0] + m * g.hi * g.wi;
         for (int p = 0; p < g.ho; p++) {
             for (int q = 0; q < g.wo; q++) {
-                cells c = cells_of(&g, p, q);
+                cells c = cells_of(&g, live_columns(ref, node, &g, m), p, q);
+                y[(m * g.ho + p) * g.wo + q] = 0;
+                if (c.s1 <= c.s0) continue; /* beyond the length */
                 double sum = 0;
                 for (int r = c.r0; r < c.r1; r++)
                     for (int s = c.s0; s < c.s1; s++) sum += map[(int64_t)r * g.wi + s];
@@ -208,7 +304,8 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
         double *out = dx[0] + m * g.hi * g.wi;
         for (int p = 0; p < g.ho; p++) {
             for (int q = 0; q < g.wo; q++) {
-                cells c = cells_of(&g, p, q);
+                cells c = cells_of(&g, live_columns(ref, node, &g, m), p, q);
+                if (c.s1 <= c.s0) continue; /* beyond the length */
                 double d = dy[(m * g.ho + p) * g.wo + q];
                 if (node->op == &ek_op_maxpool) {
                     out[largest(&g, c, map)] += d;

@@ -80,6 +80,7 @@ static ek_status prepare(training *t)
                        "the last one",
                        (long long)t->run.train_count, (long long)o->batch);
     if (o->checkpoint) EK_TRY(check_writable(o->checkpoint));
+    EK_TRY(ek_net_use_lengths(t->net, t->data->length));
     EK_TRY(ek_trainer_create(t->net, &o->optimizer, o->seed, &t->run.trainer));
     EK_TRY(ek_trainer_reserve(t->run.trainer, ek_batch_largest(t->run.train_count, o->batch, o->drop_last)));
     return o->resume ? ek_checkpoint_read(&t->run, o->resume) : EK_OK;

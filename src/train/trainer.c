@@ -79,6 +79,12 @@ ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const int32_t *labels, 
 ek_status ek_trainer_step(ek_trainer *trainer, int64_t n, const float *x, const int32_t *labels,
                           ek_step_result *result)
 {
+    return ek_trainer_step_lengths(trainer, n, x, NULL, labels, result);
+}
+
+ek_status ek_trainer_step_lengths(ek_trainer *trainer, int64_t n, const float *x, const int32_t *lengths,
+                                  const int32_t *labels, ek_step_result *result)
+{
     if (!trainer || !x || !labels || !result)
         return ek_fail(EK_E_ARGUMENT,
                        "ek_trainer_step needs a trainer, an input, labels and a place for the result");
@@ -88,7 +94,10 @@ ek_status ek_trainer_step(ek_trainer *trainer, int64_t n, const float *x, const 
             return ek_fail(EK_E_ARGUMENT, "labels[%lld] is %d; the net's classes are 0 to %lld", (long long)i,
                            (int)labels[i], (long long)classes - 1);
     }
+    EK_TRY(ek_net_check_lengths(trainer->net, n, lengths));
+    EK_TRY(ek_net_use_lengths(trainer->net, lengths));
     EK_TRY(ek_trainer_reserve(trainer, n));
     ek_net_set_input(trainer->net, n, x);
+    if (lengths) ek_net_set_lengths(trainer->net, n, lengths);
     return ek_trainer_run(trainer, n, labels, result);
 }
