@@ -43,12 +43,18 @@ static const struct {
     int least;
 } alone[] = {
     {"input 3x%d\nconv1d 5 kernel=3\nbatchnorm\nrelu\nglobalavgpool\nflatten\nlinear 4", 3},
-    {"input 3x%d mean=0.7 std=2\nconv1d 8 kernel=5 padding=2\nbatchnorm\nsigmoid\nmaxpool 3 stride=2 padding=1\n"
-     "conv1d 6 kernel=4 stride=2 dilation=2 padding=3\ntanh\nglobalavgpool\nflatten\nlinear 4", 2},
-    {"input 2x%d\na: sigmoid\nconv1d 2 kernel=3 padding=1\nbatchnorm\nadd a\navgpool 3 padding=1 stride=2 count_pad=false\n"
-     "silu\nglobalavgpool\nflatten\nlinear 3", 3},
-    {"input 2x%d\nleakyrelu -2\nmaxpool 4 padding=2 stride=1\navgpool 2 padding=1\nconv1d 33 kernel=3 padding=1\n"
-     "batchnorm\nmaxpool 2\nglobalavgpool\nflatten\nlinear 3\nsoftmax", 3},
+    {"input 3x%d mean=0.7 std=2\nconv1d 8 kernel=5 padding=2\nbatchnorm\nsigmoid\nmaxpool 3 stride=2 "
+     "padding=1\n"
+     "conv1d 6 kernel=4 stride=2 dilation=2 padding=3\ntanh\nglobalavgpool\nflatten\nlinear 4",
+     2},
+    {"input 2x%d\na: sigmoid\nconv1d 2 kernel=3 padding=1\nbatchnorm\nadd a\navgpool 3 padding=1 stride=2 "
+     "count_pad=false\n"
+     "silu\nglobalavgpool\nflatten\nlinear 3",
+     3},
+    {"input 2x%d\nleakyrelu -2\nmaxpool 4 padding=2 stride=1\navgpool 2 padding=1\nconv1d 33 kernel=3 "
+     "padding=1\n"
+     "batchnorm\nmaxpool 2\nglobalavgpool\nflatten\nlinear 3\nsoftmax",
+     3},
     {"input 4x%d\nbatchnorm\nconv1d 4 kernel=2 groups=4\nglobalavgpool", 2},
 };
 enum { ALONE = sizeof alone / sizeof *alone, LONGEST = 23 };
@@ -56,7 +62,8 @@ enum { ALONE = sizeof alone / sizeof *alone, LONGEST = 23 };
 /* The first `length` positions of each channel. */
 static void cut_sample(const float *x, int channels, int positions, int length, float *out)
 {
-    for (int c = 0; c < channels; c++) memcpy(out + c * length, x + c * positions, (size_t)length * sizeof *x);
+    for (int c = 0; c < channels; c++)
+        memcpy(out + c * length, x + c * positions, (size_t)length * sizeof *x);
 }
 
 static void check_alone(ek_context *context, int which, int n)
@@ -116,8 +123,7 @@ static void sequences_come_out_with_zeros_behind(void **state)
     const int32_t lengths[N] = {12, 1, 5, 6, 11}, out[N] = {6, 1, 3, 3, 6};
     fill(x, N * L, 0, 1);
     assert_ok(ek_net_forward_lengths(net, EK_MODE_INFERENCE, N, x, lengths, y));
-    for (int i = 0; i < N * 2 * OUT; i++)
-        assert_true((y[i] != 0) == (i % OUT < out[i / (2 * OUT)]));
+    for (int i = 0; i < N * 2 * OUT; i++) assert_true((y[i] != 0) == (i % OUT < out[i / (2 * OUT)]));
     ek_net_destroy(net);
     ek_context_destroy(context);
 }
@@ -134,7 +140,8 @@ static void statistics_are_of_the_living_alone(void **state)
     ek_optimizer_options options = ek_optimizer_options_default(EK_OPTIMIZER_SGD);
     static float x[N * C * L];
     static int32_t labels[N];
-    assert_ok(ek_net_create(context, "input 3x40\nn: batchnorm momentum=1\nglobalavgpool\nflatten\nlinear 2", NULL, &net));
+    assert_ok(ek_net_create(context, "input 3x40\nn: batchnorm momentum=1\nglobalavgpool\nflatten\nlinear 2",
+                            NULL, &net));
     int32_t *lengths = any_lengths(net, N);
     fill(x, N * C * L, 0, 1);
     double m = 0, mean[C] = {0}, m2[C] = {0};
@@ -167,13 +174,17 @@ static void statistics_are_of_the_living_alone(void **state)
 /* --- the lanes against the oracle, whose gradients finite differences confirm (test_ops.c) */
 
 static const char *const nets[] = {
-    "input 3x17" LENGTHS "\nconv1d 6 kernel=3 padding=1\nbatchnorm\nrelu\nconv1d 5 kernel=5\nbatchnorm\nsigmoid\n"
+    "input 3x17" LENGTHS
+    "\nconv1d 6 kernel=3 padding=1\nbatchnorm\nrelu\nconv1d 5 kernel=5\nbatchnorm\nsigmoid\n"
     "maxpool 3 stride=2 padding=1\nglobalavgpool\nflatten\nlinear 7\nbatchnorm\ntanh\nlinear 4",
-    "input 2x30" LENGTHS "\na: conv1d 4 kernel=4 stride=2\nbatchnorm\nsilu\nconv1d 4 kernel=3 padding=1 bias=false\n"
+    "input 2x30" LENGTHS
+    "\na: conv1d 4 kernel=4 stride=2\nbatchnorm\nsilu\nconv1d 4 kernel=3 padding=1 bias=false\n"
     "batchnorm eps=0.1\nadd a\nrelu\navgpool 3 padding=1 count_pad=false\nb: flatten\nlinear 3",
-    "input 4x9" LENGTHS "\na: batchnorm frozen=true\nleakyrelu 0.3\nb: conv1d 4 kernel=1\nadd a\ndropout 0.2\nflatten\n"
+    "input 4x9" LENGTHS
+    "\na: batchnorm frozen=true\nleakyrelu 0.3\nb: conv1d 4 kernel=1\nadd a\ndropout 0.2\nflatten\n"
     "linear 3",
-    "input 1x50" LENGTHS "\nconv1d 40 kernel=3 padding=1\nbatchnorm\nrelu\nconv1d 33 kernel=3 padding=1\nbatchnorm\n"
+    "input 1x50" LENGTHS
+    "\nconv1d 40 kernel=3 padding=1\nbatchnorm\nrelu\nconv1d 33 kernel=3 padding=1\nbatchnorm\n"
     "avgpool 2\nc: conv1d 3 kernel=2 stride=2\nd: conv1d 3 kernel=2 stride=2 padding=1\nflatten\nlinear 3",
     "input 2x11" LENGTHS "\na: conv1d 3 kernel=2 stride=2 padding=1\nbatchnorm\n",
 };
@@ -208,7 +219,9 @@ static void a_net_forgets_lengths(void **state)
     for (int i = 0; i < ISAS; i++) {
         ek_context *context = context_of(isas[i]);
         if (!context) continue;
-        ek_net *net = net_of(context, "input 3x%d\nconv1d 6 kernel=3 padding=1\nbatchnorm\nrelu\nglobalavgpool\nflatten\nlinear 4", L);
+        ek_net *net = net_of(
+            context,
+            "input 3x%d\nconv1d 6 kernel=3 padding=1\nbatchnorm\nrelu\nglobalavgpool\nflatten\nlinear 4", L);
         float x[N * ITEM], plain[N * 4], whole[N * 4], cut[N * 4], again[N * 4];
         int32_t all[N], some[N];
         for (int k = 0; k < N; k++) all[k] = L, some[k] = 1 + k;
@@ -259,11 +272,13 @@ static void what_cannot_be_is_refused(void **state)
     static float x[3 * 16], y[6];
     const int32_t labels[3] = {0, 1, 0};
     assert_ok(ek_trainer_create(net, &options, 1, &trainer));
-    static const int32_t wrong[][3] = {{1, 0, 3}, {1, 9, 3}, {1, -5, 3}, {1, INT32_MIN, 2}, {2, INT32_MAX, 3}};
+    static const int32_t wrong[][3] = {
+        {1, 0, 3}, {1, 9, 3}, {1, -5, 3}, {1, INT32_MIN, 2}, {2, INT32_MAX, 3}};
     for (int i = 0; i < 5; i++) {
         assert_fails(EK_E_ARGUMENT, "the net's sequences have 1 to 8 positions",
                      ek_net_forward_lengths(net, EK_MODE_INFERENCE, 3, x, wrong[i], y));
-        assert_fails(EK_E_ARGUMENT, "lengths[1] is ", ek_trainer_step_lengths(trainer, 3, x, wrong[i], labels, &result));
+        assert_fails(EK_E_ARGUMENT, "lengths[1] is ",
+                     ek_trainer_step_lengths(trainer, 3, x, wrong[i], labels, &result));
     }
     assert_fails(EK_E_SHAPE, "n has one value a channel",
                  ek_trainer_step_lengths(trainer, 1, x, (int32_t[]){1}, labels, &result));
@@ -271,7 +286,8 @@ static void what_cannot_be_is_refused(void **state)
     assert_ok(ek_net_create(context, "input 1x4x4\nflatten\nlinear 2", NULL, &image));
     assert_fails(EK_E_SHAPE, "the net's input is 1x4x4, not CxL",
                  ek_net_forward_lengths(image, EK_MODE_INFERENCE, 3, x, (int32_t[]){1, 1, 1}, y));
-    assert_fails(EK_E_ARGUMENT, "needs a net", ek_net_forward_lengths(NULL, EK_MODE_INFERENCE, 3, x, NULL, y));
+    assert_fails(EK_E_ARGUMENT, "needs a net",
+                 ek_net_forward_lengths(NULL, EK_MODE_INFERENCE, 3, x, NULL, y));
     ek_net_destroy(image);
     ek_trainer_destroy(trainer);
     ek_net_destroy(net);
@@ -286,7 +302,8 @@ static void want_of_memory_is_an_error(void **state)
     fill(x, 32, 0, 1);
     for (failing f = {0}; fail_next(&f);) {
         ek_net *net = NULL;
-        f.status = ek_net_create(context, "input 2x8\nconv1d 2 kernel=3\nbatchnorm\nglobalavgpool", NULL, &net);
+        f.status =
+            ek_net_create(context, "input 2x8\nconv1d 2 kernel=3\nbatchnorm\nglobalavgpool", NULL, &net);
         if (f.status == EK_OK) f.status = ek_net_forward(net, EK_MODE_INFERENCE, 2, x, y);
         if (f.status == EK_OK)
             f.status = ek_net_forward_lengths(net, EK_MODE_INFERENCE, 2, x, (int32_t[]){3, 8}, y);

@@ -31,7 +31,8 @@ static int64_t length_of(const ek_lengths *lengths, const ek_node *node, int64_t
 {
     int64_t least = node->out.dim[1];
     for (int k = 0; k < node->input_count; k++) {
-        int64_t in = lengths->of[node->input[k]][sample], out = node->op->length ? node->op->length(node, in) : in;
+        int64_t in = lengths->of[node->input[k]][sample],
+                out = node->op->length ? node->op->length(node, in) : in;
         if (out < least) least = out;
     }
     return least < 1 ? 1 : least;
@@ -41,7 +42,8 @@ void ek_lengths_derive(const ek_graph *graph, const ek_lengths *lengths, int64_t
 {
     for (int i = 0; i < graph->count; i++) {
         int32_t *of = lengths->of[i];
-        for (int64_t s = 0; of && i > 0 && s < n; s++) of[s] = (int32_t)length_of(lengths, &graph->node[i], s);
+        for (int64_t s = 0; of && i > 0 && s < n; s++)
+            of[s] = (int32_t)length_of(lengths, &graph->node[i], s);
         for (int64_t s = n; of && s < ek_blocks(n) * EK_LANES; s++) of[s] = 0;
     }
 }
