@@ -202,10 +202,12 @@ static inline outputs infer(const char *text, const char *isa, const int64_t *si
     outputs all = {malloc((size_t)(passes * sizes[0] * out) * sizeof(float)), 0};
     float *x = malloc((size_t)in * sizeof *x);
     fill(x, in, 1, 1);
+    int32_t *lengths = strstr(text, LENGTHS) ? any_lengths(net, sizes[0]) : NULL;
     for (int i = 0; i < passes; i++) {
-        assert_ok(ek_net_forward(net, EK_MODE_INFERENCE, sizes[i], x, all.y + all.count));
+        assert_ok(ek_net_forward_lengths(net, EK_MODE_INFERENCE, sizes[i], x, lengths, all.y + all.count));
         all.count += sizes[i] * out;
     }
+    free(lengths);
     free(x);
     ek_net_destroy(net);
     ek_context_destroy(context);

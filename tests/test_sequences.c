@@ -56,6 +56,12 @@ static const struct {
      "batchnorm\nmaxpool 2\nglobalavgpool\nflatten\nlinear 3\nsoftmax",
      3},
     {"input 4x%d\nbatchnorm\nconv1d 4 kernel=2 groups=4\nglobalavgpool", 2},
+    {"input 4x%d\nconv1d 6 kernel=3 padding=1\ngroupnorm 2\nsigmoid\ninstancenorm scale=true\n"
+     "layernorm scale=false shift=false\nrelu\nrmsnorm scale=false\nglobalavgpool\nflatten\nlinear 3",
+     2},
+    {"input 4x%d\nconv1d 6 kernel=3 padding=1\nbatchnorm ghost=3\nsigmoid\nbatchnorm r_max=2 "
+     "d_max=1\nglobalavgpool",
+     1},
 };
 enum { ALONE = sizeof alone / sizeof *alone, LONGEST = 23 };
 
@@ -186,6 +192,10 @@ static const char *const nets[] = {
     "input 1x50" LENGTHS
     "\nconv1d 40 kernel=3 padding=1\nbatchnorm\nrelu\nconv1d 33 kernel=3 padding=1\nbatchnorm\n"
     "avgpool 2\nc: conv1d 3 kernel=2 stride=2\nd: conv1d 3 kernel=2 stride=2 padding=1\nflatten\nlinear 3",
+    "input 4x12" LENGTHS "\nconv1d 6 kernel=3 padding=1\nlayernorm\nrelu\ngroupnorm 2\nconv1d 4 kernel=3\n"
+    "instancenorm scale=true eps=0.1\nsilu\nrmsnorm\nglobalavgpool\nflatten\nlinear 3",
+    "input 4x12" LENGTHS "\nconv1d 6 kernel=3 padding=1\nbatchnorm ghost=3\nrelu\nconv1d 4 kernel=3\n"
+    "batchnorm r_max=2 d_max=1\nsilu\nglobalavgpool\nflatten\nlinear 3",
     "input 2x11" LENGTHS "\na: conv1d 3 kernel=2 stride=2 padding=1\nbatchnorm\n",
 };
 enum { NETS = sizeof nets / sizeof *nets };
@@ -269,7 +279,7 @@ static void what_cannot_be_is_refused(void **state)
     ek_trainer *trainer;
     ek_step_result result;
     ek_optimizer_options options = ek_optimizer_options_default(EK_OPTIMIZER_SGD);
-    static float x[3 * 16], y[6];
+    static float x[3 * 16], y[6], y_of_ghosts[3 * 16];
     const int32_t labels[3] = {0, 1, 0};
     assert_ok(ek_trainer_create(net, &options, 1, &trainer));
     static const int32_t wrong[][3] = {
@@ -283,6 +293,12 @@ static void what_cannot_be_is_refused(void **state)
     assert_fails(EK_E_SHAPE, "n has one value a channel",
                  ek_trainer_step_lengths(trainer, 1, x, (int32_t[]){1}, labels, &result));
     assert_ok(ek_trainer_step_lengths(trainer, 1, x, (int32_t[]){2}, labels, &result));
+    ek_net *ghost;
+    assert_ok(ek_net_create(context, "input 2x8\ng: batchnorm ghost=2", NULL, &ghost));
+    assert_ok(ek_net_forward_lengths(ghost, EK_MODE_TRAINING, 3, x, (int32_t[]){1, 1, 2}, y_of_ghosts));
+    assert_fails(EK_E_SHAPE, "g has one value a channel in the ghost batch that begins with sample 2",
+                 ek_net_forward_lengths(ghost, EK_MODE_TRAINING, 3, x, (int32_t[]){1, 2, 1}, y_of_ghosts));
+    ek_net_destroy(ghost);
     assert_ok(ek_net_create(context, "input 1x4x4\nflatten\nlinear 2", NULL, &image));
     assert_fails(EK_E_SHAPE, "the net's input is 1x4x4, not CxL",
                  ek_net_forward_lengths(image, EK_MODE_INFERENCE, 3, x, (int32_t[]){1, 1, 1}, y));
