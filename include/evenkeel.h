@@ -278,7 +278,8 @@ EK_API EK_MUST_CHECK ek_status ek_net_init(ek_net *net, ek_init init, uint64_t s
 
 /* Takes the parameters of a .safetensors file (a PyTorch state dict, or a model) by their names; every
  * parameter of the net must be there with its shape, save num_batches_tracked. Tensors that the net
- * lacks are an error too. A bias that a following BN makes redundant is moved into its running_mean.
+ * lacks are an error too. A bias that a following normalization makes redundant is moved into its running_mean, if it
+ * has one.
  * On error the net is as it was. */
 EK_API EK_MUST_CHECK ek_status ek_net_load_weights(ek_net *net, const char *path);
 
@@ -307,7 +308,8 @@ typedef struct ek_layer_info {
     int64_t parameters;      /* trained numbers, redundant biases not counted */
     int64_t buffers;         /* running statistics */
     int64_t multiply_adds;   /* a sample, forward */
-    bool redundant_bias;     /* has a bias that the following BN cancels: neither computed nor trained */
+    bool redundant_bias;     /* has a bias that the following normalization cancels: neither computed nor trained */
+    bool normalizes;         /* batchnorm, layernorm, groupnorm, instancenorm or rmsnorm */
 } ek_layer_info;
 
 EK_API int ek_net_layer_count(const ek_net *net);

@@ -192,8 +192,8 @@ static const char *const nets[] = {
     "input 1x50" LENGTHS
     "\nconv1d 40 kernel=3 padding=1\nbatchnorm\nrelu\nconv1d 33 kernel=3 padding=1\nbatchnorm\n"
     "avgpool 2\nc: conv1d 3 kernel=2 stride=2\nd: conv1d 3 kernel=2 stride=2 padding=1\nflatten\nlinear 3",
-    "input 4x12" LENGTHS "\nconv1d 6 kernel=3 padding=1\nlayernorm\nrelu\ngroupnorm 2\nconv1d 4 kernel=3\n"
-    "instancenorm scale=true eps=0.1\nsilu\nrmsnorm\nglobalavgpool\nflatten\nlinear 3",
+    "input 4x12" LENGTHS "\nconv1d 6 kernel=3 padding=1\nlayernorm eps=0.1\nrelu\ngroupnorm 2 eps=0.1\nconv1d 4 kernel=3\n"
+    "instancenorm scale=true eps=0.1\nsilu\nrmsnorm eps=0.1\nglobalavgpool\nflatten\nlinear 3",
     "input 4x12" LENGTHS "\nconv1d 6 kernel=3 padding=1\nbatchnorm ghost=3\nrelu\nconv1d 4 kernel=3\n"
     "batchnorm r_max=2 d_max=1\nsilu\nglobalavgpool\nflatten\nlinear 3",
     "input 2x11" LENGTHS "\na: conv1d 3 kernel=2 stride=2 padding=1\nbatchnorm\n",

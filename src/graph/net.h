@@ -67,7 +67,7 @@ void ek_net_run_backward(ek_net *net);
 /* Running statistics of the last training pass. */
 void ek_net_commit(ek_net *net);
 
-/* What the normalization `layer` read in the last forward pass, of samples [first, first + n), plain [n, c, ...].
+/* What the normalization `layer` (ek_layer_info.normalizes) read in the last forward pass, of samples [first, first + n), plain [n, c, ...].
  * It is kept for the backward pass: the net is prepared for training, and no backward pass came since; the mode may be
  * either. first is a multiple of EK_LANES. Beyond a sequence's length (ek_net_layer_lengths) stands 0. */
 void ek_net_norm_input(const ek_net *net, int layer, int64_t first, int64_t n, float *out);

@@ -52,7 +52,7 @@ typedef struct ek_param {
     float *data;
     float *grad;     /* NULL: not trained */
     int64_t counter; /* EK_ROLE_COUNTER */
-    bool redundant;  /* a bias that the next BN cancels: data stays zero, grad is NULL */
+    bool redundant;  /* a bias that the next normalization cancels: data stays zero, grad is NULL */
 } ek_param;
 
 /* Which pass computes a node (src/graph/fuse.c decides). */
@@ -231,7 +231,7 @@ ek_param *ek_node_param(ek_node *node, ek_role role);
 /* That parameter's numbers, and of ek_ref.param or ek_ref.grad the array that is its; NULL when it has none. */
 float *ek_node_data(ek_node *node, ek_role role);
 double *ek_reference_of(double *const *arrays, const ek_node *node, ek_role role);
-/* Its bias, unless it has none or a BN cancels it. */
+/* Its bias, unless it has none or a normalization cancels it. */
 ek_param *ek_node_live_bias(ek_node *node);
 
 /* For passes over nodes: batchnorm's conventions, and whether the node is a batchnorm with one mean and variance a channel,
