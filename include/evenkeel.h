@@ -16,7 +16,7 @@
  *   - Options are plain structs taken from `ek_..._options_default()`, so that zero never secretly
  *     means "default".
  *   - Shapes are per sample, without the batch dimension, unless said otherwise: an image is
- *     [c, h, w], a feature vector [f]. Arrays are contiguous, the last dimension fastest.
+ *     [c, h, w], a sequence [c, l], a feature vector [f]. Arrays are contiguous, the last dimension fastest.
  *   - On error no output is written, unless the comment says otherwise.
  *   - A context and what was made with it belong to one thread at a time; two contexts are independent.
  */

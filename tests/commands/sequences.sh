@@ -2,7 +2,7 @@
 source "$(dirname "$0")/testing.bash"
 
 # bytes COUNT SEED: the same ones each time.
-bytes() { awk -v n="$1" -v s="$2" 'BEGIN { for (i = 0; i < n; i++) { s = (s * 1103515245 + 12345) % 2147483648; printf "%s%c", "", 33 + int(s / 65536) % 90 } }'; }
+bytes() { awk -v n="$1" -v s="$2" 'BEGIN { for (i = 0; i < n; i++) { s = (s * 1103515245 + 12345) % 2147483648; printf "%c", 33 + int(s / 65536) % 90 } }'; }
 # numbers N...: as bytes
 numbers() { for n in "$@"; do printf '%b' "\\x$(printf %x "$n")"; done; }
 
@@ -62,5 +62,9 @@ says err "--lengths is for sequences, and small.net takes samples of 20, not CxL
 printf 'input 20\nlinear 3\n' >flat.net
 exits 1 train flat.net --data x.npy,y.npy,lengths.npy --epochs 1 --out none.safetensors
 says err "items are 2x10, sequences with lengths, the net's input is 20"
+# docs/sequences.md shows what its example prints.
+command="examples/sequences"
+EVENKEEL_ISA=baseline "${evenkeel%/*}/examples/sequences" >out 2>err || fail "the example fails"
+sed -n '/^\$ build.release.examples.sequences/,/^```$/p' "$project/docs/sequences.md" | sed '1d;$d' | prints
 [ -e none.npy ] || [ -e none.safetensors ] && fail "something was written"
 finish
