@@ -8,7 +8,6 @@ the data hold beyond a length is NaN here.
 """
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 
@@ -17,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from common import safetensors_io
+from common import comparison, safetensors_io
 
 CHANNELS, POSITIONS, CLASSES = 3, 41, 5
 SAMPLES, BATCH, EPOCHS, LR = 150, 40, 2, 0.5
@@ -124,9 +123,10 @@ class Net(nn.Module):
         return net["11"]((y * mask).sum(2) / lengths[:, None])
 
 
-class Comparison:
+class Run(comparison.Comparison):
     def __init__(self, build, folder, norm, with_lengths):
-        self.command, self.folder, self.norm, self.with_lengths = build / "evenkeel", folder, norm, with_lengths
+        super().__init__(build, folder, f"{norm}, {'lengths' if with_lengths else 'whole'}")
+        self.norm, self.with_lengths = norm, with_lengths
         random = np.random.default_rng(5)
         self.x = random.standard_normal((SAMPLES, CHANNELS, POSITIONS), dtype=np.float32)
         self.y = random.integers(0, CLASSES, SAMPLES)
@@ -148,17 +148,6 @@ class Comparison:
                     value.uniform_(0.5, 2)
                 elif name.split(".")[1] in ("1", "5") and value.is_floating_point():
                     value.add_(torch.randn_like(value) * 0.3)
-        self.good = True
-
-    def evenkeel(self, *arguments):
-        result = subprocess.run([self.command, *arguments], capture_output=True, text=True, cwd=self.folder)
-        if result.returncode:
-            sys.exit(f"evenkeel {' '.join(arguments)}:\n{result.stdout}{result.stderr}")
-
-    def report(self, what, got, wanted, scale, tolerance):
-        error = np.max(np.abs(np.asarray(got) - wanted) / scale)
-        print(f"{self.norm:<13} {'lengths' if self.with_lengths else 'whole':<8} {what:<32} {error:.1e}")
-        self.good &= bool(error <= tolerance)  # NaN is not
 
     def batch(self, first, last):
         lengths = torch.from_numpy(self.lengths[first:last]) if self.with_lengths else None
@@ -211,7 +200,7 @@ def main(build):
     for norm in TEXTS:
         for with_lengths in False, True:
             with tempfile.TemporaryDirectory() as folder:
-                good &= Comparison(build, pathlib.Path(folder), norm, with_lengths).run()
+                good &= Run(build, pathlib.Path(folder), norm, with_lengths).run()
     return 0 if good else 1
 
 
