@@ -1,7 +1,7 @@
 /* Sequences of unequal lengths: a sample must not know how far it was padded. */
 #include "fused_runs.h"
 
-#include "train/trainer.h"
+#include "data/batches.h"
 
 #include <unistd.h>
 
@@ -51,7 +51,7 @@ static const struct {
      "count_pad=false\n"
      "silu\nglobalavgpool\nflatten\nlinear 3",
      3},
-    {"input 2x%d\nleakyrelu -2\nmaxpool 4 padding=2 stride=1\navgpool 2 padding=1\nconv1d 33 kernel=3 "
+    {"input 2x%d\ntanh\nmaxpool 4 padding=2 stride=1\navgpool 2 padding=1\nconv1d 33 kernel=3 "
      "padding=1\n"
      "batchnorm\nmaxpool 2\nglobalavgpool\nflatten\nlinear 3\nsoftmax",
      3},
@@ -192,7 +192,8 @@ static const char *const nets[] = {
     "input 1x50" LENGTHS
     "\nconv1d 40 kernel=3 padding=1\nbatchnorm\nrelu\nconv1d 33 kernel=3 padding=1\nbatchnorm\n"
     "avgpool 2\nc: conv1d 3 kernel=2 stride=2\nd: conv1d 3 kernel=2 stride=2 padding=1\nflatten\nlinear 3",
-    "input 4x12" LENGTHS "\nconv1d 6 kernel=3 padding=1\nlayernorm eps=0.1\nrelu\ngroupnorm 2 eps=0.1\nconv1d 4 kernel=3\n"
+    "input 4x12" LENGTHS
+    "\nconv1d 6 kernel=3 padding=1\nlayernorm eps=0.1\nrelu\ngroupnorm 2 eps=0.1\nconv1d 4 kernel=3\n"
     "instancenorm scale=true eps=0.1\nsilu\nrmsnorm eps=0.1\nglobalavgpool\nflatten\nlinear 3",
     "input 4x12" LENGTHS "\nconv1d 6 kernel=3 padding=1\nbatchnorm ghost=3\nrelu\nconv1d 4 kernel=3\n"
     "batchnorm r_max=2 d_max=1\nsilu\nglobalavgpool\nflatten\nlinear 3",
@@ -269,6 +270,41 @@ static void large_batches_keep_their_lengths(void **state)
     ek_context_destroy(context);
 }
 
+/* The batch maker takes each sample's own length, in whatever order, and a plain input has none. */
+static void batches_bring_their_lengths(void **state)
+{
+    (void)state;
+    enum { N = 5, L = 4 };
+    ek_context *context = context_of(NULL);
+    ek_net *net = net_of(context, "input 1x%d\nflatten\nlinear 2", L);
+    float x[N * L] = {0};
+    int32_t lengths[N] = {1, 2, 3, 4, 2}, labels[N] = {0};
+    const int64_t index[] = {3, 0, 4, 2};
+    ek_dataset data = {.count = N,
+                       .shape = {2, {1, L}},
+                       .item = L,
+                       .classes = 2,
+                       .label = labels,
+                       .length = lengths,
+                       .floats = x};
+    assert_null(ek_net_lengths(net));
+    assert_ok(ek_net_use_lengths(net, true));
+    assert_ok(ek_net_prepare(net, 4, false));
+    ek_batch_fill(net, &data, index, 4);
+    for (int i = 0; i < 4; i++) assert_int_equal(ek_net_lengths(net)[i], lengths[index[i]]);
+    assert_ok(ek_net_run_forward(net, 4, EK_MODE_INFERENCE, 0, 0));
+    for (int i = 0; i < 4; i++) assert_int_equal(ek_net_layer_lengths(net, 0)[i], lengths[index[i]]);
+    assert_null(ek_net_layer_lengths(net, 1));
+    ek_net_set_input(net, 4, x);
+    for (int i = 0; i < 4; i++) assert_int_equal(ek_net_lengths(net)[i], L);
+    data.length = NULL;
+    ek_net_set_lengths(net, 4, lengths);
+    ek_batch_fill(net, &data, index, 4);
+    for (int i = 0; i < 4; i++) assert_int_equal(ek_net_lengths(net)[i], L);
+    ek_net_destroy(net);
+    ek_context_destroy(context);
+}
+
 /* --- refusals */
 
 static void what_cannot_be_is_refused(void **state)
@@ -337,6 +373,7 @@ int main(void)
         cmocka_unit_test(lanes_match_the_oracle),
         cmocka_unit_test(a_net_forgets_lengths),
         cmocka_unit_test(large_batches_keep_their_lengths),
+        cmocka_unit_test(batches_bring_their_lengths),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(want_of_memory_is_an_error),
     };
