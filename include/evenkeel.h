@@ -497,6 +497,20 @@ EK_API EK_MUST_CHECK ek_status ek_trainer_step_lengths(ek_trainer *trainer, int6
                                                        const int32_t *lengths, const int32_t *labels,
                                                        ek_step_result *result);
 
+/* The same step with the memory of `part` samples: gradient accumulation, but with the batch normalization of the whole
+ * batch. Loss, gradients, updates and running statistics are those of ek_trainer_step to rounding; frameworks
+ * that run the parts one after the other normalize each by itself, and so give another gradient.
+ *
+ * What BN does to a sample depends on all others, so the parts are run several times: the moments of each BN are gathered
+ * in turn (count, mean, M2, merged by Chan's formula) with the BNs before it already those of the whole batch, then the
+ * sums of the backward pass, then the gradients. With L batchnorms one after the other a step takes about 3L/2 + 1
+ * forward and L/2 + 1 backward passes over the batch; without BN one of each. Dropout draws what the whole batch draws where
+ * parts are multiples of 4.
+ *
+ * EK_E_UNSUPPORTED  the net has ghost batches, or the context runs the reference */
+EK_API EK_MUST_CHECK ek_status ek_trainer_step_in_parts(ek_trainer *trainer, int64_t n, int64_t part, const float *x,
+                                                        const int32_t *labels, ek_step_result *result);
+
 typedef enum ek_event_kind {
     EK_EVENT_START,      /* once, before the first step; after a resume at its position */
     EK_EVENT_STEP,
@@ -527,6 +541,8 @@ typedef bool (*ek_listener)(void *user, const ek_event *event);
 typedef struct ek_train_options {
     int64_t epochs;                 /* 10 */
     int64_t batch;                  /* 128 */
+    int64_t accumulate;             /* 1: a step takes so many batches, as if they were one: see
+                                       ek_trainer_step_in_parts */
     ek_optimizer_options optimizer; /* SGD, lr 0.1 */
     ek_schedule schedule;           /* constant */
     int64_t step_epochs;            /* 30 */

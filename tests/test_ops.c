@@ -358,11 +358,18 @@ static void check_dead_lanes(const test_case *c, const float *dx, ek_shape shape
     }
 }
 
-static void check_lanes(ek_context *context, const test_case *c, bool training)
+/* A mean that dwarfs the deviation. */
+static void move_far(bench *b)
+{
+    for (int64_t i = 0; i < numbers(b->node->in[0], b->n); i++) b->x[0][i] = (float)(1e3 + 0.1 * b->x[0][i]);
+}
+
+static void check_lanes(ek_context *context, const test_case *c, bool training, bool far)
 {
     bench b;
     bench_begin(&b, context, c, training);
     ek_node *node = b.node;
+    if (far) move_far(&b);
     assert_ok(ek_net_prepare(b.net, c->n, true));
     ek_pass pass = b.net->plan->pass;
     pass.kernels = context->kernels;
@@ -422,9 +429,21 @@ static void lanes_match_the_reference(void **state)
         ek_status status = ek_context_create(&options, &context);
         if (status == EK_E_UNSUPPORTED || status == EK_E_ARGUMENT) continue; /* not this machine's */
         assert_ok(status);
-        for (int k = 0; k < 2 * CASES; k++) check_lanes(context, &cases[k / 2], k % 2);
+        for (int k = 0; k < 2 * CASES; k++) check_lanes(context, &cases[k / 2], k % 2, false);
         ek_context_destroy(context);
     }
+}
+
+static bool normalizes(const test_case *c) { return strstr(c->text, "norm"); }
+
+static void normalizations_hold_where_the_mean_dwarfs_the_deviation(void **state)
+{
+    (void)state;
+    ek_context *context;
+    assert_ok(ek_context_create(&(ek_context_options){.threads = 2}, &context));
+    for (int k = 0; k < CASES; k++)
+        if (normalizes(&cases[k])) check_lanes(context, &cases[k], true, true);
+    ek_context_destroy(context);
 }
 
 /* --- what lanes and reference share, by hand */
@@ -552,6 +571,7 @@ int main(void)
         cmocka_unit_test(every_operator_has_a_case),
         cmocka_unit_test(gradients_match_finite_differences),
         cmocka_unit_test(lanes_match_the_reference),
+        cmocka_unit_test(normalizations_hold_where_the_mean_dwarfs_the_deviation),
         cmocka_unit_test(batchnorm_uses_the_statistics_of_its_mode),
         cmocka_unit_test(dropout_zeroes_its_share_and_keeps_the_mean),
         cmocka_unit_test(every_coordinate_chooses_the_dropout_mask),

@@ -2,6 +2,7 @@
 #include "fused_runs.h"
 
 #include "data/batches.h"
+#include "train/trainer.h"
 
 #include <unistd.h>
 
@@ -305,6 +306,66 @@ static void batches_bring_their_lengths(void **state)
     ek_context_destroy(context);
 }
 
+/* A batch in parts has the statistics of all its living positions, and one that has a single one is refused. */
+typedef struct parted {
+    ek_net *net;
+    const float *x;
+    const int32_t *lengths;
+} parted;
+
+static void fill_part(void *user, int64_t first, int64_t n)
+{
+    const parted *p = user;
+    ek_net_set_input(p->net, n, p->x + first * ek_shape_count(ek_net_input_shape(p->net)));
+    ek_net_set_lengths(p->net, n, p->lengths + first);
+}
+
+static ek_trainer *trainer_of(ek_net *net)
+{
+    ek_trainer *trainer;
+    ek_optimizer_options options = ek_optimizer_options_default(EK_OPTIMIZER_SGD);
+    assert_ok(ek_trainer_create(net, &options, 1, &trainer));
+    return trainer;
+}
+
+static void parts_of_a_batch_make_the_whole(void **state)
+{
+    (void)state;
+    enum { N = 21, L = 17 };
+    static const char format[] = "input 3x%d\nconv1d 6 kernel=3 padding=1\nbatchnorm momentum=0.5\nsigmoid\n"
+                                 "conv1d 5 kernel=5\nbatchnorm\nglobalavgpool\nflatten\nlinear 4";
+    ek_context *context = context_of(NULL);
+    ek_net *whole = net_of(context, format, L), *parts = net_of(context, format, L);
+    ek_trainer *of_whole = trainer_of(whole), *of_parts = trainer_of(parts);
+    ek_step_result want, got;
+    float x[N * 3 * L];
+    int32_t *lengths = any_lengths(whole, N), labels[N];
+    for (int i = 0; i < N; i++) labels[i] = i % 4;
+    fill(x, N * 3 * L, 0, 1);
+    parted p = {parts, x, lengths};
+    ek_parted_batch batch = {.n = N, .part = 4, .fill = fill_part, .user = &p, .labels = labels};
+    assert_ok(ek_trainer_step_lengths(of_whole, N, x, lengths, labels, &want));
+    assert_ok(ek_net_use_lengths(parts, true));
+    assert_ok(ek_trainer_reserve_parts(of_parts, batch.part));
+    assert_ok(ek_trainer_run_parts(of_parts, &batch, &got));
+    assert_true(fabs(want.loss - got.loss) < 1e-6);
+    for (int i = 0; i < ek_net_tensor_count(whole); i++) {
+        ek_tensor a = ek_net_tensor(whole, i), b = ek_net_tensor(parts, i);
+        if (!a.data) continue;
+        compare("parts", "a step", a.name, a.data, b.data, ek_shape_count(a.shape), (tolerance){2e-6, 2e-6});
+        if (a.grad) compare("parts", "its gradient", a.name, a.grad, b.grad, ek_shape_count(a.shape), (tolerance){1e-5, 1e-6});
+    }
+    batch.n = 1;
+    p.lengths = (int32_t[]){1};
+    assert_fails(EK_E_SHAPE, "has one value a channel", ek_trainer_run_parts(of_parts, &batch, &got));
+    ek_trainer_destroy(of_parts);
+    ek_trainer_destroy(of_whole);
+    free(lengths);
+    ek_net_destroy(parts);
+    ek_net_destroy(whole);
+    ek_context_destroy(context);
+}
+
 /* --- refusals */
 
 static void what_cannot_be_is_refused(void **state)
@@ -374,6 +435,7 @@ int main(void)
         cmocka_unit_test(a_net_forgets_lengths),
         cmocka_unit_test(large_batches_keep_their_lengths),
         cmocka_unit_test(batches_bring_their_lengths),
+        cmocka_unit_test(parts_of_a_batch_make_the_whole),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(want_of_memory_is_an_error),
     };

@@ -59,6 +59,10 @@ float *ek_net_input(ek_net *net);
 ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed, uint64_t step);
 /* The same where no backward pass follows: few samples take less time. */
 ek_status ek_net_run_alone(ek_net *net, int64_t n, ek_mode mode);
+/* The same for a part of a batch in training: samples [first, first + n) of it, up to the layer `last`; what lies beyond
+ * is not computed. And its backward pass, down to the layer `last`. */
+ek_status ek_net_run_part(ek_net *net, int64_t first, int64_t n, uint64_t seed, uint64_t step, int last);
+void ek_net_run_part_backward(ek_net *net, int last);
 /* The output of the last forward pass, or what goes into a softmax at its end, in lane blocks. */
 const float *ek_net_logits(ek_net *net);
 /* Where the gradient of the output goes. */

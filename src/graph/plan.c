@@ -57,6 +57,15 @@ static ek_flow flow_of(const ek_plan *plan, const ek_step *step)
     return flow;
 }
 
+/* What every pass of the plan has. */
+static void set_room(const ek_net *net, const ek_plan *plan, ek_pass *pass)
+{
+    pass->context = net->context;
+    pass->scratch = at(plan, plan->steps.scratch);
+    pass->scratch_each = plan->steps.scratch_each;
+    pass->length = (const int32_t *const *)plan->lengths.of;
+}
+
 static void make_flows(ek_net *net, ek_plan *plan)
 {
     const ek_steps *steps = &plan->steps;
@@ -67,10 +76,7 @@ static void make_flows(ek_net *net, ek_plan *plan)
     plan->logits = at(plan, steps->logits);
     plan->output = at(plan, steps->output);
     plan->output_grad = at(plan, steps->output_grad);
-    plan->pass = (ek_pass){.context = net->context,
-                           .scratch = at(plan, steps->scratch),
-                           .scratch_each = steps->scratch_each,
-                           .length = (const int32_t *const *)plan->lengths.of};
+    set_room(net, plan, &plan->pass);
 }
 
 ek_status ek_plan_bytes(const ek_net *net, int64_t samples, bool training, size_t *bytes)
@@ -118,17 +124,14 @@ void ek_plan_destroy(ek_plan *plan)
 
 /* --- running */
 
-static ek_status run_forward(ek_net *net, const ek_kernels *kernels, int64_t n, ek_mode mode, uint64_t seed, uint64_t step)
+static ek_status run_forward(ek_net *net, const ek_pass *wanted, int last)
 {
     ek_plan *plan = net->plan;
     ek_graph *graph = &net->graph;
     ek_pass *pass = &plan->pass;
-    pass->n = n;
-    pass->training = mode == EK_MODE_TRAINING;
-    pass->kernels = kernels;
-    pass->seed = seed;
-    pass->step = step;
-    if (plan->lengths.of) ek_lengths_derive(graph, &plan->lengths, n);
+    *pass = *wanted;
+    set_room(net, plan, pass);
+    if (plan->lengths.of) ek_lengths_derive(graph, &plan->lengths, pass->n);
     for (int i = 0; i < graph->count; i++) {
         if (graph->node[i].op->check) EK_TRY(graph->node[i].op->check(pass, &graph->node[i]));
     }
@@ -141,6 +144,7 @@ static ek_status run_forward(ek_net *net, const ek_kernels *kernels, int64_t n, 
     ek_net_clock_lap(net, 0, false);
     for (int i = 0; i < plan->steps.forward_steps; i++) {
         ek_node *node = plan->steps.forward[i].node;
+        if (node->id > last) break;
         node->op->forward(pass, node, &plan->forward[i]);
         ek_lengths_cut(&plan->lengths, pass, node, plan->forward[i].y);
         ek_net_clock_lap(net, node->id, false);
@@ -150,14 +154,28 @@ static ek_status run_forward(ek_net *net, const ek_kernels *kernels, int64_t n, 
 
 ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed, uint64_t step)
 {
-    return run_forward(net, net->context->kernels, n, mode, seed, step);
+    ek_pass pass = {.kernels = net->context->kernels,
+                    .n = n,
+                    .training = mode == EK_MODE_TRAINING,
+                    .seed = seed,
+                    .step = step};
+    return run_forward(net, &pass, net->graph.count);
 }
 
 ek_status ek_net_run_alone(ek_net *net, int64_t n, ek_mode mode)
 {
     const ek_context *context = net->context;
     bool few = mode == EK_MODE_INFERENCE && n <= context->few->lanes;
-    return run_forward(net, few ? context->few : context->kernels, n, mode, 0, 0);
+    ek_pass pass = {
+        .kernels = few ? context->few : context->kernels, .n = n, .training = mode == EK_MODE_TRAINING};
+    return run_forward(net, &pass, net->graph.count);
+}
+
+ek_status ek_net_run_part(ek_net *net, int64_t first, int64_t n, uint64_t seed, uint64_t step, int last)
+{
+    ek_pass pass = {
+        .kernels = net->context->kernels, .n = n, .first = first, .training = true, .seed = seed, .step = step};
+    return run_forward(net, &pass, last);
 }
 
 void ek_net_norm_input(const ek_net *net, int layer, int64_t first, int64_t n, float *out)
@@ -210,7 +228,9 @@ static void backward_step(const ek_plan *plan, int index)
     }
 }
 
-void ek_net_run_backward(ek_net *net)
+void ek_net_run_backward(ek_net *net) { ek_net_run_part_backward(net, 0); }
+
+void ek_net_run_part_backward(ek_net *net, int last)
 {
     const ek_plan *plan = net->plan;
     if (plan->oracle) {
@@ -219,6 +239,7 @@ void ek_net_run_backward(ek_net *net)
     }
     ek_net_clock_start(net);
     for (int i = 0; i < plan->steps.backward_steps; i++) {
+        if (plan->steps.backward[i].node->id < last) break;
         backward_step(plan, i);
         ek_net_clock_lap(net, plan->steps.backward[i].node->id, true);
     }

@@ -119,12 +119,16 @@ static bool batch_statistics(bool training, const ek_node *node)
     return (training && !ek_attr_bool(node, FROZEN)) || !ek_attr_bool(node, TRACK);
 }
 
+bool ek_batchnorm_gathers(const ek_node *node) { return ek_is_channel_norm(node) && batch_statistics(true, node); }
+
 /* Values of a channel in the batch, of sequences their live positions. */
 static int64_t values(const ek_pass *pass, const ek_node *node)
 {
-    const int32_t *length = ek_input_length(pass->length, node);
+    const ek_gather *g = pass->training ? node->gather : NULL;
+    if (g && g->stage > EK_STAGE_MOMENTS) return (int64_t)g->moments[0].count;
+    const int32_t *length = g ? NULL : ek_input_length(pass->length, node);
     int64_t sum = 0;
-    if (!length) return pass->n * (ek_shape_count(node->in[0]) / node->in[0].dim[0]);
+    if (!length) return (g ? g->samples : pass->n) * (ek_shape_count(node->in[0]) / node->in[0].dim[0]);
     for (int64_t i = 0; i < pass->n; i++) sum += length[i];
     return sum;
 }
@@ -147,6 +151,15 @@ static ek_status check(const ek_pass *pass, const ek_node *node)
 ek_moments *ek_batchnorm_moments(const ek_pass *pass, const ek_node *node)
 {
     return batch_statistics(pass->training, node) ? room_of(node).moments : NULL;
+}
+
+/* The moments to normalize by, from those of this pass. */
+static ek_moments gather_moments(const ek_pass *pass, const ek_node *node, int64_t channel, ek_moments all)
+{
+    const ek_gather *g = pass->training ? node->gather : NULL;
+    if (!g || g->stage == EK_STAGE_NOTHING) return all;
+    if (g->stage == EK_STAGE_MOMENTS) ek_moments_merge(&g->moments[channel], all);
+    return g->moments[channel];
 }
 
 /* A mean in double, as the sum of two floats. */
@@ -224,7 +237,7 @@ void ek_batchnorm_prepare(const ek_pass *pass, ek_node *node, int64_t first, int
     renorm limit = renorm_of(pass->training, node);
     for (int64_t i = first; i < first + count; i++) {
         if (batch_statistics(pass->training, node)) {
-            ek_moments all = ek_moments_merge_all(r.moments + i, parts, c);
+            ek_moments all = gather_moments(pass, node, i, ek_moments_merge_all(r.moments + i, parts, c));
             ek_batchnorm_save(&r.saved, i, all, ek_attr_real(node, EPS));
         } else {
             save_running(node, &r.saved, i);
@@ -253,6 +266,20 @@ static double sum_blocks(const double *parts, int64_t blocks, int64_t stride)
     return sum;
 }
 
+/* The same for *g and *gx, the sums of g and of g*(x - mean). */
+static void gather_sums(const ek_pass *pass, const ek_node *node, int64_t channel, double *g, double *gx)
+{
+    const ek_gather *of = pass->training ? node->gather : NULL;
+    if (!of || of->stage < EK_STAGE_SUMS) return;
+    double *sum_g = of->sums + channel, *sum_gx = sum_g + node->in[0].dim[0];
+    if (of->stage == EK_STAGE_SUMS) {
+        *sum_g += *g;
+        *sum_gx += *gx;
+    }
+    *g = *sum_g;
+    *gx = *sum_gx;
+}
+
 static void set_gradient(const room *r, int64_t channel, double a, double b, double c)
 {
     r->da[channel] = (float)a;
@@ -269,9 +296,9 @@ void ek_batchnorm_prepare_backward(const ek_pass *pass, ek_node *node, int64_t f
     for (int64_t i = first; i < first + count; i++) {
         double inv_std = r.saved.inv_std[i], low = r.saved.mean_low[i];
         double scale = (gamma ? gamma->data[i] : 1.0) * inv_std * r.r[i];
-        double sum_g = sum_blocks(r.sums + i, parts, 2 * c);
-        /* sum(g*xhat), with the mean's low half: x - mean - low */
-        double sum_gxhat = (sum_blocks(r.sums + c + i, parts, 2 * c) - low * sum_g) * inv_std;
+        double sum_g = sum_blocks(r.sums + i, parts, 2 * c), sum_gx = sum_blocks(r.sums + c + i, parts, 2 * c);
+        gather_sums(pass, node, i, &sum_g, &sum_gx);
+        double sum_gxhat = (sum_gx - low * sum_g) * inv_std; /* with the mean's low half: x - mean - low */
         if (beta) beta->grad[i] = (float)sum_g;
         if (gamma) gamma->grad[i] = (float)(sum_gxhat * r.r[i] + sum_g * r.d[i]);
         if (batch_statistics(pass->training, node)) {

@@ -40,4 +40,7 @@ void ek_ghost_backward(const ek_pass *pass, ek_node *node, const ek_flow *flow, 
 /* A channel's moments, saved. */
 void ek_batchnorm_save(const ek_batch_norm_saved *saved, int64_t channel, ek_moments all, double eps);
 
+/* Whether its statistics in training are those of a batch, which a batch that is run in parts must gather. */
+bool ek_batchnorm_gathers(const ek_node *node);
+
 #endif

@@ -113,17 +113,32 @@ static void moments_piece(void *argument, int64_t block, int thread)
     w->w.kernels->sample_moments(&slab, w->w.flow->x[0].x + block * w->w.block, w->moments + block * w->w.channels);
 }
 
-static ek_moments sample_moments(const work *w, int64_t c, int64_t s)
-{
-    const ek_sample_moments *of = &w->moments[part_of(w, c, s)];
-    return (ek_moments){of->count[lane_of(s)], of->mean[lane_of(s)], of->m2[lane_of(s)]};
-}
-
-/* The moments of samples [first, end), and what they are normalized with. */
-static ek_moments ghost_terms(const work *w, int64_t c, int64_t first, int64_t end)
+/* Of samples [first, end), from the counts, means and M2 of each:
+ *
+ *   mean = sum of count*mean / sum of counts        M2 = sum of M2 + count*(mean of sample - mean)^2
+ *
+ * which is what merging them one by one gives, with one division. */
+static ek_moments ghost_moments(const work *w, int64_t c, int64_t first, int64_t end)
 {
     ek_moments all = {0};
-    for (int64_t s = first; s < end; s++) ek_moments_merge(&all, sample_moments(w, c, s));
+    for (int64_t s = first; s < end; s++) {
+        const ek_sample_moments *of = &w->moments[part_of(w, c, s)];
+        all.count += of->count[lane_of(s)];
+        all.mean += of->count[lane_of(s)] * of->mean[lane_of(s)];
+    }
+    all.mean /= all.count;
+    for (int64_t s = first; s < end; s++) {
+        const ek_sample_moments *of = &w->moments[part_of(w, c, s)];
+        double off = of->mean[lane_of(s)] - all.mean;
+        all.m2 += of->m2[lane_of(s)] + of->count[lane_of(s)] * off * off;
+    }
+    return all;
+}
+
+/* The same, and what they are normalized with. */
+static ek_moments ghost_terms(const work *w, int64_t c, int64_t first, int64_t end)
+{
+    ek_moments all = ghost_moments(w, c, first, end);
     double inverse = 1 / sqrt(all.m2 / all.count + w->eps);
     float mean = (float)all.mean, a = (float)inverse, b = (float)((mean - all.mean) * inverse);
     for (int64_t s = first; s < end; s++) {

@@ -62,6 +62,22 @@ typedef enum ek_fusion {
     EK_BY_PRODUCER, /* that of its input, as it writes: batchnorm and activation of a linear, activation of an add */
 } ek_fusion;
 
+/* What a batchnorm takes from all parts of a batch that is run in parts (src/train/parts.c), by channel. */
+typedef enum ek_stage {
+    EK_STAGE_NOTHING,    /* a part's own statistics, which are of no use */
+    EK_STAGE_MOMENTS,    /* moments are being gathered */
+    EK_STAGE_NORMALIZES, /* they are those of the whole batch */
+    EK_STAGE_SUMS,       /* and the sums of the backward pass are being gathered */
+    EK_STAGE_ALL,        /* both are those of the whole batch */
+} ek_stage;
+
+typedef struct ek_gather {
+    ek_stage stage;
+    int64_t samples; /* of the whole batch */
+    ek_moments *moments;
+    double *sums; /* [2][channel] */
+} ek_gather;
+
 /* --- nodes. Values lie in lane blocks: [block][channel][h][w][lane], [block][feature][lane]. */
 typedef struct ek_node {
     const struct ek_op *op;
@@ -77,6 +93,7 @@ typedef struct ek_node {
     int line, column; /* of its operator in the net text, from 1 */
     bool trained;     /* something trained lies at or above it: it needs a gradient */
     ek_fusion fusion;
+    ek_gather *gather; /* NULL: a pass has its whole batch */
 
     /* Made by the plan for a number of samples; see ek_op.workspace. */
     float *workspace;
@@ -97,6 +114,7 @@ typedef struct ek_pass {
     ek_context *context;
     const ek_kernels *kernels; /* for this pass */
     int64_t n;                 /* samples */
+    int64_t first;             /* where they begin in the batch that they are a part of */
     bool training;
     uint64_t seed, step; /* dropout */
     float *scratch;      /* shared by all operators, one part for each thread */
