@@ -27,9 +27,12 @@ typedef struct settings {
 static const cli_option options[] = {
     ROW_OPERAND("NET", net, "A shipped net's name, a net text's path, or a model file to train on."),
     ROW_HEADING("Data:"),
-    ROW_REQUIRED("data", "DATA", data,
-                 "fashion-mnist, mnist, synthetic (or synthetic:3x32x32), a folder with IDX files or "
-                 "{train,test}_{x,y}.npy, x.npy,y.npy, or a CSV file with the class in the last column."),
+    ROW_REQUIRED(
+        "data", "DATA", data,
+        "fashion-mnist, mnist, synthetic (or synthetic:3x32x32), a folder with IDX files or "
+        "{train,test}_{x,y}.npy, x.npy,y.npy, or a CSV file with the class in the last column. "
+        "Sequences [n, c, l] of unequal lengths have them in {train,test}_lengths.npy or as a third file, "
+        "x.npy,y.npy,lengths.npy."),
     ROW_NUMBER(
         "valid", "SHARE", valid, 0, 0.9,
         "Hold out this share of the training data, chosen by the seed, and measure it after each epoch."),

@@ -53,6 +53,26 @@ int64_t cli_parameters(const ek_net *net)
     return count;
 }
 
+bool cli_read_lengths(const cli_model *model, const char *name, const char *path, int64_t n,
+                      int32_t **lengths)
+{
+    ek_shape input = ek_net_input_shape(model->net);
+    char text[CLI_TEXT_SIZE];
+    *lengths = NULL;
+    if (!path) return true;
+    if (input.rank != 2) {
+        cli_fail("--lengths is for sequences, and %s takes samples of %s, not CxL (such as 8x100)", name,
+                 cli_shape(text, input));
+        return false;
+    }
+    *lengths = calloc((size_t)n, sizeof **lengths);
+    if (*lengths && ek_lengths_read(path, n, input.dim[1], *lengths) == EK_OK) return true;
+    *lengths ? cli_fail_status() : cli_fail("no room for the lengths of %lld samples", (long long)n);
+    free(*lengths);
+    *lengths = NULL;
+    return false;
+}
+
 double cli_now(void)
 {
     struct timespec now;

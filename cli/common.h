@@ -20,6 +20,11 @@ void cli_warn_untrained(const cli_model *model, const char *name);
 /* Trained numbers of the whole net. */
 int64_t cli_parameters(const ek_net *net);
 
+/* The lengths in the file `path` of n sequences for the model, which is called `name`; *lengths (free) stays NULL where
+ * path is. False: it failed, which was said. */
+bool cli_read_lengths(const cli_model *model, const char *name, const char *path, int64_t n,
+                      int32_t **lengths);
+
 /* Seconds on a clock that only goes forward. */
 double cli_now(void);
 

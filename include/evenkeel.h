@@ -19,7 +19,7 @@
  *   - Options are plain structs taken from `ek_..._options_default()`, so that zero never secretly
  *     means "default".
  *   - Shapes are per sample, without the batch dimension, unless said otherwise: an image is
- *     [c, h, w], a feature vector [f]. Arrays are contiguous, the last dimension fastest.
+ *     [c, h, w], a sequence [c, l], a feature vector [f]. Arrays are contiguous, the last dimension fastest.
  *   - On error no output is written, unless the comment says otherwise.
  *   - A context and what was made with it belong to one thread at a time; two contexts are independent.
  */
@@ -369,6 +369,20 @@ EK_API EK_MUST_CHECK ek_status ek_net_find_tensor(const ek_net *net, const char 
  * EK_E_SHAPE  n < 1, or one value a channel for a BN in training mode (the message names the layer) */
 EK_API EK_MUST_CHECK ek_status ek_net_forward(ek_net *net, ek_mode mode, int64_t n, const float *x, float *y);
 
+/* The same for sequences [c, l] of unequal lengths: of sample i only the first lengths[i] positions, 1 to l, are alive; what
+ * x holds beyond them does not matter. The output is that of each sample alone, cut to its length, in the same net with
+ * an input that short: padding enters no statistic, no maximum and no mean, and what a convolution sees beyond the end is
+ * zeros. A layer that gives sequences has outputs for
+ *
+ *   floor((length + 2*padding - dilation*(kernel-1) - 1)/stride) + 1      positions, at least 1 (conv1d and pools)
+ *
+ * of the sample, after `add` the fewer of its two inputs'; in y the others are 0. docs/sequences.md says more.
+ * lengths [n]; NULL: all positions are alive, as in ek_net_forward.
+ * EK_E_SHAPE     the net's input is not [c, l]; else as ek_net_forward
+ * EK_E_ARGUMENT  a length is not 1 to l; the message names it */
+EK_API EK_MUST_CHECK ek_status ek_net_forward_lengths(ek_net *net, ek_mode mode, int64_t n, const float *x,
+                                                      const int32_t *lengths, float *y);
+
 /* Where a pass spends its time: seconds in one layer. The input's forward is the laying out of the batch. A layer that
  * has no pass of its own, because it is computed within another's, has 0 there. */
 typedef struct ek_layer_time {
@@ -398,8 +412,9 @@ typedef enum ek_split {
  *   fashion-mnist, mnist  by name, in $EVENKEEL_DATA, then the usual places (docs/data.md)
  *   synthetic             seeded images 1x28x28 of 10 classes; synthetic:3x32x32 and synthetic:20 for
  *                         other shapes
- *   DIR                   a folder with IDX files (gz or not), or {train,test}_{x,y}.npy
- *   x.npy,y.npy           arrays
+ *   DIR                   a folder with IDX files (gz or not), or {train,test}_{x,y}.npy, and for sequences of unequal
+ *                         lengths {train,test}_lengths.npy
+ *   x.npy,y.npy           arrays; x.npy,y.npy,lengths.npy: sequences [n, c, l] (or [n, l]) of these lengths
  *   FILE.csv              numbers, the class in the last column, a header line allowed
  *
  * Bytes stay bytes in memory and count as 0 to 1; other numbers count as they are.
@@ -416,6 +431,9 @@ EK_API ek_shape ek_dataset_shape(const ek_dataset *dataset);
 EK_API int ek_dataset_classes(const ek_dataset *dataset);
 EK_API const char *ek_dataset_class(const ek_dataset *dataset, int index); /* NULL where unnamed */
 
+/* How many positions of an item, a sequence [c, l], are alive; 0: the data has no lengths. */
+EK_API int32_t ek_dataset_length(const ek_dataset *dataset, int64_t index);
+
 /* One item as floats, and its label (-1: none; label may be NULL). */
 EK_API EK_MUST_CHECK ek_status ek_dataset_item(const ek_dataset *dataset, int64_t index, float *x, int *label);
 
@@ -424,6 +442,12 @@ EK_API EK_MUST_CHECK ek_status ek_dataset_item(const ek_dataset *dataset, int64_
 EK_API EK_MUST_CHECK ek_status ek_array_read(const char *path, ek_shape *shape, float **data);
 EK_API EK_MUST_CHECK ek_status ek_array_write(const char *path, ek_shape shape, const float *data);
 EK_API void ek_array_free(float *data);
+
+/* The lengths of n sequences of up to `positions` positions, [n] whole numbers from 1 to `positions` in NumPy's format.
+ * EK_E_SHAPE   there are not n of them
+ * EK_E_FORMAT  one is out of range; the message names it */
+EK_API EK_MUST_CHECK ek_status ek_lengths_read(const char *path, int64_t n, int64_t positions,
+                                               int32_t *lengths);
 
 /* ---------------------------------------------------------------------------------------------
  * 7. Training and evaluating
@@ -474,6 +498,12 @@ typedef struct ek_step_result {
  * A non-finite loss or gradient changes nothing, sets result->skipped, and is EK_OK. */
 EK_API EK_MUST_CHECK ek_status ek_trainer_step(ek_trainer *trainer, int64_t n, const float *x,
                                                const int32_t *labels, ek_step_result *result);
+
+/* The same for sequences of unequal lengths, as in ek_net_forward_lengths: padding gets no gradient and gives none.
+ * lengths [n]; NULL: all positions are alive. */
+EK_API EK_MUST_CHECK ek_status ek_trainer_step_lengths(ek_trainer *trainer, int64_t n, const float *x,
+                                                       const int32_t *lengths, const int32_t *labels,
+                                                       ek_step_result *result);
 
 /* The same step with the memory of `part` samples: gradient accumulation, but with the batch normalization of the whole
  * batch. Loss, gradients, updates and running statistics are those of ek_trainer_step to rounding; frameworks

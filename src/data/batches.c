@@ -163,6 +163,9 @@ void ek_batch_fill(ek_net *net, const ek_dataset *dataset, const int64_t *index,
         .x = ek_net_input(net),
         .pixels = ek_net_pixels(net),
     };
+    int32_t *length = ek_net_lengths(net);
+    for (int64_t i = 0; length && i < n; i++)
+        length[i] = dataset->length ? dataset->length[index[i]] : (int32_t)ek_net_input_shape(net).dim[1];
     f.plane = dataset->item / f.pixels.channels;
     make_tables(&f);
     ek_pool_run(net->context->pool, ek_blocks(n) * f.pixels.channels, fill_piece, &f);
@@ -172,6 +175,7 @@ void ek_batch_fill(ek_net *net, const ek_dataset *dataset, const int64_t *index,
 
 ek_status ek_batches_start(ek_batches *b)
 {
+    EK_TRY(ek_net_use_lengths(b->net, b->dataset->length));
     return EK_NEW(b->labels, (size_t)ek_batch_largest(b->count, b->batch, b->drop_last));
 }
 

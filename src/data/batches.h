@@ -18,7 +18,7 @@ void ek_batch_range(int64_t count, int64_t batch, bool drop_last, int64_t number
 int64_t ek_batch_largest(int64_t count, int64_t batch, bool drop_last); /* samples; 0: there is no batch */
 
 /* Samples index[0] to index[n-1] into the input of a net prepared for n: pixels normalized, in lane blocks, dead
- * lanes zero. The dataset fits the net. */
+ * lanes zero; and their lengths. The dataset fits the net, which uses lengths (ek_net_use_lengths) where it has them. */
 void ek_batch_fill(ek_net *net, const ek_dataset *dataset, const int64_t *index, int64_t n);
 
 /* The batches of an order, one after the other. Filling one is work for the net's pool, spread like the first
@@ -34,7 +34,7 @@ typedef struct ek_batches {
     int32_t *labels;          /* and its labels */
 } ek_batches;
 
-/* Room for the labels; all else is set. */
+/* Room for the labels, and the net for lengths, or not, as the dataset is; all else is set. */
 ek_status ek_batches_start(ek_batches *batches);
 /* Puts the next batch into the net's input and its labels, where there are any, into batches->labels; false after the last. */
 bool ek_batches_next(ek_batches *batches, int64_t *n);

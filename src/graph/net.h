@@ -11,6 +11,7 @@ struct ek_net {
     ek_context *context;
     ek_graph graph;
     ek_plan *plan; /* made when first run, remade when a larger batch comes */
+    bool lengths;  /* batches are sequences of unequal lengths, and the plan is for them */
     char **class_name;
     int class_count;
     char **options_text; /* by layer, for ek_net_layer */
@@ -40,6 +41,17 @@ static inline void ek_net_clock_lap(ek_net *net, int layer, bool backward)
 
 /* Room for `samples`; backward too where `training`. */
 ek_status ek_net_prepare(ek_net *net, int64_t samples, bool training);
+/* Whether the batches to come have lengths: of each sample's sequence [c, l] only the first so many positions are alive
+ * (graph/lengths.h). Called before ek_net_prepare, or after: what was prepared is prepared again, and the input to be
+ * written anew.
+ * EK_E_SHAPE  the net's input is no sequence */
+ek_status ek_net_use_lengths(ek_net *net, bool on);
+/* Where the batch maker writes the lengths, 1 to l; NULL: they are not in use. */
+int32_t *ek_net_lengths(ek_net *net);
+/* `lengths` [n] (NULL: fine) fit the net: its input is a sequence, and each is 1 to l. */
+ek_status ek_net_check_lengths(const ek_net *net, int64_t n, const int32_t *lengths);
+/* How many positions of the output of `layer` are alive in the last forward pass, by sample; NULL: all. */
+const int32_t *ek_net_layer_lengths(const ek_net *net, int layer);
 /* Where the batch maker writes the input, in lane blocks. */
 float *ek_net_input(ek_net *net);
 /* x is in place, its pixels normalized (ek_net_pixels) by whoever wrote it.
@@ -61,11 +73,12 @@ void ek_net_commit(ek_net *net);
 
 /* What the normalization `layer` (ek_layer_info.normalizes) read in the last forward pass, of samples [first, first + n), plain [n, c, ...].
  * It is kept for the backward pass: the net is prepared for training, and no backward pass came since; the mode may be
- * either. first is a multiple of EK_LANES. */
+ * either. first is a multiple of EK_LANES. Beyond a sequence's length (ek_net_layer_lengths) stands 0. */
 void ek_net_norm_input(const ek_net *net, int layer, int64_t first, int64_t n, float *out);
 
 /* The same for a batchnorm, by samples of it: in `block`, the lane row of `element` (channel * positions + position),
- * before and after the normalization (gamma and beta in it, an activation not). Gives how many lanes are alive. */
+ * before and after the normalization (gamma and beta in it, an activation not). Gives how many
+ * of its lanes are alive, which stand first. */
 int ek_net_norm_row(const ek_net *net, int layer, int64_t block, int64_t element, float before[EK_LANES],
                     float after[EK_LANES]);
 /* Mean and biased variance of each channel that a batchnorm normalized by in it: the batch's (*batch), or the running
@@ -82,8 +95,10 @@ void ek_net_norm_moments(const ek_net *net, int layer, ek_moments *parts, ek_mom
 ek_status ek_net_set_metadata(ek_net *net, const char *key, const char *value);
 const char *ek_net_metadata(const ek_net *net, const char *key);
 
-/* Plain [n, shape] into the net's input. */
+/* Plain [n, shape] into the net's input; where lengths are in use all positions are alive until ek_net_set_lengths. */
 void ek_net_set_input(ek_net *net, int64_t n, const float *x);
+/* lengths [n], which fit; NULL: all positions are alive. */
+void ek_net_set_lengths(ek_net *net, int64_t n, const int32_t *lengths);
 
 /* The normalization of the net's input. */
 ek_pixels ek_net_pixels(const ek_net *net);

@@ -5,6 +5,8 @@
 #include "norm/batch_norm.h"
 #include "ops/batchnorm.h"
 
+#include <string.h>
+
 /* --- from places to pointers */
 
 static float *at(const ek_plan *plan, ek_place place)
@@ -58,6 +60,15 @@ static ek_flow flow_of(const ek_plan *plan, const ek_step *step)
     return flow;
 }
 
+/* What every pass of the plan has. */
+static void set_room(const ek_net *net, const ek_plan *plan, ek_pass *pass)
+{
+    pass->context = net->context;
+    pass->scratch = at(plan, plan->steps.scratch);
+    pass->scratch_each = plan->steps.scratch_each;
+    pass->length = (const int32_t *const *)plan->lengths.of;
+}
+
 static void make_flows(ek_net *net, ek_plan *plan)
 {
     const ek_steps *steps = &plan->steps;
@@ -68,9 +79,7 @@ static void make_flows(ek_net *net, ek_plan *plan)
     plan->logits = at(plan, steps->logits);
     plan->output = at(plan, steps->output);
     plan->output_grad = at(plan, steps->output_grad);
-    plan->pass = (ek_pass){.context = net->context,
-                           .scratch = at(plan, steps->scratch),
-                           .scratch_each = steps->scratch_each};
+    set_room(net, plan, &plan->pass);
 }
 
 ek_status ek_plan_bytes(const ek_net *net, int64_t samples, bool training, size_t *bytes)
@@ -93,6 +102,7 @@ ek_status ek_plan_create(ek_net *net, int64_t samples, bool training, ek_plan **
     EK_GO(EK_NEW(plan->forward, (size_t)plan->steps.forward_steps));
     EK_GO(EK_NEW(plan->backward, (size_t)plan->steps.backward_steps));
     EK_GO(EK_NEW(plan->arena, plan->steps.floats));
+    if (net->lengths) EK_GO(ek_lengths_create(&net->graph, samples, &plan->lengths));
     if (net->context->reference) EK_GO(ek_oracle_create(net, samples, &plan->oracle));
     make_flows(net, plan);
 done:
@@ -107,6 +117,7 @@ void ek_plan_destroy(ek_plan *plan)
 {
     if (!plan) return;
     ek_oracle_destroy(plan->oracle);
+    ek_lengths_free(&plan->lengths);
     ek_free(plan->arena);
     ek_free(plan->backward);
     ek_free(plan->forward);
@@ -123,6 +134,7 @@ static ek_status run_forward(ek_net *net, const ek_pass *wanted, int end)
     ek_graph *graph = &net->graph;
     ek_pass *pass = &plan->pass;
     *pass = *wanted;
+    if (plan->lengths.of) ek_lengths_derive(graph, &plan->lengths, pass->n);
     for (int i = 0; i < graph->count; i++) {
         if (graph->node[i].op->check) EK_TRY(graph->node[i].op->check(pass, &graph->node[i]));
     }
@@ -131,10 +143,13 @@ static ek_status run_forward(ek_net *net, const ek_pass *wanted, int end)
         return EK_OK;
     }
     ek_net_clock_start(net);
+    ek_lengths_cut(&plan->lengths, pass, &graph->node[0], plan->input);
+    ek_net_clock_lap(net, 0, false);
     for (int i = 0; i < plan->steps.forward_steps; i++) {
         ek_node *node = plan->steps.forward[i].node;
         if (node->id >= end) break;
         node->op->forward(pass, node, &plan->forward[i]);
+        ek_lengths_cut(&plan->lengths, pass, node, plan->forward[i].y);
         ek_net_clock_lap(net, node->id, false);
     }
     return EK_OK;
@@ -215,19 +230,23 @@ int ek_net_norm_row(const ek_net *net, int layer, int64_t block, int64_t element
     const ek_plan *plan = net->plan;
     const ek_node *node = &net->graph.node[layer];
     const int live = ek_live(plan->pass.n, block);
+    const int32_t *length = ek_block_length(&plan->pass, node, block);
+    int64_t elements = ek_shape_count(node->in[0]), positions = elements / node->in[0].dim[0];
+    float x[EK_LANES] = {0}, y[EK_LANES];
     if (plan->oracle) {
-        ek_oracle_row(plan->oracle, &net->graph.node[node->input[0]], block, element, live, before);
-        ek_oracle_row(plan->oracle, node, block, element, live, after);
-        return live;
+        ek_oracle_row(plan->oracle, read_by(net, layer), block, element, live, x);
+        ek_oracle_row(plan->oracle, node, block, element, live, y);
+    } else {
+        memcpy(x, value_of(net, read_by(net, layer)) + (block * elements + element) * EK_LANES, sizeof x);
+        ek_batchnorm_row(&plan->pass, node, block, element / positions, x, y);
     }
-    int64_t elements = ek_shape_count(node->in[0]), channel = element / (elements / node->in[0].dim[0]);
-    const float *x = at(plan, plan->steps.value[ek_graph_root(&net->graph, node->input[0])]);
-    ek_map_in all = ek_batchnorm_map(node, x), m = ek_map_block(&plan->pass, &all, block, elements * EK_LANES);
+    int count = 0;
     for (int i = 0; i < live; i++) {
-        before[i] = m.x[element * EK_LANES + i];
-        after[i] = (before[i] - m.mean[channel]) * m.a[channel] + m.b[channel];
+        if (length && element % positions >= length[i]) continue;
+        before[count] = x[i];
+        after[count++] = y[i];
     }
-    return live;
+    return count;
 }
 
 ek_batch_norm_saved ek_net_norm_saved(const ek_net *net, int layer, bool *batch)
@@ -247,9 +266,10 @@ static void moments_piece(void *argument, int64_t block, int thread)
     (void)thread;
     const measuring *m = argument;
     const ek_pass *pass = &m->net->plan->pass;
-    int64_t floats = ek_block_floats(m->from->out), channels = m->from->out.dim[0];
-    ek_slab slab = {channels, ek_channel_floats(m->from->out), 1, floats, ek_live(pass->n, block)};
-    pass->kernels->moments(&slab, value_of(m->net, m->from) + block * floats, m->parts + block * channels);
+    const int32_t *length = pass->length ? pass->length[m->from->id] : NULL;
+    ek_block_moments(pass, m->from->out, length ? length + block * EK_LANES : NULL, block,
+                     value_of(m->net, m->from) + block * ek_block_floats(m->from->out),
+                     m->parts + block * m->from->out.dim[0]);
 }
 
 void ek_net_norm_moments(const ek_net *net, int layer, ek_moments *parts, ek_moments *out)
@@ -258,7 +278,7 @@ void ek_net_norm_moments(const ek_net *net, int layer, ek_moments *parts, ek_mom
     measuring m = {net, read_by(net, layer), parts};
     int64_t channels = m.from->out.dim[0];
     if (plan->oracle) {
-        ek_oracle_moments(plan->oracle, m.from, plan->pass.n, out);
+        ek_oracle_moments(plan->oracle, m.from, plan->pass.n, plan->pass.length ? plan->pass.length[m.from->id] : NULL, out);
         return;
     }
     ek_pool_run(plan->pass.context->pool, ek_blocks(plan->pass.n), moments_piece, &m);
@@ -288,6 +308,7 @@ static void backward_step(const ek_plan *plan, int index)
     const ek_step *step = &plan->steps.backward[index];
     const ek_pass *pass = &plan->pass;
     ek_flow flow = plan->backward[index];
+    ek_lengths_cut(&plan->lengths, pass, step->node, at(plan, step->dy));
     if (step->dy_norm) flow.dy = ek_batchnorm_gradient(pass, step->dy_norm, at(plan, step->dy_x), flow.dy.g);
     step->node->op->backward(pass, step->node, &flow);
     for (int k = 0; k < step->node->input_count; k++) {

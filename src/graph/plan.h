@@ -3,6 +3,7 @@
 #define EK_GRAPH_PLAN_H
 
 #include "graph/arena.h"
+#include "graph/lengths.h"
 #include "graph/net.h"
 
 /* A buffer: its index in ek_steps.buffer, -1 for none. */
@@ -64,6 +65,7 @@ struct ek_plan {
     int64_t capacity; /* samples */
     bool training;    /* backward is there */
     ek_pass pass;     /* of the last forward pass */
+    ek_lengths lengths; /* where the net has lengths */
     ek_steps steps;
     float *arena;
     float *input, *logits, *output, *output_grad; /* output_grad NULL: nothing is trained */
@@ -90,6 +92,6 @@ void ek_oracle_value(const ek_oracle *oracle, const ek_node *node, int64_t first
 /* One element of it in the first `live` samples of a block. */
 void ek_oracle_row(const ek_oracle *oracle, const ek_node *node, int64_t block, int64_t element, int live, float *out);
 /* Moments of the output's n samples by channel, in two passes. */
-void ek_oracle_moments(const ek_oracle *oracle, const ek_node *node, int64_t n, ek_moments *out);
+void ek_oracle_moments(const ek_oracle *oracle, const ek_node *node, int64_t n, const int32_t *length, ek_moments *out);
 
 #endif

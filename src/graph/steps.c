@@ -358,7 +358,7 @@ ek_status ek_steps_create(const ek_net *net, int64_t samples, bool training, ek_
                  .s = out,
                  .samples = samples,
                  .training = training,
-                 .fused = !net->context->unfused};
+                 .fused = !net->context->unfused && !net->lengths};
     ek_status status = EK_OK;
     *out = (ek_steps){.output_grad = NONE};
     EK_GO(EK_NEW(out->forward, nodes));

@@ -119,7 +119,24 @@ typedef struct ek_pass {
     uint64_t seed, step; /* dropout */
     float *scratch;      /* shared by all operators, one part for each thread */
     size_t scratch_each; /* floats of a thread's part */
+    /* A batch of sequences of unequal lengths, by node: how many positions of its output are alive, of each sample
+     * (dead lanes: 0); NULL: it is no sequence. The others hold 0, and so does their gradient; whoever runs the nodes
+     * sees to it (src/graph/lengths.h). NULL: all positions of all samples are alive. */
+    const int32_t *const *length;
 } ek_pass;
+
+/* Of the node's input, from the lane block's first sample on; NULL: all are alive. */
+static inline const int32_t *ek_block_length(const ek_pass *pass, const ek_node *node, int64_t block)
+{
+    const int32_t *of = pass->length ? pass->length[node->input[0]] : NULL;
+    return of ? of + block * EK_LANES : NULL;
+}
+
+/* Of all samples. */
+static inline const int32_t *ek_input_length(const int32_t *const *length, const ek_node *node)
+{
+    return length ? length[node->input[0]] : NULL;
+}
 
 static inline float *ek_scratch(const ek_pass *pass, int thread)
 {
@@ -153,6 +170,9 @@ ek_grad_out ek_grad_out_block(const ek_pass *pass, const ek_grad_out *o, int64_t
 ek_map_in ek_map_channels(ek_map_in m, int64_t first, int64_t length);
 ek_grad_in ek_grad_in_channels(ek_grad_in d, int64_t first, int64_t length);
 ek_grad_out ek_grad_out_channels(const ek_grad_out *o, int64_t first, int64_t length, int64_t channels);
+/* Moments of a value's block x, by channel; length: that of its sequences, by lane, NULL: there are none. */
+void ek_block_moments(const ek_pass *pass, ek_shape shape, const int32_t *length, int64_t block, const float *x,
+                      ek_moments *out);
 /* What it asks for beside g = dv. */
 unsigned ek_grad_out_asks(const ek_grad_out *o);
 
@@ -164,6 +184,7 @@ typedef struct ek_ref {
     double *param[EK_MAX_PARAMS]; /* this node's; NULL for counters and redundant biases */
     double *grad[EK_MAX_PARAMS];  /* += into; NULL: not wanted */
     double *kept;                 /* op->reference_kept doubles, from forward to backward and commit */
+    const int32_t *const *length; /* as in ek_pass */
 } ek_ref;
 
 /* Parts of an ek_grad_out, for op->writes. */
@@ -184,6 +205,9 @@ typedef struct ek_op {
     size_t (*workspace)(const ek_node *node, int64_t samples, bool training);
     size_t (*scratch)(const ek_node *node, int64_t samples);
     int64_t (*multiply_adds)(const ek_node *node); /* NULL: counted as 0 */
+    /* Of a sample of a batch of sequences: how many positions of its output are alive where `in` of its input's are;
+     * cut to what there is, and at least 1. NULL: as many. */
+    int64_t (*length)(const ek_node *node, int64_t in);
 
     /* What can be refused only when the batch is known (one value a channel); NULL: nothing. */
     ek_status (*check)(const ek_pass *pass, const ek_node *node);

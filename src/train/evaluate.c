@@ -31,6 +31,7 @@ ek_status ek_evaluate_at(ek_net *net, const ek_dataset *dataset, const int64_t *
     ek_batches batches = {.net = net, .dataset = dataset, .index = index, .count = count, .batch = batch};
     ek_status status = EK_OK;
     int64_t largest = ek_batch_largest(count, batch, false);
+    EK_GO(ek_net_use_lengths(net, dataset->length));
     EK_GO(ek_net_prepare(net, largest, false));
     EK_GO(ek_loss_reserve(&loss, largest));
     EK_GO(ek_batches_start(&batches));

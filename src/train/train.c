@@ -90,6 +90,7 @@ static ek_status prepare(training *t)
                        "the last one",
                        (long long)t->run.train_count, (long long)step_samples(o));
     if (o->checkpoint) EK_TRY(check_writable(o->checkpoint));
+    EK_TRY(ek_net_use_lengths(t->net, t->data->length));
     EK_TRY(ek_trainer_create(t->net, &o->optimizer, o->seed, &t->run.trainer));
     if (o->accumulate > 1)
         EK_TRY(ek_trainer_reserve_parts(t->run.trainer, o->batch));

@@ -127,9 +127,18 @@ static ek_status check_step(const ek_trainer *trainer, int64_t n, const float *x
 ek_status ek_trainer_step(ek_trainer *trainer, int64_t n, const float *x, const int32_t *labels,
                           ek_step_result *result)
 {
+    return ek_trainer_step_lengths(trainer, n, x, NULL, labels, result);
+}
+
+ek_status ek_trainer_step_lengths(ek_trainer *trainer, int64_t n, const float *x, const int32_t *lengths,
+                                  const int32_t *labels, ek_step_result *result)
+{
     EK_TRY(check_step(trainer, n, x, labels, result));
+    EK_TRY(ek_net_check_lengths(trainer->net, n, lengths));
+    EK_TRY(ek_net_use_lengths(trainer->net, lengths));
     EK_TRY(ek_trainer_reserve(trainer, n));
     ek_net_set_input(trainer->net, n, x);
+    if (lengths) ek_net_set_lengths(trainer->net, n, lengths);
     return ek_trainer_run(trainer, n, labels, result);
 }
 
@@ -152,6 +161,7 @@ ek_status ek_trainer_step_in_parts(ek_trainer *trainer, int64_t n, int64_t part,
     if (n < 1 || part < 1)
         return ek_fail(EK_E_SHAPE, "a batch and its parts have 1 sample or more, not %lld and %lld", (long long)n,
                        (long long)part);
+    EK_TRY(ek_net_use_lengths(trainer->net, false));
     array a = {trainer->net, x};
     ek_parted_batch batch = {.n = n, .part = part, .fill = fill_from_array, .user = &a, .labels = labels};
     EK_TRY(ek_trainer_reserve_parts(trainer, part < n ? part : n));

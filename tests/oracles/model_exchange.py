@@ -8,14 +8,13 @@ For each shipped net that the texts write as a class, and one with every normali
 """
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 
 import numpy as np
 import torch
 
-from common import safetensors_io, torch_nets
+from common import comparison, safetensors_io, torch_nets
 
 NETS = {  # shipped, or a file that is written; class, input, learning rate
     "lenet-bn": (torch_nets.LeNetBN, (1, 28, 28), 0.05),
@@ -31,10 +30,9 @@ LOSSES = 1e-4   # relative
 SAMPLES, BATCH = 150, 40  # neither full lane blocks nor a full last batch
 
 
-class Exchange:
+class Exchange(comparison.Comparison):
     def __init__(self, build, folder, net):
-        self.command = build / "evenkeel"
-        self.folder = folder
+        super().__init__(build, folder, net)
         self.net = net
         self.make, shape, self.lr = NETS[net]
         random = np.random.default_rng(7)
@@ -43,17 +41,6 @@ class Exchange:
         np.save(folder / "x.npy", self.x)
         np.save(folder / "y.npy", self.y)
         (folder / "family.net").write_text(torch_nets.FAMILY_NET)
-        self.good = True
-
-    def evenkeel(self, *arguments):
-        result = subprocess.run([self.command, *arguments], capture_output=True, text=True, cwd=self.folder)
-        if result.returncode:
-            sys.exit(f"evenkeel {' '.join(arguments)}:\n{result.stdout}{result.stderr}")
-
-    def report(self, what, got, wanted, scale, tolerance):
-        error = np.max(np.abs(np.asarray(got) - wanted) / scale)
-        print(f"{self.net:<13} {what:<40} {error:.1e}")
-        self.good &= bool(error <= tolerance)  # NaN is not
 
     def compare_outputs(self, what, file, model):
         for mode in "eval", "train":
