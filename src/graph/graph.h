@@ -38,6 +38,11 @@ ek_status ek_graph_write(const ek_graph *graph, ek_text *out);
 /* The canonical options of one node: "6 kernel=5". Appends. */
 void ek_graph_write_options(const ek_node *node, ek_text *out);
 
+/* For who changes a graph before it is written: another operator with its options at their defaults, and an option
+ * from its text. EK_E_ARGUMENT: "eps of batchnorm must be a number from 1e-30 to 1e6, not 'x'". */
+void ek_node_set_op(ek_node *node, const ek_op *op);
+ek_status ek_node_set_option(ek_node *node, const char *name, const char *value);
+
 /* Gives every parameter memory: zeros, gamma and running_var ones. */
 ek_status ek_graph_allocate(ek_graph *graph);
 /* Random weights and biases; the draw of a parameter depends on the seed and its index alone. */
