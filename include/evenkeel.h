@@ -10,7 +10,7 @@
  *   5. Running a network
  *   6. Data sets
  *   7. Training and evaluating
- *   8. Comparing networks
+ *   8. Reports                  pages with pictures and tables
  *
  * Conventions
  *   - Handles are opaque: `_create`/`_open` make them, `_destroy` ends them (NULL is fine).
@@ -323,6 +323,33 @@ EK_API size_t ek_net_memory(const ek_net *net, int64_t batch, ek_mode mode);
  * costs and what it does. */
 EK_API EK_MUST_CHECK ek_status ek_net_without_norm(const ek_net *net, ek_net **out);
 
+/* The same net with one change, freshly initialized; `compare --vary` is made of it. Layers keep their labels. Hidden
+ * layers are the convolutions and linear layers behind which there is a further one.
+ *
+ *   width       F in (0, 1000]: hidden layers have round(F * out) channels or features, at least one
+ *   activation  relu, sigmoid, tanh, silu, leakyrelu: all activations become this one
+ *   norm        none: takes the normalizations out, as ek_net_without_norm. batch, layer, group, instance, rms: each
+ *               becomes this one, with the eps, scale and shift that it has; a net without any gets one behind each
+ *               hidden layer. group: into the largest number of groups up to 8 that divides the channels.
+ *               instance: of a feature vector, or of channels of a single value, which have no statistics of their
+ *               own, a layer normalization
+ *   position    before, after: a normalization and an activation that alone read one another change places. Others,
+ *               as one whose sum with a shortcut is then activated, stay
+ *   momentum    batch normalization's, in PyTorch's sense, or none
+ *   eps         of all normalizations
+ *   ghost       batch normalization's: samples of a ghost batch, 0 for the whole batch
+ *   dropout     P in [0, 0.999]: of the dropout layers that there are (0 takes them out); a net without any gets one
+ *               behind the activation and normalization of each linear layer, where something reads them; where no
+ *               linear layer has such, one in front of the last linear layer
+ *
+ * EK_E_ARGUMENT     no such key or value; the message says which is meant
+ * EK_E_UNSUPPORTED  the net has nothing that the key could change
+ * EK_E_SHAPE        the changed net's shapes do not meet */
+EK_API EK_MUST_CHECK ek_status ek_net_vary(const ek_net *net, const char *key, const char *value, ek_net **out);
+
+/* The keys of ek_net_vary, in the order in which changes that go together are best made; NULL past the end. */
+EK_API const char *ek_vary_key(int index);
+
 typedef enum ek_role {
     EK_ROLE_WEIGHT,
     EK_ROLE_BIAS,
@@ -541,35 +568,56 @@ EK_API EK_MUST_CHECK ek_status ek_evaluate(ek_net *net, const ek_dataset *datase
                                            ek_metrics *out);
 
 /* ---------------------------------------------------------------------------------------------
- * 8. Comparing networks
+ * 8. Reports
+ *
+ * A report is one HTML file with texts, tables and pictures: no network, no other file, light and dark, for screens of
+ * any width and for print. Pictures are drawn by a script in the page: series are switched off and on in the legend,
+ * values are shown where the pointer, a finger or the arrow keys stand, and what a picture or table shows is saved as
+ * CSV. Without scripts the texts and tables can still be read.
+ *
+ * Parts stand in the page in the order in which they were added. All texts are copied and escaped; bytes that are not
+ * UTF-8 appear as U+FFFD. Adding never fails by itself: the first error is kept and comes out of ek_report_write.
  */
 
-/* The same net with one change, freshly initialized; `compare --vary` is made of it. Layers keep their labels. Hidden
- * layers are the convolutions and linear layers behind which there is a further one.
- *
- *   width       F in (0, 1000]: hidden layers have round(F * out) channels or features, at least one
- *   activation  relu, sigmoid, tanh, silu, leakyrelu: all activations become this one
- *   norm        none: takes the normalizations out, as ek_net_without_norm. batch, layer, group, instance, rms: each
- *               becomes this one, with the eps, scale and shift that it has; a net without any gets one behind each
- *               hidden layer. group: into the largest number of groups up to 8 that divides the channels.
- *               instance: of a feature vector, or of channels of a single value, which have no statistics of their
- *               own, a layer normalization
- *   position    before, after: a normalization and an activation that alone read one another change places. Others,
- *               as one whose sum with a shortcut is then activated, stay
- *   momentum    batch normalization's, in PyTorch's sense, or none
- *   eps         of all normalizations
- *   ghost       batch normalization's: samples of a ghost batch, 0 for the whole batch
- *   dropout     P in [0, 0.999]: of the dropout layers that there are (0 takes them out); a net without any gets one
- *               behind the activation and normalization of each linear layer, where something reads them; where no
- *               linear layer has such, one in front of the last linear layer
- *
- * EK_E_ARGUMENT     no such key or value; the message says which is meant
- * EK_E_UNSUPPORTED  the net has nothing that the key could change
- * EK_E_SHAPE        the changed net's shapes do not meet */
-EK_API EK_MUST_CHECK ek_status ek_net_vary(const ek_net *net, const char *key, const char *value, ek_net **out);
+typedef struct ek_report ek_report;
 
-/* The keys of ek_net_vary, in the order in which changes that go together are best made; NULL past the end. */
-EK_API const char *ek_vary_key(int index);
+EK_API EK_MUST_CHECK ek_status ek_report_create(const char *title, ek_report **out);
+EK_API void ek_report_destroy(ek_report *report);
+
+EK_API void ek_report_heading(ek_report *report, const char *text);
+EK_API void ek_report_text(ek_report *report, const char *text); /* a paragraph */
+
+/* A table: `header` has a text for each column, `cells` one for each cell, row by row. A column whose cells all look
+ * like numbers, or are empty, stands to the right. title NULL: none. */
+EK_API void ek_report_table(ek_report *report, const char *title, int columns, const char *const *header, int rows,
+                            const char *const *cells);
+
+/* A number that is not finite leaves a gap. Points are joined in their order, as a rule with x rising. */
+typedef struct ek_report_series {
+    const char *name;
+    int64_t count;
+    const double *x, *y;      /* y NULL: a band alone, in the colour of the series before it */
+    const double *low, *high; /* a band around y; NULL: none */
+} ek_report_series;
+
+typedef struct ek_report_chart {
+    const char *title, *x_label, *y_label, *note; /* note: a sentence below; NULL: none */
+    bool log_x, log_y;                            /* what is not above 0 leaves a gap there */
+} ek_report_chart;
+
+/* Lines. A series of more than 1000 points is thinned: of each run of neighbours the mean is drawn, with a band from
+ * the least to the most. */
+EK_API void ek_report_lines(ek_report *report, const ek_report_chart *chart, int count,
+                            const ek_report_series *series);
+
+/* Bars, one below the other: x_label names what the labels are, y_label the values; log_x is not looked at. */
+EK_API void ek_report_bars(ek_report *report, const ek_report_chart *chart, int count, const char *const *labels,
+                           const double *values);
+
+/* Writes the page; more may be added, and written again, after it. The file is whole or as before.
+ * EK_E_ARGUMENT  something added lacked what it needs
+ * EK_E_IO        the file cannot be written */
+EK_API EK_MUST_CHECK ek_status ek_report_write(ek_report *report, const char *path);
 
 #ifdef __cplusplus
 }
