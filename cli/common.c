@@ -2,7 +2,9 @@
 
 #include "output.h"
 
+#include <ctype.h>
 #include <errno.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,4 +70,45 @@ bool cli_can_write(const char *path)
     free(real);
     free(trial);
     return descriptor >= 0;
+}
+
+static bool one_inode(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+bool cli_same_file(const char *a, const char *b)
+{
+    if (!a || !b) return false;
+    if (strcmp(a, b) == 0 || one_inode(a, b)) return true;
+    /* Neither is there yet: equal names in one folder. */
+    char *folder_a = strdup(a), *folder_b = strdup(b);
+    const char *slash_a = strrchr(a, '/'), *slash_b = strrchr(b, '/');
+    bool same = folder_a && folder_b && strcmp(slash_a ? slash_a + 1 : a, slash_b ? slash_b + 1 : b) == 0 &&
+                one_inode(dirname(folder_a), dirname(folder_b));
+    free(folder_a);
+    free(folder_b);
+    return same;
+}
+
+void cli_print_quoted(const char *word)
+{
+    bool plain = *word;
+    for (const char *c = word; *c; c++)
+        plain = plain && (isalnum((unsigned char)*c) || strchr("-_./,:=+@%", *c));
+    fputc(' ', stderr);
+    if (plain) {
+        fputs(word, stderr);
+        return;
+    }
+    fputc('\'', stderr);
+    for (const char *c = word; *c; c++) {
+        if (*c == '\'') {
+            fputs("'\\''", stderr);
+        } else {
+            fputc(*c, stderr);
+        }
+    }
+    fputc('\'', stderr);
 }

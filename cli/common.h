@@ -24,5 +24,10 @@ double cli_now(void);
 /* Whether `path` can be written or replaced: tried with a file beside it that is taken away again.
  * False: no, which was said. */
 bool cli_can_write(const char *path);
+/* Two names of one file, or of one that is still to be made. A name may be NULL. */
+bool cli_same_file(const char *a, const char *b);
+
+/* A word of a command on stderr, a blank before it, quoted as a shell needs it. */
+void cli_print_quoted(const char *word);
 
 #endif

@@ -215,10 +215,41 @@ static bool read_choice(const cli_option *option, const char *text, int *value)
     }
 }
 
+/* "; did you mean 'sgd'?" where a word of the choice is near. */
+static void meant_word(const cli_option *option, const char *text, char *meant, size_t size)
+{
+    enum { MOST = 16, LONGEST = 32 };
+    char words[MOST][LONGEST];
+    const char *names[MOST];
+    int count = 0;
+    for (const char *word = option->value; count < MOST; word++) {
+        int length = (int)strcspn(word, "|");
+        snprintf(words[count], LONGEST, "%.*s", length, word);
+        names[count] = words[count];
+        count++;
+        word += length;
+        if (!*word) break;
+    }
+    const char *near = cli_nearest(text, names, count);
+    snprintf(meant, size, near ? "; did you mean '%s'?" : "", near);
+}
+
+static bool add_word(const cli_command *command, const cli_option *option, const char *text, cli_words *words)
+{
+    int count = 0;
+    while (words->word[count]) count++;
+    if (count == CLI_MOST_WORDS) {
+        cli_usage_error(command, "--%s can be given %d times at most", option->name, CLI_MOST_WORDS);
+        return false;
+    }
+    words->word[count] = text;
+    return true;
+}
+
 static bool store(const cli_command *command, const cli_option *option, const char *text, void *settings)
 {
     void *value = (char *)settings + option->offset;
-    char expected[128];
+    char expected[128], meant[64] = "";
     expected_text(option, expected, sizeof expected);
     switch (option->kind) {
     case CLI_INTEGER:
@@ -230,15 +261,25 @@ static bool store(const cli_command *command, const cli_option *option, const ch
     case CLI_CHOICE:
         if (read_choice(option, text, value)) return true;
         snprintf(expected, sizeof expected, "one of %s", option->value);
+        meant_word(option, text, meant, sizeof meant);
+        break;
+    case CLI_WORDS:
+        if (*text) return add_word(command, option, text, value);
+        snprintf(expected, sizeof expected, "%s", option->value);
         break;
     default:
         *(const char **)value = text;
         if (*text) return true;
         snprintf(expected, sizeof expected, "a name");
     }
-    cli_usage_error(command, "%s%s expects %s, not '%s'", option->kind == CLI_OPERAND ? "" : "--",
-                    option->name, expected, text);
+    cli_usage_error(command, "%s%s expects %s, not '%s'%s", option->kind == CLI_OPERAND ? "" : "--",
+                    option->name, expected, text, meant);
     return false;
+}
+
+bool cli_store(const cli_command *command, const char *name, const char *text, void *settings)
+{
+    return store(command, find(command, name, strlen(name)), text, settings);
 }
 
 /* One "--name value", "--name=value" or "--flag" at argv[*i]; *i moves past its value. */

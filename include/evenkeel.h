@@ -277,6 +277,9 @@ typedef enum ek_init {
 /* New random parameters; BN starts at gamma 1, beta 0, running_mean 0, running_var 1. */
 EK_API EK_MUST_CHECK ek_status ek_net_init(ek_net *net, ek_init init, uint64_t seed);
 
+/* The same with weights from a normal distribution of this deviation (0 or more) about 0, biases 0. */
+EK_API EK_MUST_CHECK ek_status ek_net_init_normal(ek_net *net, double deviation, uint64_t seed);
+
 /* Takes the parameters of a .safetensors file (a PyTorch state dict, or a model) by their names; every
  * parameter of the net must be there with its shape, save num_batches_tracked. Tensors that the net
  * lacks are an error too. A bias that a following BN makes redundant is moved into its running_mean.
@@ -434,7 +437,7 @@ EK_API ek_shape ek_dataset_shape(const ek_dataset *dataset);
 EK_API int ek_dataset_classes(const ek_dataset *dataset);
 EK_API const char *ek_dataset_class(const ek_dataset *dataset, int index); /* NULL where unnamed */
 
-/* One item as floats, and its label (-1: none; label may be NULL). */
+/* One item as floats, and its label (-1: none); x or label may be NULL. */
 EK_API EK_MUST_CHECK ek_status ek_dataset_item(const ek_dataset *dataset, int64_t index, float *x, int *label);
 
 /* Arrays in NumPy's format, for `run`: reals and integers (uint64 apart) are read as float, bytes as 0 to 1.

@@ -47,6 +47,8 @@ ek_status ek_node_set_option(ek_node *node, const char *name, const char *value)
 ek_status ek_graph_allocate(ek_graph *graph);
 /* Random weights and biases; the draw of a parameter depends on the seed and its index alone. */
 void ek_graph_init(ek_graph *graph, ek_init init, uint64_t seed);
+/* Weights from a normal distribution about 0, biases 0. */
+void ek_graph_init_normal(ek_graph *graph, double deviation, uint64_t seed);
 
 /* The batchnorm that makes node's bias redundant; NULL: none. */
 ek_node *ek_graph_redundant_by(ek_graph *graph, const ek_node *node);

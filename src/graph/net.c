@@ -4,6 +4,7 @@
 #include "core/memory.h"
 #include "graph/plan.h"
 
+#include <math.h>
 #include <string.h>
 
 /* A value needs a gradient where something trained lies at or above it. */
@@ -74,6 +75,14 @@ ek_status ek_net_init(ek_net *net, ek_init init, uint64_t seed)
     if (init < EK_INIT_DEFAULT || init > EK_INIT_KAIMING)
         return ek_fail(EK_E_ARGUMENT, "there is no initialization number %d", (int)init);
     ek_graph_init(&net->graph, init, seed);
+    return EK_OK;
+}
+
+ek_status ek_net_init_normal(ek_net *net, double deviation, uint64_t seed)
+{
+    if (!(deviation >= 0) || !isfinite(deviation))
+        return ek_fail(EK_E_ARGUMENT, "weights cannot have the deviation %g; it must be 0 or more", deviation);
+    ek_graph_init_normal(&net->graph, deviation, seed);
     return EK_OK;
 }
 
