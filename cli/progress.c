@@ -1,5 +1,6 @@
 #include "progress.h"
 
+#include "common.h"
 #include "output.h"
 
 #include <math.h>
@@ -15,7 +16,14 @@ void cli_progress_begin(cli_progress *progress, bool quiet, const ek_event *star
 {
     const char *terminal = getenv("TERM");
     bool can_redraw = isatty(STDERR_FILENO) && terminal && strcmp(terminal, "dumb") != 0;
-    *progress = (cli_progress){.quiet = quiet, .bar = can_redraw, .first_step = start->step, .loss = NAN};
+    *progress = (cli_progress){.quiet = quiet, .bar = can_redraw, .drawn = cli_now(), .loss = NAN};
+    if (start) progress->first_step = start->step;
+}
+
+void cli_progress_next(cli_progress *progress)
+{
+    progress->first_step = 0;
+    progress->loss = NAN;
 }
 
 void cli_progress_clear(cli_progress *progress)
@@ -33,13 +41,15 @@ static int terminal_width(void)
 }
 
 /* "epoch 2/10 [=======>      ]  47%  loss 0.4123  0:12 left"; the bar takes what room there is. */
-static void draw_bar(const ek_event *step, double loss, const char *left)
+static void draw_bar(const cli_progress *progress, const ek_event *step, const char *left)
 {
-    enum { MAX_BAR = 40 };
-    char before[64], after[160];
+    enum { MAX_BAR = 40, MOST_NAME = 48 };
+    char before[128], after[160];
     double share = (double)step->step / (double)step->steps;
-    snprintf(before, sizeof before, "epoch %lld/%lld ", (long long)step->epoch, (long long)step->epochs);
-    snprintf(after, sizeof after, " %3.0f%%  loss %.4f  %s left", 100 * share, loss, left);
+    if (progress->name) share = (progress->run + share) / progress->runs;
+    snprintf(before, sizeof before, "%.*s%sepoch %lld/%lld ", MOST_NAME, progress->name ? progress->name : "",
+             progress->name ? ", " : "", (long long)step->epoch, (long long)step->epochs);
+    snprintf(after, sizeof after, " %3.0f%%  loss %.4f  %s left", 100 * share, progress->loss, left);
     int width = terminal_width() - 1;
     int room = width - (int)(strlen(before) + strlen(after)) - 2;
     int bar = room > MAX_BAR ? MAX_BAR : room;
@@ -62,18 +72,21 @@ void cli_progress_step(cli_progress *progress, const ek_event *step)
     if (progress->quiet) return;
     if (isfinite(step->loss))
         progress->loss = isnan(progress->loss) ? step->loss : 0.95 * progress->loss + 0.05 * step->loss;
-    if (step->seconds - progress->drawn < (progress->bar ? bar_every : line_every)) return;
-    progress->drawn = step->seconds;
+    double now = cli_now();
+    if (now - progress->drawn < (progress->bar ? bar_every : line_every)) return;
+    progress->drawn = now;
 
     int64_t done = step->step - progress->first_step;
     double each = done > 0 ? step->seconds / (double)done : 0;
     char left[CLI_TEXT_SIZE];
-    cli_duration(left, each * (double)(step->steps - step->step));
+    double whole = each * (double)step->steps;
+    cli_duration(left, each * (double)(step->steps - step->step) + progress->later_seconds + progress->later_runs * whole);
     if (progress->bar) {
-        draw_bar(step, progress->loss, left);
+        draw_bar(progress, step, left);
         progress->shown = true;
     } else {
-        fprintf(stderr, "epoch %lld/%lld, step %lld of %lld, loss %.4f, %s left\n", (long long)step->epoch,
+        fprintf(stderr, "%s%sepoch %lld/%lld, step %lld of %lld, loss %.4f, %s left\n",
+                progress->name ? progress->name : "", progress->name ? ", " : "", (long long)step->epoch,
                 (long long)step->epochs, (long long)step->step, (long long)step->steps, progress->loss, left);
     }
 }
