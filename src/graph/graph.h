@@ -50,7 +50,7 @@ void ek_graph_init(ek_graph *graph, ek_init init, uint64_t seed);
 /* Weights from a normal distribution about 0, biases 0. */
 void ek_graph_init_normal(ek_graph *graph, double deviation, uint64_t seed);
 
-/* The batchnorm that makes node's bias redundant; NULL: none. */
+/* The normalization that makes node's bias redundant; NULL: none. */
 ek_node *ek_graph_redundant_by(ek_graph *graph, const ek_node *node);
 
 /* The node in whose buffer node's numbers lie: flatten passes its input's on. */

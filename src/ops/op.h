@@ -178,6 +178,10 @@ typedef struct ek_op {
     bool reads_gradients; /* reads any ek_grad_in */
     unsigned writes;      /* what of an ek_grad_out it does; without, g = dv */
     bool gives_moments;   /* takes the moments of y for flow.norm */
+    bool normalizes;      /* a normalization: what it read is kept for ek_net_norm_input */
+    /* Whether a constant that is added to a channel of its input changes nothing, so that a bias before it is redundant;
+     * NULL: it does not. */
+    bool (*cancels_bias)(const ek_node *node);
     /* After a step whose loss was finite: running statistics. NULL: nothing to do. */
     void (*commit)(const ek_pass *pass, ek_node *node);
 
@@ -205,11 +209,16 @@ ek_param *ek_node_add_param(ek_node *node, ek_role role, const char *suffix, ek_
 void ek_node_add_weights(ek_node *node, ek_shape shape, int64_t fan_in, int64_t fan_out, bool bias);
 /* The node's parameter of a role; NULL when it has none. */
 ek_param *ek_node_param(ek_node *node, ek_role role);
+/* That parameter's numbers, and of ek_ref.param or ek_ref.grad the array that is its; NULL when it has none. */
+float *ek_node_data(ek_node *node, ek_role role);
+double *ek_reference_of(double *const *arrays, const ek_node *node, ek_role role);
 /* Its bias, unless it has none or a BN cancels it. */
 ek_param *ek_node_live_bias(ek_node *node);
 
-/* For passes over nodes: batchnorm's conventions. */
+/* For passes over nodes: batchnorm's conventions, and whether the node is a batchnorm with one mean and variance a channel,
+ * that its neighbours may compute: not one of ghost batches. */
 ek_batch_norm_options ek_batchnorm_options(const ek_node *node);
+bool ek_is_channel_norm(const ek_node *node);
 /* Whether the node is an activation, and which; EK_IDENTITY if not. */
 bool ek_is_activation(const ek_node *node, ek_activation *kind, float *slope);
 /* Whether an activation's derivative can be told from what it gives. */
