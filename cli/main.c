@@ -7,7 +7,7 @@
 #include <string.h>
 
 static const cli_command *const commands[] = {
-    &cli_train, &cli_eval, &cli_predict, &cli_run, &cli_summary, &cli_inspect, &cli_bench,
+    &cli_train, &cli_compare, &cli_eval, &cli_predict, &cli_run, &cli_summary, &cli_inspect, &cli_bench,
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HELP_COLUMN = 26, HELP_WIDTH = 80, WORD = 32, MAX_NAMES = 64 };
+enum { HELP_COLUMN = 26, WORD = 32, MAX_NAMES = 64 };
 
 /* --- suggestions */
 
@@ -69,26 +69,6 @@ int cli_usage_error(const cli_command *command, const char *format, ...)
 
 /* --- help */
 
-/* `text` in lines of at most HELP_WIDTH, the first begun at `column`, later ones indented to `indent`. */
-static void print_wrapped(const char *text, int column, int indent)
-{
-    for (const char *word = text; *word;) {
-        int length = (int)strcspn(word, " ");
-        if (column > indent && column + 1 + length > HELP_WIDTH) {
-            printf("\n%*s", indent, "");
-            column = indent;
-        } else if (column > indent) {
-            putchar(' ');
-            column++;
-        }
-        printf("%.*s", length, word);
-        column += length;
-        word += length;
-        word += strspn(word, " ");
-    }
-    putchar('\n');
-}
-
 static const void *value_of(const cli_option *option, const void *settings)
 {
     return (const char *)settings + option->offset;
@@ -126,16 +106,17 @@ static void print_option(const cli_option *option, const void *settings)
     char fallback[64], text[512];
     default_text(option, settings, fallback, sizeof fallback);
     snprintf(text, sizeof text, "%s%s", option->help, fallback);
-    print_wrapped(text, HELP_COLUMN, HELP_COLUMN);
+    cli_print_wrapped_at(text, HELP_COLUMN, HELP_COLUMN);
 }
 
 static void print_help(const cli_command *command, const void *settings)
 {
     printf("Usage: evenkeel %s %s\n\n", command->name, command->synopsis);
-    print_wrapped(command->about, 0, 0);
+    cli_print_wrapped(command->about);
     putchar('\n');
     for (const cli_option *option = command->options; option->kind != CLI_END; option++)
         print_option(option, settings);
+    if (command->after) printf("\n%s", command->after);
     printf("\nExamples:\n%s", command->examples);
 }
 

@@ -71,6 +71,7 @@ typedef struct cli_command {
     const char *brief;    /* one line for the list of commands */
     const char *about;    /* a paragraph */
     const char *examples; /* lines, indented by two */
+    const char *after;    /* lines between options and examples; NULL: none */
     const cli_option *options;
     int (*run)(int argc, char **argv); /* argv[0] the program, argv[1] the command; gives the exit code */
 } cli_command;

@@ -26,6 +26,10 @@ char *cli_shape(char text[CLI_TEXT_SIZE], ek_shape shape);    /* "1x28x28" */
 /* How many numbers a value of this shape has. */
 int64_t cli_numbers(ek_shape shape);
 
+/* A text on stdout in lines of at most 80 characters, the first begun at `column`, later ones indented to `indent`. */
+void cli_print_wrapped_at(const char *text, int column, int indent);
+static inline void cli_print_wrapped(const char *text) { cli_print_wrapped_at(text, 0, 0); }
+
 /* A table whose columns are as wide as their widest cell. */
 #define CLI_MAX_COLUMNS 32
 typedef struct cli_table {

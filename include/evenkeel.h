@@ -333,7 +333,8 @@ EK_API EK_MUST_CHECK ek_status ek_net_without_norm(const ek_net *net, ek_net **o
  *   activation  relu, sigmoid, tanh, silu, leakyrelu: all activations become this one
  *   norm        none: takes the normalizations out, as ek_net_without_norm. batch, layer, group, instance, rms: each
  *               becomes this one, with the eps, scale and shift that it has; a net without any gets one behind each
- *               hidden layer. group: into the largest number of groups up to 8 that divides the channels.
+ *               hidden layer. group: into the largest number of groups up to 8 that divides the channels and
+ *               leaves two numbers or more to a group.
  *               instance: of a feature vector, or of channels of a single value, which have no statistics of their
  *               own, a layer normalization
  *   position    before, after: a normalization and an activation that alone read one another change places. Others,

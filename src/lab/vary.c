@@ -134,11 +134,11 @@ static ek_status set_all(edit *e, bool (*is)(const ek_node *node), const char *o
 
 /* --- norm */
 
-/* The largest number up to 8 that divides the channels. */
-static int groups_of(int64_t channels)
+/* The largest number up to 8 that divides the channels and leaves a group two numbers or more. */
+static int groups_of(ek_shape in)
 {
     int groups = 8;
-    while (channels % groups) groups--;
+    while (groups > 1 && (in.dim[0] % groups || ek_shape_count(in) / groups < 2)) groups--;
     return groups;
 }
 
@@ -158,7 +158,7 @@ static ek_status set_norm(ek_node *node, const char *name, ek_shape in)
         if (from >= 0 && to >= 0) node->attr[to] = before.attr[from];
     }
     char groups[16];
-    snprintf(groups, sizeof groups, "%d", groups_of(in.dim[0]));
+    snprintf(groups, sizeof groups, "%d", groups_of(in));
     return strcmp(op->name, "groupnorm") ? EK_OK : ek_node_set_option(node, "groups", groups);
 }
 
