@@ -86,7 +86,7 @@ static int compare(comparison *c, int argc, char **argv)
     if (writable && compare_state_open(&state, c, &done)) {
         cli_stop_listen();
         compare_add_notes(c);
-        if (done > 0 && !s->quiet) cli_note("%d runs are done already, as %s says", done, s->state);
+        if (done > 0 && !s->quiet) cli_note("%s has %d of the runs already", s->state, done);
         compare_run_all(c, &state, done);
         bool fine = answer(c);
         if (c->stopped) print_stopped(c, argc, argv);

@@ -54,7 +54,7 @@ typedef struct compare_key {
 
 typedef struct compare_combination {
     int value[COMPARE_KEYS]; /* of each key, which */
-    char *name;              /* "norm=batch, lr=0.1" */
+    char *name;              /* "norm=batch lr=0.1" */
     char *net;               /* its text */
     compare_settings s;      /* with its batch, lr, optimizer and init */
     int64_t parameters;
@@ -87,6 +87,8 @@ int compare_plan(comparison *c, const cli_command *command);
 void compare_free(comparison *c);
 /* Index of a key; -1: it is not varied. */
 int compare_find_key(const comparison *c, const char *name);
+/* "norm=batch lr=0.1": the keys that have several values, but for one (-1: all); free it. */
+char *compare_name(const comparison *c, const compare_combination *at, int without);
 /* The seed of a run, by its index. */
 static inline int64_t compare_seed(const comparison *c, int64_t run) { return c->s->training.seed + run; }
 static inline const char *compare_value(const comparison *c, const compare_combination *at, int key)

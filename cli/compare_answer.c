@@ -43,7 +43,7 @@ static void fill_row(const comparison *c, const compare_combination *at, char **
     spread_text(text[0], f.final, f.final_deviation);
     spread_text(text[1], f.best, f.best_deviation);
     number_text(text[2], "%.4f", f.train_accuracy);
-    number_text(text[3], "%.4f", f.train_loss);
+    number_text(text[3], f.train_loss < 1000 ? "%.4f" : "%.3g", f.train_loss);
     number_text(text[4], "%.1f", f.seconds);
     number_text(text[5], "%.0f", f.images_per_second);
     if (isfinite(f.images_per_second)) cli_count(text[5], llround(f.images_per_second));
@@ -86,11 +86,19 @@ static char *what_was_done(const comparison *c)
 {
     char count[CLI_TEXT_SIZE], measured[CLI_TEXT_SIZE];
     long long epochs = c->s->training.epochs, repeat = c->s->repeat, seed = c->s->training.seed;
+    char *all = cli_text("%s", "");
+    for (int k = 0; k < c->keys; k++) {
+        if (c->key[k].count > 1) continue;
+        char *longer = cli_text("%s%s %s=%s", all, *all ? "," : " with", c->key[k].name, c->key[k].value[0]);
+        free(all);
+        all = longer;
+    }
     char *seeds = repeat == 1 ? cli_text("seed %lld", seed) : cli_text("seeds %lld to %lld", seed, seed + repeat - 1);
-    char *text = cli_text("%s on %s: %s samples, %lld epoch%s, %s; accuracy on %s %s samples", c->s->net,
+    char *text = cli_text("%s%s on %s: %s samples, %lld epoch%s, %s; accuracy on %s %s samples", c->s->net, all,
                           c->s->training.data, cli_count(count, c->train_count), epochs, epochs == 1 ? "" : "s", seeds,
                           cli_count(measured, c->measured_count), c->measured);
     free(seeds);
+    free(all);
     return text;
 }
 
@@ -99,7 +107,7 @@ void compare_print(const comparison *c, const char *words)
     char *done = what_was_done(c);
     printf("%s\n", done);
     free(done);
-    for (int i = 0; i < c->notes; i++) cli_print_wrapped(c->note[i]);
+    for (int i = 0; i < c->notes; i++) cli_print_wrapped_at(c->note[i], 0, 2);
     putchar('\n');
     print_table(c);
     putchar('\n');
@@ -312,19 +320,6 @@ static int by_x(const void *a, const void *b)
     return (p->x > q->x) - (p->x < q->x);
 }
 
-/* The name of a combination without one key. */
-static char *name_without(const comparison *c, const compare_combination *at, int without)
-{
-    char *text = cli_text("%s", "");
-    for (int k = 0; k < c->keys; k++) {
-        if (k == without) continue;
-        char *longer = cli_text("%s%s%s=%s", text, *text ? ", " : "", c->key[k].name, compare_value(c, at, k));
-        free(text);
-        text = longer;
-    }
-    return text;
-}
-
 /* Those that agree in all keys but one, by which they are drawn. */
 static bool same_but(const comparison *c, const compare_combination *a, const compare_combination *b, int key)
 {
@@ -365,7 +360,7 @@ static void add_against(ek_report *report, const comparison *c, int key)
             at[3 * values + v] = points[v].high;
         }
         bool band = c->s->repeat > 1;
-        series[lines++] = (ek_report_series){name_without(c, &c->at[i], key), values, at, at + values,
+        series[lines++] = (ek_report_series){compare_name(c, &c->at[i], key), values, at, at + values,
                                              band ? at + 2 * values : NULL, band ? at + 3 * values : NULL};
     }
     char *title = cli_text("Final %s accuracy against %s", c->measured, c->key[key].name);

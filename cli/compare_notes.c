@@ -98,33 +98,28 @@ static void note_kinds(comparison *c, const ek_net *net, const char *value)
         seen[kinds++] = kind;
     }
     bool mixed = strcmp(value, "instance") == 0;
-    if (kinds > 1 || strcmp(value, "group") == 0)
-        add_note(c, "%s%s", text, mixed ? ": one value a channel has no statistics of its own" : "");
+    if (kinds == 1 && strcmp(value, "group") == 0) add_note(c, "norm=group: %s", seen[0]);
+    if (kinds > 1) add_note(c, "%s%s", text, mixed ? ", where a channel has one value, and so no statistics" : "");
     for (int k = 0; k < kinds; k++) free(seen[k]);
     free(text);
 }
 
 /* --- position */
 
-static bool stays(const ek_net *net, int layer, const void *what)
+/* A normalization that is not on the asked side of an activation. */
+static bool stays(const ek_net *net, int layer, const void *after)
 {
-    bool after = strcmp(what, "after") == 0;
     ek_layer_info info = ek_net_layer(net, layer);
-    if (!ends_in_norm(info.op)) return false;
-    if (after) return !is_active(ek_net_layer(net, info.inputs[0]).op);
-    for (int i = layer + 1; i < ek_net_layer_count(net); i++) {
-        ek_layer_info reader = ek_net_layer(net, i);
-        if (reader.inputs[0] == layer && is_active(reader.op)) return false;
-    }
-    return true;
+    return ends_in_norm(info.op) && is_active(ek_net_layer(net, info.inputs[0]).op) != *(const bool *)after;
 }
 
 static void note_position(comparison *c, const ek_net *net, const char *value)
 {
-    char *names = names_of(net, stays, value);
+    bool after = strcmp(value, "after") == 0;
+    char *names = names_of(net, stays, &after);
     if (*names)
-        add_note(c, "position=%s: %s stay%s where it stood, since it and an activation do not read one another alone",
-                 value, names, strchr(names, ' ') ? "" : "s");
+        add_note(c, "position=%s: not moved, as it and an activation are not each other's only reader and input: %s", value,
+                 names);
     free(names);
 }
 

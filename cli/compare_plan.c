@@ -170,11 +170,9 @@ static ek_status make_combination(const comparison *c, const cli_command *comman
 {
     at->s = *c->s;
     for (int k = 0; k < c->keys; k++) {
-        char *longer = cli_text("%s%s%s=%s", k ? at->name : "", k ? ", " : "", c->key[k].name, compare_value(c, at, k));
-        free(at->name);
-        at->name = longer;
         if (is_option(c->key[k].name)) (void)store_value(command, c->key[k].name, compare_value(c, at, k), &at->s);
     }
+    at->name = compare_name(c, at, -1);
     at->run = cli_alloc((size_t)c->s->repeat, sizeof *at->run);
     ek_net *net;
     ek_status status = build_net(c, at, &net);
@@ -187,10 +185,36 @@ static ek_status make_combination(const comparison *c, const cli_command *comman
     return status;
 }
 
+char *compare_name(const comparison *c, const compare_combination *at, int without)
+{
+    char *text = NULL;
+    bool single = true; /* all keys have but one value */
+    for (int k = 0; k < c->keys; k++) single &= c->key[k].count == 1;
+    for (int k = 0; k < c->keys; k++) {
+        if (k == without || (c->key[k].count == 1 && !single)) continue;
+        char *longer = cli_text("%s%s%s=%s", text ? text : "", text ? " " : "", c->key[k].name, compare_value(c, at, k));
+        free(text);
+        text = longer;
+    }
+    return text ? text : cli_text("%s", c->s->net);
+}
+
 /* The next one in the order of the table: the last key changes first. */
 static void count_up(const comparison *c, int value[COMPARE_KEYS])
 {
     for (int k = c->keys - 1; k >= 0 && ++value[k] == c->key[k].count; k--) value[k] = 0;
+}
+
+static int tell_impossible(const comparison *c, const cli_command *command, char *const *reason, int impossible)
+{
+    for (int i = 0, shown = 0; i < c->count && shown < SHOWN; i++) {
+        if (!reason[i]) continue;
+        cli_fail("%s is impossible: %s", c->at[i].name, reason[i]);
+        shown++;
+    }
+    if (impossible > SHOWN) cli_fail("... and %d more", impossible - SHOWN);
+    return cli_usage_error(command, "%d of %d combinations cannot be, so none was run; leave out a value, or compare in parts",
+                           impossible, c->count);
 }
 
 static int make_combinations(comparison *c, const cli_command *command)
@@ -204,16 +228,23 @@ static int make_combinations(comparison *c, const cli_command *command)
     }
     c->at = cli_alloc((size_t)count, sizeof *c->at);
     int value[COMPARE_KEYS] = {0}, impossible = 0;
+    bool alike = true; /* what is wrong has nothing to do with what is varied */
+    char **reason = cli_alloc((size_t)count, sizeof *reason);
     for (; c->count < count; count_up(c, value)) {
-        compare_combination *at = &c->at[c->count++];
+        compare_combination *at = &c->at[c->count];
         memcpy(at->value, value, sizeof value);
-        if (make_combination(c, command, at) == EK_OK) continue;
-        if (impossible++ < SHOWN) cli_fail("%s is impossible: %s", at->name, ek_error());
+        bool possible = make_combination(c, command, at) == EK_OK;
+        if (!possible) reason[c->count] = cli_text("%s", ek_error());
+        impossible += !possible;
+        alike = alike && !possible && strcmp(reason[c->count], reason[0]) == 0;
+        c->count++;
     }
-    if (impossible == 0) return CLI_DONE;
-    if (impossible > SHOWN) cli_fail("... and %d more", impossible - SHOWN);
-    return cli_usage_error(command, "%d of %lld combinations cannot be, so none was run; leave out a value, or compare in parts",
-                           impossible, (long long)count);
+    int code = impossible == 0 ? CLI_DONE
+               : alike         ? cli_usage_error(command, "%s", reason[0])
+                               : tell_impossible(c, command, reason, impossible);
+    for (int i = 0; i < c->count; i++) free(reason[i]);
+    free(reason);
+    return code;
 }
 
 /* --- data */

@@ -12,7 +12,7 @@ enum { LISTED = 6 };
 typedef struct entry {
     const compare_combination *at;
     compare_figures f;
-    bool ranked; /* has an accuracy that it was trained for: it did not diverge or fail in all its runs */
+    bool ranked; /* a run of it learned */
 } entry;
 
 typedef struct report {
@@ -96,15 +96,15 @@ static void tell_single(const report *r, const entry *const *order)
     char samples[CLI_TEXT_SIZE];
     fprintf(r->out,
             ". Each was trained with one seed, so that the figures do not say what of this is chance; --repeat 3 would. "
-            "%s %s samples alone leave an accuracy uncertain by %.4f.",
-            c->measure == COMPARE_TRAIN ? "The" : "Being measured on", cli_count(samples, c->measured_count), error);
+            "Measuring on %s samples alone leaves an accuracy uncertain by %.4f.",
+            cli_count(samples, c->measured_count), error);
 }
 
 static void tell_accuracy(const report *r)
 {
     const comparison *c = r->c;
     if (!r->best) {
-        fputs("No combination was trained to its end.", r->out);
+        fputs("No combination learned.", r->out);
         return;
     }
     const entry **order = cli_alloc((size_t)c->count, sizeof *order);
@@ -114,8 +114,8 @@ static void tell_accuracy(const report *r)
     }
     qsort(order, (size_t)count, sizeof *order, by_accuracy);
     long long epochs = c->s->training.epochs;
-    fprintf(r->out, "After %lld epoch%s %s %s %s accuracy, ", epochs, epochs == 1 ? "" : "s", r->best->at->name,
-            count > 1 ? "has the highest" : "has a", c->measured);
+    fprintf(r->out, "After %lld epoch%s %s has %s %s accuracy%s ", epochs, epochs == 1 ? "" : "s", r->best->at->name,
+            count > 1 ? "the highest" : "a", c->measured, count > 1 ? "," : " of");
     print_accuracy(r, r->best);
     bool repeated = false;
     for (int i = 0; i < count; i++) repeated |= order[i]->f.count > 1;
@@ -146,7 +146,7 @@ static void tell_by_first(const report *r)
     }
     for (int v = 0; v < c->key[0].count; v++) l.all += best[v] != NULL;
     if (l.all < 2) return;
-    fputs(" The best of each: ", r->out);
+    fprintf(r->out, " The best of each %s: ", c->key[0].name);
     for (int v = 0; v < c->key[0].count; v++) {
         if (!best[v] || !list_next(&l)) continue;
         fprintf(r->out, "%s (", best[v]->at->name);
@@ -217,6 +217,11 @@ static void tell_gap(const report *r)
             r->c->measured, gap.least, gap.low->at->name, gap.most, gap.high->at->name);
 }
 
+static void seconds_text(char text[CLI_TEXT_SIZE], double seconds)
+{
+    snprintf(text, CLI_TEXT_SIZE, seconds >= 10 ? "%.0f s" : "%.2g s", seconds);
+}
+
 static void tell_time(const report *r)
 {
     range time = {0};
@@ -224,11 +229,13 @@ static void tell_time(const report *r)
         if (r->row[i].ranked) widen(&time, &r->row[i], r->row[i].f.seconds);
     }
     if (!time.low || time.low == time.high) return;
+    char least[CLI_TEXT_SIZE], most[CLI_TEXT_SIZE];
+    seconds_text(least, time.least);
+    seconds_text(most, time.most);
     if (time.most < 1.1 * time.least)
-        fprintf(r->out, " All take about as long, %.3g s a run.", time.most);
+        fprintf(r->out, " All take about as long, %s a run.", most);
     else
-        fprintf(r->out, " A run takes from %.3g s (%s) to %.3g s (%s).", time.least, time.low->at->name, time.most,
-                time.high->at->name);
+        fprintf(r->out, " A run takes from %s (%s) to %s (%s).", least, time.low->at->name, most, time.high->at->name);
 }
 
 static void tell_stopped(const report *r)
@@ -250,7 +257,7 @@ char *compare_words(const comparison *c)
     for (int i = 0; i < c->count; i++) {
         entry *row = &r.row[i];
         *row = (struct entry){.at = &c->at[i], .f = compare_figures_of(c, &c->at[i])};
-        row->ranked = row->f.runs[COMPARE_LEARNED] + row->f.runs[COMPARE_AT_CHANCE] > 0 && isfinite(row->f.final);
+        row->ranked = row->f.runs[COMPARE_LEARNED] > 0 && isfinite(row->f.final);
         r.ranked += row->ranked;
         if (row->ranked && (!r.best || row->f.final > r.best->f.final)) r.best = row;
     }
