@@ -134,8 +134,8 @@ const cli_command cli_compare = {
                 "      --vary norm=batch,none --vary lr=0.01,0.1,1 --state rates.state\n"
                 "  evenkeel compare my.net --data train.csv --valid 0.2 --vary dropout=0,0.2,0.5\n",
     .after = "Keys of --vary, which change the net:\n"
-             "  norm        batch, none, layer, group, instance, rms: all normalizations become\n"
-             "              this one; a net without any gets one behind each hidden\n"
+             "  norm        batch, none, layer, group, instance, rms: all normalizations\n"
+             "              become this one; a net without any gets one behind each hidden\n"
              "              convolution and linear layer\n"
              "  position    before, after: normalization and activation change places\n"
              "  activation  relu, sigmoid, tanh, silu, leakyrelu\n"
@@ -144,7 +144,7 @@ const cli_command cli_compare = {
              "              of the last linear layer where there are none; 0: none\n"
              "  momentum    batch normalization's (--momentum is the optimizer's), or none\n"
              "  eps         the normalizations'\n"
-             "  ghost       batch normalization's: samples of a ghost batch, 0: the whole batch\n"
+             "  ghost       batch normalization's: samples of a ghost batch; 0: no ghosts\n"
              "or the training:\n"
              "  batch, lr, optimizer, init    in place of the options of that name\n",
     .options = options,

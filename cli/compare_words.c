@@ -228,7 +228,7 @@ static void tell_time(const report *r)
     for (int i = 0; i < r->c->count; i++) {
         if (r->row[i].ranked) widen(&time, &r->row[i], r->row[i].f.seconds);
     }
-    if (!time.low || time.low == time.high) return;
+    if (r->ranked < 2) return;
     char least[CLI_TEXT_SIZE], most[CLI_TEXT_SIZE];
     seconds_text(least, time.least);
     seconds_text(most, time.most);
