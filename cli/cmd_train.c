@@ -6,67 +6,30 @@
 #include "stop.h"
 #include "train_log.h"
 #include "train_pictures.h"
+#include "training.h"
 
-#include <ctype.h>
-#include <libgen.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 typedef struct settings {
-    const char *net, *data, *out, *init, *log, *checkpoint, *resume, *report, *tensorboard;
-    int64_t epochs, batch, accumulate, seed, step_epochs, checkpoint_steps, threads;
-    int optimizer, schedule;
-    double lr, momentum, weight_decay, decay, warmup, clip, valid;
-    bool nesterov, no_decay_norm, no_shuffle, drop_last, json, quiet;
+    const char *net, *out, *init, *log, *checkpoint, *resume, *report, *tensorboard;
+    cli_training training;
+    int64_t checkpoint_steps, threads;
+    bool json, quiet;
 } settings;
 
 static const cli_option options[] = {
     ROW_OPERAND("NET", net, "A shipped net's name, a net text's path, or a model file to train on."),
-    ROW_HEADING("Data:"),
-    ROW_REQUIRED(
-        "data", "DATA", data,
-        "fashion-mnist, mnist, synthetic (or synthetic:3x32x32), a folder with IDX files or "
-        "{train,test}_{x,y}.npy, x.npy,y.npy, or a CSV file with the class in the last column. "
-        "Sequences [n, c, l] of unequal lengths have them in {train,test}_lengths.npy or as a third file, "
-        "x.npy,y.npy,lengths.npy."),
-    ROW_NUMBER(
-        "valid", "SHARE", valid, 0, 0.9,
-        "Hold out this share of the training data, chosen by the seed, and measure it after each epoch."),
-    ROW_FLAG("no-shuffle", no_shuffle, "Take the samples in the order of the file."),
-    ROW_FLAG(
-        "drop-last", drop_last,
-        "Leave out a last batch that is not full. Without it a last batch of one joins the batch before it."),
-
-    ROW_HEADING("Training:"),
-    ROW_INTEGER("epochs", "N", epochs, 1, 1e6, "Passes over the training data."),
-    ROW_INTEGER("batch", "N", batch, 1, 1e6, "Samples a step."),
-    ROW_INTEGER("accumulate", "K", accumulate, 1, 1e6,
-                "Take K batches for a step, with the memory of one: the same steps as a batch K times as large, its "
-                "batch normalization included. Costs time: each BN layer adds passes."),
-    ROW_CHOICE("optimizer", "sgd|adam|adamw", optimizer, "How the parameters are updated."),
-    ROW_POSITIVE("lr", "RATE", lr, "Learning rate (default 0.1 for sgd, 0.001 for adam and adamw)."),
-    ROW_NUMBER("momentum", "M", momentum, 0, 1, "Momentum of sgd (default 0). 0.9 is usual."),
-    ROW_FLAG("nesterov", nesterov, "Nesterov's momentum."),
-    ROW_NUMBER("weight-decay", "D", weight_decay, 0, 0, "Weight decay (default 0; 0.01 for adamw)."),
-    ROW_FLAG("no-decay-norm", no_decay_norm, "Exempt gamma, beta and biases from weight decay."),
-    ROW_POSITIVE("clip", "NORM", clip,
-                 "Scale the gradients down where their norm over the whole net is above this."),
-    ROW_INTEGER("seed", "S", seed, 0, 0,
-                "Fixes the initial weights, the order of the data, dropout and --valid. The same seed gives "
-                "the same bits."),
+    ROWS_DATA,
+    ROWS_TRAINING,
     ROW_TEXT("init", "WHAT", init,
-             "Initial weights: default (PyTorch's), xavier, kaiming, or a .safetensors FILE with a PyTorch "
-             "state dict."),
+             "Initial weights: default (PyTorch's), xavier, kaiming, the deviation of a normal distribution "
+             "such as 0.01, or a .safetensors FILE with a PyTorch state dict."),
 
-    ROW_HEADING("Learning rate over time:"),
-    ROW_CHOICE("schedule", "constant|step|cosine", schedule, "cosine falls to 0 over the whole run."),
-    ROW_INTEGER("step-epochs", "N", step_epochs, 1, 1e6, "For step: epochs between two changes."),
-    ROW_POSITIVE("lr-decay", "F", decay, "For step: what the rate is multiplied by."),
-    ROW_NUMBER("warmup", "EPOCHS", warmup, 0, 0, "Rise from 0 over the first epochs; fractions are allowed."),
+    ROWS_SCHEDULE,
 
     ROW_HEADING("Files:"),
     ROW_TEXT("out", "MODEL", out,
@@ -102,141 +65,56 @@ typedef struct training {
 
 /* --- options */
 
-static settings default_settings(void)
-{
-    ek_train_options d = ek_train_options_default();
-    return (settings){
-        .epochs = d.epochs,
-        .batch = d.batch,
-        .accumulate = d.accumulate,
-        .seed = (int64_t)d.seed,
-        .step_epochs = d.step_epochs,
-        .decay = d.decay,
-        .lr = NAN,
-        .weight_decay = NAN,
-    };
-}
-
-static bool one_inode(const char *a, const char *b)
-{
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
-/* Two names of one file, or of one that is still to be made: equal names in one folder. */
-static bool same_file(const char *a, const char *b)
-{
-    if (!a || !b) return false;
-    if (strcmp(a, b) == 0 || one_inode(a, b)) return true;
-    char *folder_a = strdup(a), *folder_b = strdup(b);
-    const char *slash_a = strrchr(a, '/'), *slash_b = strrchr(b, '/');
-    bool same = folder_a && folder_b && strcmp(slash_a ? slash_a + 1 : a, slash_b ? slash_b + 1 : b) == 0 &&
-                one_inode(dirname(folder_a), dirname(folder_b));
-    free(folder_a);
-    free(folder_b);
-    return same;
-}
-
 /* Whether another option reads or writes this file. */
 static bool used_twice(const settings *s, const char *path)
 {
-    return same_file(path, s->out) || same_file(path, s->checkpoint) || same_file(path, s->resume) ||
-           same_file(path, s->net) || same_file(path, s->init);
+    return cli_same_file(path, s->out) || cli_same_file(path, s->checkpoint) || cli_same_file(path, s->resume) ||
+           cli_same_file(path, s->net) || cli_same_file(path, s->init);
 }
 
-static const char *const init_words[] = /* in the order of ek_init */
-    {"default", "xavier", "kaiming"};
-
-/* The word that --init was meant to be, where it names neither one of them nor a file; else NULL. */
-static const char *meant_init(const char *init)
+/* What single options cannot say: which files go together. */
+static const char *files_wrong(const settings *s)
 {
-    struct stat info;
-    const char *nearest = init && stat(init, &info) != 0 ? cli_nearest(init, init_words, 3) : NULL;
-    return nearest && strcmp(nearest, init) != 0 ? nearest : NULL;
+    if (!s->out && !s->checkpoint) return "nothing would be kept: give --out MODEL (or --checkpoint FILE)";
+    if (s->checkpoint_steps && !s->checkpoint) return "--checkpoint-steps needs --checkpoint FILE";
+    if (cli_same_file(s->out, s->checkpoint)) return "--out and --checkpoint must be two files";
+    if (used_twice(s, s->log) || cli_same_file(s->log, s->report)) return "--log needs a file of its own";
+    return used_twice(s, s->report) ? "--report needs a file of its own" : NULL;
 }
 
-/* What single options cannot say: which of them go together. */
 static bool check(const settings *s, int *code)
 {
-    settings d = default_settings();
     *code = CLI_USAGE;
-    const char *wrong = NULL;
-    if (!s->out && !s->checkpoint) {
-        wrong = "nothing would be kept: give --out MODEL (or --checkpoint FILE)";
-    } else if (s->optimizer != EK_OPTIMIZER_SGD && (s->momentum > 0 || s->nesterov)) {
-        wrong = "--momentum and --nesterov belong to --optimizer sgd";
-    } else if (s->nesterov && s->momentum == 0) {
-        wrong = "--nesterov needs --momentum, such as --momentum 0.9";
-    } else if (s->schedule != EK_SCHEDULE_STEP && (s->step_epochs != d.step_epochs || s->decay != d.decay)) {
-        wrong = "--step-epochs and --lr-decay belong to --schedule step";
-    } else if (s->checkpoint_steps && !s->checkpoint) {
-        wrong = "--checkpoint-steps needs --checkpoint FILE";
-    } else if (same_file(s->out, s->checkpoint)) {
-        wrong = "--out and --checkpoint must be two files";
-    } else if (used_twice(s, s->log) || same_file(s->log, s->report)) {
-        wrong = "--log needs a file of its own";
-    } else if (used_twice(s, s->report)) {
-        wrong = "--report needs a file of its own";
-    }
+    const char *wrong = files_wrong(s);
+    if (!wrong) wrong = cli_training_wrong(&s->training, s->training.optimizer == EK_OPTIMIZER_SGD);
     if (wrong) cli_usage_error(&cli_train, "%s", wrong);
-    const char *meant = meant_init(s->init);
+    const char *meant = cli_meant_init(s->init);
     if (meant)
         cli_usage_error(&cli_train, "there is no file '%s' for --init; did you mean '%s'?", s->init, meant);
     return !wrong && !meant;
-}
-
-static ek_train_options train_options(const settings *s, training *run)
-{
-    ek_train_options o = ek_train_options_default();
-    o.epochs = s->epochs;
-    o.batch = s->batch;
-    o.accumulate = s->accumulate;
-    o.optimizer = ek_optimizer_options_default((ek_optimizer)s->optimizer);
-    if (!isnan(s->lr)) o.optimizer.lr = s->lr;
-    if (!isnan(s->weight_decay)) o.optimizer.weight_decay = s->weight_decay;
-    o.optimizer.momentum = s->momentum;
-    o.optimizer.nesterov = s->nesterov;
-    o.optimizer.decay_norm_and_bias = !s->no_decay_norm;
-    o.optimizer.clip_norm = s->clip;
-    o.schedule = (ek_schedule)s->schedule;
-    o.step_epochs = s->step_epochs;
-    o.decay = s->decay;
-    o.warmup_epochs = s->warmup;
-    o.seed = (uint64_t)s->seed;
-    o.valid_fraction = s->valid;
-    o.shuffle = !s->no_shuffle;
-    o.drop_last = s->drop_last;
-    o.checkpoint = s->checkpoint;
-    o.checkpoint_steps = s->checkpoint_steps;
-    o.resume = s->resume;
-    o.user = run;
-    o.observer = run->observer;
-    return o;
 }
 
 /* --- what the listener prints */
 
 static const char *const optimizer_name[] = {"sgd", "adam", "adamw"};
 
-static double learning_rate(const settings *s)
-{
-    return isnan(s->lr) ? ek_optimizer_options_default((ek_optimizer)s->optimizer).lr : s->lr;
-}
+static double learning_rate(const cli_training *t) { return cli_train_options(t).optimizer.lr; }
 
 static void print_header(const training *run)
 {
     const settings *s = run->s;
+    const cli_training *t = &s->training;
     const ek_event *start = &run->start;
     char a[CLI_TEXT_SIZE], b[CLI_TEXT_SIZE];
     printf("%s: %s parameters, input %s\n", s->net, cli_count(a, cli_parameters(run->model->net)),
            cli_shape(b, ek_net_input_shape(run->model->net)));
-    printf("%s: %s to train on", s->data, cli_count(a, start->train_count));
+    printf("%s: %s to train on", t->data, cli_count(a, start->train_count));
     if (start->valid_count) printf(", %s held out", cli_count(a, start->valid_count));
     if (start->test_count) printf(", %s to test", cli_count(a, start->test_count));
     int threads = ek_context_threads(run->model->context);
-    printf("\n%s, learning rate %g, batch %lld", optimizer_name[s->optimizer], learning_rate(s), (long long)s->batch);
-    if (s->accumulate > 1) printf(" times %lld", (long long)s->accumulate);
-    printf(", seed %lld; %d thread%s, %s\n", (long long)s->seed, threads, threads == 1 ? "" : "s",
+    printf("\n%s, learning rate %g, batch %lld", optimizer_name[t->optimizer], learning_rate(t), (long long)t->batch);
+    if (t->accumulate > 1) printf(" times %lld", (long long)t->accumulate);
+    printf(", seed %lld; %d thread%s, %s\n", (long long)t->seed, threads, threads == 1 ? "" : "s",
            ek_context_isa(run->model->context));
     if (start->step > 0) printf("resumed from %s after step %s\n", s->resume, cli_count(a, start->step));
     printf("\n%*s  %7s  %9s%s%s  %9s\n", 5, "epoch", "loss", "train acc",
@@ -311,27 +189,6 @@ static bool listen(void *user, const ek_event *event)
 
 /* --- how to go on after Ctrl-C */
 
-static void print_quoted(const char *word)
-{
-    bool plain = *word;
-    for (const char *c = word; *c; c++)
-        plain = plain && (isalnum((unsigned char)*c) || strchr("-_./,:=+@%", *c));
-    fputc(' ', stderr);
-    if (plain) {
-        fputs(word, stderr);
-        return;
-    }
-    fputc('\'', stderr);
-    for (const char *c = word; *c; c++) {
-        if (*c == '\'') {
-            fputs("'\\''", stderr);
-        } else {
-            fputc(*c, stderr);
-        }
-    }
-    fputc('\'', stderr);
-}
-
 /* The command as it was given, with this run's checkpoint to resume. */
 static void print_resume(const settings *s, int argc, char **argv)
 {
@@ -340,11 +197,11 @@ static void print_resume(const settings *s, int argc, char **argv)
         if (strcmp(argv[i], "--resume") == 0) {
             i++;
         } else if (strncmp(argv[i], "--resume=", strlen("--resume=")) != 0) {
-            print_quoted(argv[i]);
+            cli_print_quoted(argv[i]);
         }
     }
-    print_quoted("--resume");
-    print_quoted(s->checkpoint);
+    cli_print_quoted("--resume");
+    cli_print_quoted(s->checkpoint);
     fputc('\n', stderr);
 }
 
@@ -367,23 +224,10 @@ static void print_stopped(const training *run, int argc, char **argv)
 
 /* --- the run */
 
-/* Training data, and test data where there is any. */
-static ek_status open_data(const char *spec, ek_dataset **train, ek_dataset **test)
-{
-    ek_status status = ek_dataset_open(spec, EK_SPLIT_TRAIN, train);
-    if (status != EK_OK) return status;
-    status = ek_dataset_open(spec, EK_SPLIT_TEST, test);
-    return status == EK_E_NOT_FOUND ? EK_OK : status;
-}
-
 static ek_status init_weights(const settings *s, const cli_model *model)
 {
-    uint64_t seed = (uint64_t)s->seed;
-    if (!s->init) return model->trained ? EK_OK : ek_net_init(model->net, EK_INIT_DEFAULT, seed);
-    for (int i = 0; i < 3; i++) {
-        if (strcmp(s->init, init_words[i]) == 0) return ek_net_init(model->net, (ek_init)i, seed);
-    }
-    return ek_net_load_weights(model->net, s->init);
+    if (!s->init && model->trained) return EK_OK;
+    return cli_init_net(model->net, s->init, (uint64_t)s->training.seed);
 }
 
 static ek_status name_classes(const ek_dataset *data, ek_net *net)
@@ -419,7 +263,7 @@ static int answer(const training *run, bool stopped)
     }
     json_t *object = json_object();
     json_object_set_new(object, "net", cli_json_text(s->net));
-    json_object_set_new(object, "data", cli_json_text(s->data));
+    json_object_set_new(object, "data", cli_json_text(s->training.data));
     json_object_set_new(object, "parameters", json_integer(cli_parameters(run->model->net)));
     json_object_set_new(object, "train_count", json_integer(run->start.train_count));
     json_object_set_new(object, "valid_count", json_integer(run->start.valid_count));
@@ -445,10 +289,11 @@ static bool write_report(const training *run)
     const settings *s = run->s;
     char title[2 * CLI_TEXT_SIZE], parameters[CLI_TEXT_SIZE], shape[CLI_TEXT_SIZE], about[4 * CLI_TEXT_SIZE];
     if (!s->report) return true;
-    snprintf(title, sizeof title, "%s on %s", s->net, s->data);
+    const cli_training *t = &s->training;
+    snprintf(title, sizeof title, "%s on %s", s->net, t->data);
     snprintf(about, sizeof about, "%s parameters, input %s. %s, learning rate %g, batch %lld, seed %lld.",
              cli_count(parameters, cli_parameters(run->model->net)), cli_shape(shape, ek_net_input_shape(run->model->net)),
-             optimizer_name[s->optimizer], learning_rate(s), (long long)s->batch, (long long)s->seed);
+             optimizer_name[t->optimizer], learning_rate(t), (long long)t->batch, (long long)t->seed);
     return cli_report_write(s->report, title, about, run->observer);
 }
 
@@ -456,8 +301,13 @@ static bool write_report(const training *run)
 static int train(training *run, const ek_dataset *data, const ek_dataset *test, int argc, char **argv)
 {
     const settings *s = run->s;
-    ek_train_options o = train_options(s, run);
+    ek_train_options o = cli_train_options(&s->training);
+    o.checkpoint = s->checkpoint;
+    o.checkpoint_steps = s->checkpoint_steps;
+    o.resume = s->resume;
     o.listener = listen;
+    o.user = run;
+    o.observer = run->observer;
     cli_stop_listen();
     ek_status status = ek_train(run->model->net, data, test, &o);
     cli_progress_clear(&run->progress);
@@ -477,7 +327,7 @@ static int train(training *run, const ek_dataset *data, const ek_dataset *test, 
 
 static int run(int argc, char **argv)
 {
-    settings s = default_settings();
+    settings s = {.training = cli_training_default()};
     int code;
     if (!cli_parse(&cli_train, argc, argv, &s, &code) || !check(&s, &code)) return code;
     /* A reader of the answer that goes away must not take the training with it. */
@@ -488,7 +338,7 @@ static int run(int argc, char **argv)
     ek_dataset *data = NULL, *test = NULL;
     code = CLI_FAILED;
     if (!cli_model_open(&model, s.net, s.threads)) goto done;
-    if (open_data(s.data, &data, &test) != EK_OK || init_weights(&s, &model) != EK_OK ||
+    if (cli_open_data(s.training.data, &data, &test) != EK_OK || init_weights(&s, &model) != EK_OK ||
         name_classes(data, model.net) != EK_OK) {
         cli_fail_status();
         goto done;

@@ -2,7 +2,9 @@
 
 #include "output.h"
 
+#include <ctype.h>
 #include <errno.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,23 +88,113 @@ bool cli_is_file(const char *path)
     return stat(path, &info) == 0 && S_ISREG(info.st_mode);
 }
 
-bool cli_can_write(const char *path)
+/* A new file beside what `path` leads to. *real and *trial are to be freed. -1: it cannot be, which was said. */
+static int open_beside(const char *path, char **real, char **trial)
 {
     struct stat info;
+    *real = *trial = NULL;
     if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
         cli_fail("cannot write %s: it is %s", path,
                  S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
-        return false;
+        return -1;
     }
-    char *real = realpath(path, NULL), *trial = NULL;
-    int descriptor = asprintf(&trial, "%s.XXXXXX", real ? real : path) < 0 ? -1 : mkstemp(trial);
-    if (descriptor < 0) {
-        cli_fail("cannot write %s: %s", path, strerror(errno));
-    } else {
+    *real = realpath(path, NULL);
+    *trial = cli_text("%s.XXXXXX", *real ? *real : path);
+    int descriptor = mkstemp(*trial);
+    if (descriptor < 0) cli_fail("cannot write %s: %s", path, strerror(errno));
+    return descriptor;
+}
+
+bool cli_can_write(const char *path)
+{
+    char *real, *trial;
+    int descriptor = open_beside(path, &real, &trial);
+    if (descriptor >= 0) {
         close(descriptor);
         unlink(trial);
     }
     free(real);
     free(trial);
     return descriptor >= 0;
+}
+
+/* The permissions that the file has, or that a new one gets. */
+static mode_t mode_of(const char *path)
+{
+    struct stat info;
+    if (path && stat(path, &info) == 0) return info.st_mode & 07777;
+    mode_t mask = umask(0);
+    umask(mask);
+    return 0666 & ~mask;
+}
+
+bool cli_write_file(const char *path, const char *text, size_t length)
+{
+    char *real, *trial;
+    int descriptor = open_beside(path, &real, &trial);
+    if (descriptor < 0) {
+        free(real);
+        free(trial);
+        return false;
+    }
+    FILE *file = fdopen(descriptor, "w");
+    bool fine = file && fwrite(text, 1, length, file) == length && fflush(file) == 0 && fsync(descriptor) == 0 &&
+                fchmod(descriptor, mode_of(real)) == 0;
+    int why = errno;
+    if (file ? fclose(file) != 0 && fine : close(descriptor) != 0) {
+        why = errno;
+        fine = false;
+    }
+    if (fine && rename(trial, real ? real : path) != 0) {
+        why = errno;
+        fine = false;
+    }
+    if (!fine) {
+        unlink(trial);
+        cli_fail("cannot write %s: %s", path, strerror(why));
+    }
+    free(real);
+    free(trial);
+    return fine;
+}
+
+static bool one_inode(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+bool cli_same_file(const char *a, const char *b)
+{
+    if (!a || !b) return false;
+    if (strcmp(a, b) == 0 || one_inode(a, b)) return true;
+    /* Neither is there yet: equal names in one folder. */
+    char *folder_a = strdup(a), *folder_b = strdup(b);
+    const char *slash_a = strrchr(a, '/'), *slash_b = strrchr(b, '/');
+    bool same = folder_a && folder_b && strcmp(slash_a ? slash_a + 1 : a, slash_b ? slash_b + 1 : b) == 0 &&
+                one_inode(dirname(folder_a), dirname(folder_b));
+    free(folder_a);
+    free(folder_b);
+    return same;
+}
+
+void cli_print_quoted(const char *word)
+{
+    bool plain = *word;
+    for (const char *c = word; *c; c++)
+        plain = plain && (isalnum((unsigned char)*c) || strchr("-_./,:=+@%", *c));
+    fputc(' ', stderr);
+    if (plain) {
+        fputs(word, stderr);
+        return;
+    }
+    fputc('\'', stderr);
+    for (const char *c = word; *c; c++) {
+        if (*c == '\'') {
+            fputs("'\\''", stderr);
+        } else {
+            fputc(*c, stderr);
+        }
+    }
+    fputc('\'', stderr);
 }

@@ -33,5 +33,12 @@ bool cli_is_file(const char *path);
 /* Whether `path` can be written or replaced: tried with a file beside it that is taken away again.
  * False: no, which was said. */
 bool cli_can_write(const char *path);
+/* Replaces a file by a text, wholly or not at all. False: it could not, which was said. */
+bool cli_write_file(const char *path, const char *text, size_t length);
+/* Two names of one file, or of one that is still to be made. A name may be NULL. */
+bool cli_same_file(const char *a, const char *b);
+
+/* A word of a command on stderr, a blank before it, quoted as a shell needs it. */
+void cli_print_quoted(const char *word);
 
 #endif

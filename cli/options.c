@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HELP_COLUMN = 26, HELP_WIDTH = 80, WORD = 32, MAX_NAMES = 64 };
+enum { HELP_COLUMN = 26, WORD = 32, MAX_NAMES = 64 };
 
 /* --- suggestions */
 
@@ -69,26 +69,6 @@ int cli_usage_error(const cli_command *command, const char *format, ...)
 
 /* --- help */
 
-/* `text` in lines of at most HELP_WIDTH, the first begun at `column`, later ones indented to `indent`. */
-static void print_wrapped(const char *text, int column, int indent)
-{
-    for (const char *word = text; *word;) {
-        int length = (int)strcspn(word, " ");
-        if (column > indent && column + 1 + length > HELP_WIDTH) {
-            printf("\n%*s", indent, "");
-            column = indent;
-        } else if (column > indent) {
-            putchar(' ');
-            column++;
-        }
-        printf("%.*s", length, word);
-        column += length;
-        word += length;
-        word += strspn(word, " ");
-    }
-    putchar('\n');
-}
-
 static const void *value_of(const cli_option *option, const void *settings)
 {
     return (const char *)settings + option->offset;
@@ -126,16 +106,17 @@ static void print_option(const cli_option *option, const void *settings)
     char fallback[64], text[512];
     default_text(option, settings, fallback, sizeof fallback);
     snprintf(text, sizeof text, "%s%s", option->help, fallback);
-    print_wrapped(text, HELP_COLUMN, HELP_COLUMN);
+    cli_print_wrapped_at(text, HELP_COLUMN, HELP_COLUMN);
 }
 
 static void print_help(const cli_command *command, const void *settings)
 {
     printf("Usage: evenkeel %s %s\n\n", command->name, command->synopsis);
-    print_wrapped(command->about, 0, 0);
+    cli_print_wrapped(command->about);
     putchar('\n');
     for (const cli_option *option = command->options; option->kind != CLI_END; option++)
         print_option(option, settings);
+    if (command->after) printf("\n%s", command->after);
     printf("\nExamples:\n%s", command->examples);
 }
 
@@ -215,10 +196,41 @@ static bool read_choice(const cli_option *option, const char *text, int *value)
     }
 }
 
+/* "; did you mean 'sgd'?" where a word of the choice is near. */
+static void meant_word(const cli_option *option, const char *text, char *meant, size_t size)
+{
+    enum { MOST = 16, LONGEST = 32 };
+    char words[MOST][LONGEST];
+    const char *names[MOST];
+    int count = 0;
+    for (const char *word = option->value; count < MOST; word++) {
+        int length = (int)strcspn(word, "|");
+        snprintf(words[count], LONGEST, "%.*s", length, word);
+        names[count] = words[count];
+        count++;
+        word += length;
+        if (!*word) break;
+    }
+    const char *near = cli_nearest(text, names, count);
+    snprintf(meant, size, near ? "; did you mean '%s'?" : "", near);
+}
+
+static bool add_word(const cli_command *command, const cli_option *option, const char *text, cli_words *words)
+{
+    int count = 0;
+    while (words->word[count]) count++;
+    if (count == CLI_MOST_WORDS) {
+        cli_usage_error(command, "--%s can be given %d times at most", option->name, CLI_MOST_WORDS);
+        return false;
+    }
+    words->word[count] = text;
+    return true;
+}
+
 static bool store(const cli_command *command, const cli_option *option, const char *text, void *settings)
 {
     void *value = (char *)settings + option->offset;
-    char expected[128];
+    char expected[128], meant[64] = "";
     expected_text(option, expected, sizeof expected);
     switch (option->kind) {
     case CLI_INTEGER:
@@ -230,15 +242,25 @@ static bool store(const cli_command *command, const cli_option *option, const ch
     case CLI_CHOICE:
         if (read_choice(option, text, value)) return true;
         snprintf(expected, sizeof expected, "one of %s", option->value);
+        meant_word(option, text, meant, sizeof meant);
+        break;
+    case CLI_WORDS:
+        if (*text) return add_word(command, option, text, value);
+        snprintf(expected, sizeof expected, "%s", option->value);
         break;
     default:
         *(const char **)value = text;
         if (*text) return true;
         snprintf(expected, sizeof expected, "a name");
     }
-    cli_usage_error(command, "%s%s expects %s, not '%s'", option->kind == CLI_OPERAND ? "" : "--",
-                    option->name, expected, text);
+    cli_usage_error(command, "%s%s expects %s, not '%s'%s", option->kind == CLI_OPERAND ? "" : "--",
+                    option->name, expected, text, meant);
     return false;
+}
+
+bool cli_store(const cli_command *command, const char *name, const char *text, void *settings)
+{
+    return store(command, find(command, name, strlen(name)), text, settings);
 }
 
 /* One "--name value", "--name=value" or "--flag" at argv[*i]; *i moves past its value. */

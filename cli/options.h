@@ -14,8 +14,15 @@ typedef enum cli_kind {
     CLI_INTEGER, /* int64_t in [least, most] */
     CLI_NUMBER,  /* double in [least, most]; NaN stands for "not given" */
     CLI_TEXT,    /* const char * */
+    CLI_WORDS,   /* cli_words: may be given several times */
     CLI_CHOICE,  /* int: which of the words in `value`, as in "sgd|adam|adamw" */
 } cli_kind;
+
+/* The values of an option that may be given several times, in their order; those after the last are NULL. */
+enum { CLI_MOST_WORDS = 16 };
+typedef struct cli_words {
+    const char *word[CLI_MOST_WORDS + 1];
+} cli_words;
 
 typedef struct cli_option {
     cli_kind kind;
@@ -38,6 +45,8 @@ typedef struct cli_option {
 #define ROW_TEXT(option, label, field, text) {ROW_AT(CLI_TEXT, option, field, text), .value = label}
 #define ROW_REQUIRED(option, label, field, text) \
     {ROW_AT(CLI_TEXT, option, field, text), .value = label, .required = true}
+#define ROW_REQUIRED_WORDS(option, label, field, text) \
+    {ROW_AT(CLI_WORDS, option, field, text), .value = label, .required = true}
 #define ROW_CHOICE(option, words, field, text) {ROW_AT(CLI_CHOICE, option, field, text), .value = words}
 #define ROW_INTEGER(option, label, field, low, high, text) \
     {ROW_AT(CLI_INTEGER, option, field, text), .value = label, .least = low, .most = high}
@@ -62,6 +71,7 @@ typedef struct cli_command {
     const char *brief;    /* one line for the list of commands */
     const char *about;    /* a paragraph */
     const char *examples; /* lines, indented by two */
+    const char *after;    /* lines between options and examples; NULL: none */
     const cli_option *options;
     int (*run)(int argc, char **argv); /* argv[0] the program, argv[1] the command; gives the exit code */
 } cli_command;
@@ -71,6 +81,9 @@ enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 /* Reads the arguments into `settings`, which hold the defaults. False: the command ends with *exit_code,
  * because help was asked for and printed, or because the arguments are wrong and the reason was said. */
 bool cli_parse(const cli_command *command, int argc, char **argv, void *settings, int *exit_code);
+
+/* Stores `text` as if --NAME TEXT were among the arguments. False: it is wrong, which was said. */
+bool cli_store(const cli_command *command, const char *name, const char *text, void *settings);
 
 /* "evenkeel: sentence" and where help is, on stderr. Gives CLI_USAGE. */
 __attribute__((format(printf, 2, 3))) int cli_usage_error(const cli_command *command, const char *format,

@@ -32,6 +32,24 @@ void cli_note(const char *format, ...)
     va_end(args);
 }
 
+void *cli_alloc(size_t count, size_t size)
+{
+    void *memory = calloc(count ? count : 1, size);
+    if (!memory) exit(cli_fail("out of memory"));
+    return memory;
+}
+
+char *cli_text(const char *format, ...)
+{
+    char *text;
+    va_list args;
+    va_start(args, format);
+    int length = vasprintf(&text, format, args);
+    va_end(args);
+    if (length < 0) exit(cli_fail("out of memory"));
+    return text;
+}
+
 int cli_fail_status(void) { return cli_fail("%s", ek_error()); }
 
 /* --- numbers for people */
@@ -95,6 +113,36 @@ int64_t cli_numbers(ek_shape shape)
     return count;
 }
 
+/* --- text */
+
+/* Characters of UTF-8. */
+static int width_of(const char *text, int bytes)
+{
+    int width = 0;
+    for (int i = 0; i < bytes; i++) width += ((unsigned char)text[i] & 0xc0) != 0x80;
+    return width;
+}
+
+void cli_print_wrapped_at(const char *text, int column, int indent)
+{
+    enum { WIDTH = 80 };
+    for (const char *word = text; *word;) {
+        int length = (int)strcspn(word, " "), width = width_of(word, length);
+        if (column > indent && column + 1 + width > WIDTH) {
+            printf("\n%*s", indent, "");
+            column = indent;
+        } else if (column > indent) {
+            putchar(' ');
+            column++;
+        }
+        printf("%.*s", length, word);
+        column += width;
+        word += length;
+        word += strspn(word, " ");
+    }
+    putchar('\n');
+}
+
 /* --- tables */
 
 static void add_cell(cli_table *table, const char *text, size_t length)
@@ -134,17 +182,23 @@ void cli_table_row(cli_table *table, ...)
     va_end(args);
 }
 
+void cli_table_cells(cli_table *table, const char *const *cells)
+{
+    for (int column = 0; column < table->columns; column++) add_cell(table, cells[column], strlen(cells[column]));
+}
+
 void cli_table_print(const cli_table *table)
 {
     int width[CLI_MAX_COLUMNS] = {0};
     for (int i = 0; i < table->cells; i++) {
-        int length = (int)strlen(table->cell[i]);
+        int length = width_of(table->cell[i], (int)strlen(table->cell[i]));
         if (length > width[i % table->columns]) width[i % table->columns] = length;
     }
     /* Spaces are held back until a cell follows, so that no line ends in them. */
     int spaces = 0;
     for (int i = 0; i < table->cells; i++) {
-        int column = i % table->columns, length = (int)strlen(table->cell[i]), fill = width[column] - length;
+        int column = i % table->columns, length = width_of(table->cell[i], (int)strlen(table->cell[i])),
+            fill = width[column] - length;
         if (length) {
             printf("%*s%s", spaces + (table->right[column] ? fill : 0), "", table->cell[i]);
             spaces = table->right[column] ? 0 : fill;
@@ -207,6 +261,12 @@ json_t *cli_json_floats(const float *value, int64_t count)
 void cli_json_write(FILE *file, const json_t *object)
 {
     json_dumpf(object, file, JSON_FLAGS);
+    fputc('\n', file);
+}
+
+void cli_json_write_exact(FILE *file, const json_t *object)
+{
+    json_dumpf(object, file, JSON_COMPACT | JSON_REAL_PRECISION(17));
     fputc('\n', file);
 }
 

@@ -12,6 +12,10 @@ int cli_fail_status(void); /* the library's last sentence */
 /* "evenkeel: note: ..." on stderr, where nothing failed. */
 __attribute__((format(printf, 1, 2))) void cli_note(const char *format, ...);
 
+/* Memory, zeroed, and texts of any length; without memory the program ends. */
+void *cli_alloc(size_t count, size_t size);
+__attribute__((format(printf, 1, 2))) char *cli_text(const char *format, ...); /* free it */
+
 /* Texts in the caller's buffer, which they return. */
 #define CLI_TEXT_SIZE 96
 char *cli_count(char text[CLI_TEXT_SIZE], int64_t count);     /* "44,426" */
@@ -23,8 +27,12 @@ char *cli_shape(char text[CLI_TEXT_SIZE], ek_shape shape);    /* "1x28x28" */
 /* How many numbers a value of this shape has. */
 int64_t cli_numbers(ek_shape shape);
 
+/* A text on stdout in lines of at most 80 characters, the first begun at `column`, later ones indented to `indent`. */
+void cli_print_wrapped_at(const char *text, int column, int indent);
+static inline void cli_print_wrapped(const char *text) { cli_print_wrapped_at(text, 0, 0); }
+
 /* A table whose columns are as wide as their widest cell. */
-#define CLI_MAX_COLUMNS 8
+#define CLI_MAX_COLUMNS 32
 typedef struct cli_table {
     int columns, cells, room;
     bool right[CLI_MAX_COLUMNS]; /* numbers stand to the right */
@@ -35,6 +43,7 @@ typedef struct cli_table {
 void cli_table_begin(cli_table *table, const char *headings);
 /* As many const char * as there are columns. */
 void cli_table_row(cli_table *table, ...);
+void cli_table_cells(cli_table *table, const char *const *cells); /* the same from an array */
 void cli_table_print(const cli_table *table);
 void cli_table_free(cli_table *table);
 
@@ -44,6 +53,8 @@ json_t *cli_json_text(const char *text); /* bytes that are not UTF-8 become '?' 
 json_t *cli_json_shape(ek_shape shape);
 json_t *cli_json_floats(const float *value, int64_t count); /* finite ones */
 void cli_json_write(FILE *file, const json_t *object);      /* one line */
+/* The same with all digits, for what is read back. */
+void cli_json_write_exact(FILE *file, const json_t *object);
 int cli_json_answer(json_t *object); /* on stdout; takes the reference; gives the exit code */
 
 #endif

@@ -17,8 +17,14 @@ void cli_progress_begin(cli_progress *progress, bool quiet, const ek_event *star
 {
     const char *terminal = getenv("TERM");
     bool can_redraw = isatty(STDERR_FILENO) && terminal && strcmp(terminal, "dumb") != 0;
-    *progress =
-        (cli_progress){.quiet = quiet, .bar = can_redraw, .first_step = start->step, .began = cli_now(), .loss = NAN, .curve = curve};
+    *progress = (cli_progress){.quiet = quiet, .bar = can_redraw, .began = cli_now(), .loss = NAN, .curve = curve};
+    if (start) progress->first_step = start->step;
+}
+
+void cli_progress_next(cli_progress *progress)
+{
+    progress->first_step = 0;
+    progress->loss = NAN;
 }
 
 void cli_progress_clear(cli_progress *progress)
@@ -67,13 +73,16 @@ static void draw_line(const char *before, double share, const char *after, const
 }
 
 /* "epoch 2/10 [=======>      ]  47%  loss 0.4123 |█▅▃▂▁▁   |  0:12 left" */
-static void draw_bar(const ek_event *step, double loss, const cli_curve *curve, const char *left)
+static void draw_bar(const cli_progress *progress, const ek_event *step, const char *left)
 {
+    enum { MOST_NAME = 48 };
     char before[MAX_WORDS], after[MAX_WORDS];
     double share = (double)step->step / (double)step->steps;
-    snprintf(before, sizeof before, "epoch %lld/%lld ", (long long)step->epoch, (long long)step->epochs);
-    snprintf(after, sizeof after, " %3.0f%%  loss %.4f", 100 * share, loss);
-    draw_line(before, share, after, curve, left);
+    if (progress->name) share = (progress->run + share) / progress->runs;
+    snprintf(before, sizeof before, "%.*s%sepoch %lld/%lld ", MOST_NAME, progress->name ? progress->name : "",
+             progress->name ? ", " : "", (long long)step->epoch, (long long)step->epochs);
+    snprintf(after, sizeof after, " %3.0f%%  loss %.4f", 100 * share, progress->loss);
+    draw_line(before, share, after, progress->curve, left);
 }
 
 void cli_progress_step(cli_progress *progress, const ek_event *step)
@@ -81,18 +90,21 @@ void cli_progress_step(cli_progress *progress, const ek_event *step)
     if (progress->quiet) return;
     if (isfinite(step->loss))
         progress->loss = isnan(progress->loss) ? step->loss : 0.95 * progress->loss + 0.05 * step->loss;
-    if (step->seconds - progress->drawn < (progress->bar ? bar_every : line_every)) return;
-    progress->drawn = step->seconds;
+    double now = cli_now() - progress->began;
+    if (now - progress->drawn < (progress->bar ? bar_every : line_every)) return;
+    progress->drawn = now;
 
     int64_t done = step->step - progress->first_step;
     double each = done > 0 ? step->seconds / (double)done : 0;
     char left[CLI_TEXT_SIZE];
-    cli_duration(left, each * (double)(step->steps - step->step));
+    double whole = each * (double)step->steps;
+    cli_duration(left, each * (double)(step->steps - step->step) + progress->later_seconds + progress->later_runs * whole);
     if (progress->bar) {
-        draw_bar(step, progress->loss, progress->curve, left);
+        draw_bar(progress, step, left);
         progress->shown = true;
     } else {
-        fprintf(stderr, "epoch %lld/%lld, step %lld of %lld, loss %.4f, %s left\n", (long long)step->epoch,
+        fprintf(stderr, "%s%sepoch %lld/%lld, step %lld of %lld, loss %.4f, %s left\n",
+                progress->name ? progress->name : "", progress->name ? ", " : "", (long long)step->epoch,
                 (long long)step->epochs, (long long)step->step, (long long)step->steps, progress->loss, left);
     }
 }

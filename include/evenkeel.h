@@ -284,6 +284,9 @@ typedef enum ek_init {
 /* New random parameters; BN starts at gamma 1, beta 0, running_mean 0, running_var 1. */
 EK_API EK_MUST_CHECK ek_status ek_net_init(ek_net *net, ek_init init, uint64_t seed);
 
+/* The same with weights from a normal distribution of this deviation (0 or more) about 0, biases 0. */
+EK_API EK_MUST_CHECK ek_status ek_net_init_normal(ek_net *net, double deviation, uint64_t seed);
+
 /* Takes the parameters of a .safetensors file (a PyTorch state dict, or a model) by their names; every
  * parameter of the net must be there with its shape, save num_batches_tracked. Tensors that the net
  * lacks are an error too. A bias that a following normalization makes redundant is moved into its running_mean, if it
@@ -331,6 +334,34 @@ EK_API size_t ek_net_memory(const ek_net *net, int64_t batch, ek_mode mode);
  * other layers keep their options, so that a convolution without a bias stays without. For measuring what BN
  * costs and what it does. */
 EK_API EK_MUST_CHECK ek_status ek_net_without_norm(const ek_net *net, ek_net **out);
+
+/* The same net with one change, freshly initialized; `compare --vary` is made of it. Layers keep their labels. Hidden
+ * layers are the convolutions and linear layers behind which there is a further one.
+ *
+ *   width       F in (0, 1000]: hidden layers have round(F * out) channels or features, at least one
+ *   activation  relu, sigmoid, tanh, silu, leakyrelu: all activations become this one
+ *   norm        none: takes the normalizations out, as ek_net_without_norm. batch, layer, group, instance, rms: each
+ *               becomes this one, with the eps, scale and shift that it has; a net without any gets one behind each
+ *               hidden layer. group: into the largest number of groups up to 8 that divides the channels and
+ *               leaves two numbers or more to a group.
+ *               instance: of a feature vector, or of channels of a single value, which have no statistics of their
+ *               own, a layer normalization
+ *   position    before, after: a normalization and an activation that alone read one another change places. Others,
+ *               as one whose sum with a shortcut is then activated, stay
+ *   momentum    batch normalization's, in PyTorch's sense, or none
+ *   eps         of all normalizations
+ *   ghost       batch normalization's: samples of a ghost batch, 0 for the whole batch
+ *   dropout     P in [0, 0.999]: of the dropout layers that there are (0 takes them out); a net without any gets one
+ *               behind the activation and normalization of each linear layer, where something reads them; where no
+ *               linear layer has such, one in front of the last linear layer
+ *
+ * EK_E_ARGUMENT     no such key or value; the message says which is meant
+ * EK_E_UNSUPPORTED  the net has nothing that the key could change
+ * EK_E_SHAPE        the changed net's shapes do not meet */
+EK_API EK_MUST_CHECK ek_status ek_net_vary(const ek_net *net, const char *key, const char *value, ek_net **out);
+
+/* The keys of ek_net_vary, in the order in which changes that go together are best made; NULL past the end. */
+EK_API const char *ek_vary_key(int index);
 
 typedef enum ek_role {
     EK_ROLE_WEIGHT,
@@ -434,7 +465,7 @@ EK_API const char *ek_dataset_class(const ek_dataset *dataset, int index); /* NU
 /* How many positions of an item, a sequence [c, l], are alive; 0: the data has no lengths. */
 EK_API int32_t ek_dataset_length(const ek_dataset *dataset, int64_t index);
 
-/* One item as floats, and its label (-1: none; label may be NULL). */
+/* One item as floats, and its label (-1: none); x or label may be NULL. */
 EK_API EK_MUST_CHECK ek_status ek_dataset_item(const ek_dataset *dataset, int64_t index, float *x, int *label);
 
 /* Arrays in NumPy's format, for `run`: reals and integers (uint64 apart) are read as float, bytes as 0 to 1.
@@ -560,6 +591,7 @@ typedef struct ek_train_options {
     double warmup_epochs;           /* 0: the learning rate rises linearly from 0 over these */
     uint64_t seed;                  /* 1: shuffling, dropout, validation split */
     double valid_fraction;          /* 0: this share of the training data is held out */
+    int64_t samples;                /* 0: all of the rest is trained on; else so many of it, chosen by the seed */
     bool shuffle;                   /* true */
     bool drop_last;                 /* false: a short last batch is used (of one: joined to the batch
                                        before it); true: dropped */
@@ -580,6 +612,11 @@ EK_API ek_train_options ek_train_options_default(void);
  * EK_E_ARGUMENT     an option is out of range, or the checkpoint is of another run */
 EK_API EK_MUST_CHECK ek_status ek_train(ek_net *net, const ek_dataset *train, const ek_dataset *test,
                                         const ek_train_options *options);
+
+/* Finds what ek_train would refuse, its errors in their place, and trains nothing; *steps (may be NULL): how many it
+ * would take. A batch too large for the memory is found in training alone. */
+EK_API EK_MUST_CHECK ek_status ek_train_check(ek_net *net, const ek_dataset *train, const ek_dataset *test,
+                                              const ek_train_options *options, int64_t *steps);
 
 typedef struct ek_metrics {
     int64_t count;

@@ -474,6 +474,55 @@ static void a_bad_sample_skips_its_steps_alone(void **state)
     ek_net_destroy(net);
 }
 
+/* The check alone says the same, and how many steps there would be. */
+static void a_check_trains_nothing(void **state)
+{
+    (void)state;
+    record r = {0};
+    ek_net *net = make_net(context), *before = make_net(context);
+    ek_dataset *data = make_data(40, 1);
+    ek_train_options o = options_for(&r);
+    int64_t steps = 0;
+    assert_ok(ek_train_check(net, data, NULL, &o, &steps));
+    assert_int_equal(steps, 9);
+    o.batch = 1;
+    assert_fails(EK_E_SHAPE, "fn", ek_train_check(net, data, NULL, &o, &steps));
+    o.batch = 13; /* the one that is left over joins the last batch */
+    assert_ok(ek_train_check(net, data, NULL, &o, NULL));
+    assert_fails(EK_E_ARGUMENT, "needs a net", ek_train_check(NULL, data, NULL, &o, NULL));
+    assert_int_equal(r.starts, 0);
+    assert_same_bits(net, before);
+    ek_dataset_destroy(data);
+    ek_net_destroy(net);
+    ek_net_destroy(before);
+}
+
+/* Training on so many samples: chosen by the seed, all of them once an epoch. */
+static void a_part_of_the_data_is_trained_on(void **state)
+{
+    (void)state;
+    record r = {0};
+    double loss[3];
+    for (int run = 0; run < 3; run++) {
+        ek_net *net = make_net(context);
+        ek_dataset *data = make_data(40, 1);
+        ek_train_options o = options_for(&r);
+        r = (record){0};
+        o.samples = 20;
+        o.valid_fraction = 0.25;
+        o.epochs = 1;
+        o.seed = run < 2 ? 1 : 2;
+        assert_ok(ek_train(net, data, NULL, &o));
+        assert_int_equal(r.start.train_count, 20);
+        assert_int_equal(r.start.valid_count, 10);
+        assert_int_equal(r.steps, 2);
+        loss[run] = r.epoch.train_loss;
+        ek_dataset_destroy(data);
+        ek_net_destroy(net);
+    }
+    assert_true(loss[0] == loss[1] && loss[0] != loss[2]);
+}
+
 static void wrong_options_and_data_are_refused_before_training(void **state)
 {
     (void)state;
@@ -502,8 +551,10 @@ static void wrong_options_and_data_are_refused_before_training(void **state)
     REFUSED(o.checkpoint = folder, EK_E_IO, "a folder");
     REFUSED(o.resume = "/no-such-file", EK_E_NOT_FOUND, "/no-such-file");
     REFUSED(o.batch = 1, EK_E_SHAPE, "fn");
+    REFUSED(o.samples = -1, EK_E_ARGUMENT, "samples");
+    REFUSED((o.samples = 31, o.valid_fraction = 0.25), EK_E_ARGUMENT, "samples=31 is more than the 30");
     assert_int_equal(r.steps, 0);
-    assert_int_equal(r.starts, 1); /* of the last one alone */
+    assert_int_equal(r.starts, 0);
 #undef REFUSED
     ek_metrics metrics;
     assert_fails(EK_E_ARGUMENT, "batch", ek_evaluate(net, data, 0, &metrics));
@@ -695,6 +746,7 @@ static void another_runs_checkpoint_is_refused(void **state)
     REFUSED(o.shuffle = false, "its shuffle is true, not false");
     REFUSED(o.drop_last = true, "its drop_last is false, not true");
     REFUSED(o.valid_fraction = 0.5, "its valid_fraction is 0, not 0.5");
+    REFUSED(o.samples = 32, "its samples is 64, not 32 of 64");
     REFUSED(o.epochs = 1, "ask for more epochs");
     assert_fails(EK_E_ARGUMENT, "its samples is 64, not 65", ek_train(net, more, NULL, &good));
     assert_ok(ek_net_create(context, "input 1x6x6\nflatten\nout: linear 3\n", NULL, &other));
@@ -860,6 +912,8 @@ int main(void)
         cmocka_unit_test(the_last_batch_is_joined_kept_or_dropped),
         cmocka_unit_test(the_order_is_new_in_each_epoch),
         cmocka_unit_test(a_bad_sample_skips_its_steps_alone),
+        cmocka_unit_test(a_check_trains_nothing),
+        cmocka_unit_test(a_part_of_the_data_is_trained_on),
         cmocka_unit_test(wrong_options_and_data_are_refused_before_training),
         cmocka_unit_test(a_resumed_run_ends_with_the_unbroken_runs_bits),
         cmocka_unit_test(more_epochs_go_on_where_a_run_ended),

@@ -40,10 +40,10 @@ ek_status ek_dataset_item(const ek_dataset *d, int64_t index, float *x, int *lab
     if (index < 0 || index >= d->count)
         return ek_fail(EK_E_ARGUMENT, "there is no item %lld; the data has %lld, counted from 0",
                        (long long)index, (long long)d->count);
-    if (d->bytes) {
+    if (x && d->bytes) {
         const unsigned char *bytes = d->bytes + index * d->item;
         for (int64_t i = 0; i < d->item; i++) x[i] = (float)bytes[i] / 255.0f;
-    } else {
+    } else if (x) {
         memcpy(x, d->floats + index * d->item, (size_t)d->item * sizeof *x);
     }
     if (label) *label = d->label ? d->label[index] : -1;

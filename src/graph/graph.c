@@ -202,31 +202,47 @@ static void fill_uniform(ek_param *param, ek_random *random, double bound)
         param->data[i] = (float)((2 * ek_random_uniform(random) - 1) * bound);
 }
 
-static void draw(ek_param *param, ek_init init, ek_random random)
+static void fill_normal(ek_param *param, ek_random *random, double deviation)
+{
+    for (int64_t i = 0; i < param->count; i++) param->data[i] = (float)(ek_random_normal(random) * deviation);
+}
+
+/* A weight or bias by one of the rules, or by a `deviation` that is not negative. */
+static void draw(ek_param *param, ek_init init, double deviation, ek_random random)
 {
     double fan_in = (double)param->fan_in, fan_out = (double)param->fan_out;
     bool bias = param->role == EK_ROLE_BIAS;
     if ((!bias && param->role != EK_ROLE_WEIGHT) || param->redundant) return;
+    if (deviation >= 0) {
+        if (!bias) fill_normal(param, &random, deviation);
+        return;
+    }
     switch (init) {
     case EK_INIT_DEFAULT: fill_uniform(param, &random, 1 / sqrt(fan_in)); break;
     case EK_INIT_XAVIER:
         if (!bias) fill_uniform(param, &random, sqrt(6 / (fan_in + fan_out)));
         break;
     case EK_INIT_KAIMING:
-        for (int64_t i = 0; !bias && i < param->count; i++)
-            param->data[i] = (float)(ek_random_normal(&random) * sqrt(2 / fan_in));
+        if (!bias) fill_normal(param, &random, sqrt(2 / fan_in));
         break;
     }
 }
 
-void ek_graph_init(ek_graph *graph, ek_init init, uint64_t seed)
+static void draw_all(ek_graph *graph, ek_init init, double deviation, uint64_t seed)
 {
     uint32_t index = 0; /* over the net's parameters */
     for (int i = 0; i < graph->count; i++) {
         for (int k = 0; k < graph->node[i].param_count; k++) {
             ek_param *param = &graph->node[i].param[k];
             reset(param);
-            draw(param, init, ek_random_start(seed, EK_STREAM_INIT, index++));
+            draw(param, init, deviation, ek_random_start(seed, EK_STREAM_INIT, index++));
         }
     }
+}
+
+void ek_graph_init(ek_graph *graph, ek_init init, uint64_t seed) { draw_all(graph, init, -1, seed); }
+
+void ek_graph_init_normal(ek_graph *graph, double deviation, uint64_t seed)
+{
+    draw_all(graph, EK_INIT_DEFAULT, deviation, seed);
 }

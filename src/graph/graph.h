@@ -38,10 +38,17 @@ ek_status ek_graph_write(const ek_graph *graph, ek_text *out);
 /* The canonical options of one node: "6 kernel=5". Appends. */
 void ek_graph_write_options(const ek_node *node, ek_text *out);
 
+/* For who changes a graph before it is written: another operator with its options at their defaults, and an option
+ * from its text. EK_E_ARGUMENT: "eps of batchnorm must be a number from 1e-30 to 1e6, not 'x'". */
+void ek_node_set_op(ek_node *node, const ek_op *op);
+ek_status ek_node_set_option(ek_node *node, const char *name, const char *value);
+
 /* Gives every parameter memory: zeros, gamma and running_var ones. */
 ek_status ek_graph_allocate(ek_graph *graph);
 /* Random weights and biases; the draw of a parameter depends on the seed and its index alone. */
 void ek_graph_init(ek_graph *graph, ek_init init, uint64_t seed);
+/* Weights from a normal distribution about 0, biases 0. */
+void ek_graph_init_normal(ek_graph *graph, double deviation, uint64_t seed);
 
 /* The normalization that makes node's bias redundant; NULL: none. */
 ek_node *ek_graph_redundant_by(ek_graph *graph, const ek_node *node);

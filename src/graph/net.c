@@ -4,6 +4,7 @@
 #include "core/memory.h"
 #include "graph/plan.h"
 
+#include <math.h>
 #include <string.h>
 
 /* A value needs a gradient where something trained lies at or above it. */
@@ -123,6 +124,14 @@ ek_status ek_net_set_metadata(ek_net *net, const char *key, const char *value)
     }
     drop_metadata(net, key);
     net->metadata[net->metadata_count++] = entry;
+    return EK_OK;
+}
+
+ek_status ek_net_init_normal(ek_net *net, double deviation, uint64_t seed)
+{
+    if (!(deviation >= 0) || !isfinite(deviation))
+        return ek_fail(EK_E_ARGUMENT, "weights cannot have the deviation %g; it must be 0 or more", deviation);
+    ek_graph_init_normal(&net->graph, deviation, seed);
     return EK_OK;
 }
 

@@ -234,21 +234,38 @@ static bool read_numbers(const ek_attr_spec *spec, word w, ek_attr *attr)
     return false;
 }
 
+/* False: no value of this option is written so. */
+static bool read_attr(const ek_attr_spec *spec, word w, ek_attr *attr)
+{
+    attr->given = true;
+    if (spec->type != EK_ATTR_BOOL && !(spec->allow_none && word_is(w, "none")))
+        return read_numbers(spec, w, attr);
+    attr->n = 1;
+    attr->v[0] = spec->type != EK_ATTR_BOOL ? NAN : word_is(w, "true");
+    return spec->type != EK_ATTR_BOOL || attr->v[0] != 0 || word_is(w, "false");
+}
+
 static ek_status read_value(const parser *p, const ek_op *op, const ek_attr_spec *spec, word w, ek_attr *attr)
 {
     char text[200];
-    bool fine;
-    attr->given = true;
-    if (spec->type == EK_ATTR_BOOL || (spec->allow_none && word_is(w, "none"))) {
-        attr->n = 1;
-        attr->v[0] = spec->type != EK_ATTR_BOOL ? NAN : word_is(w, "true");
-        fine = spec->type != EK_ATTR_BOOL || attr->v[0] != 0 || word_is(w, "false");
-    } else {
-        fine = read_numbers(spec, w, attr);
-    }
-    return fine ? EK_OK
-                : fail_at(p, w.column, "%s of %s must be %s, not '%.*s'", spec->name, op->name,
-                          expected(spec, text), SHOWN(w));
+    if (read_attr(spec, w, attr)) return EK_OK;
+    return fail_at(p, w.column, "%s of %s must be %s, not '%.*s'", spec->name, op->name, expected(spec, text),
+                   SHOWN(w));
+}
+
+ek_status ek_node_set_option(ek_node *node, const char *name, const char *value)
+{
+    const ek_op *op = node->op;
+    word w = {value, (int)strnlen(value, EK_MAX_NET_TEXT), 1};
+    char text[200];
+    int i = ek_op_attr(op, name);
+    if (i < 0) return ek_fail(EK_E_ARGUMENT, "%s has no option '%s'", op->name, name);
+    ek_attr attr = {0};
+    if (!read_attr(&op->attrs[i], w, &attr))
+        return ek_fail(EK_E_ARGUMENT, "%s of %s must be %s, not '%.*s'", name, op->name,
+                       expected(&op->attrs[i], text), SHOWN(w));
+    node->attr[i] = attr;
+    return EK_OK;
 }
 
 /* NAME=VALUE; from=LABEL is every layer's. */
@@ -290,20 +307,30 @@ static ek_status read_positional(const parser *p, ek_node *node, word w, int pos
                    SHOWN(w), op->name);
 }
 
+static ek_attr default_attr(const ek_attr_spec *spec)
+{
+    return (ek_attr){.n = spec->type == EK_ATTR_PAIR ? 2 : 1, .v = {spec->fallback, spec->fallback}};
+}
+
 static ek_status fill_defaults(const parser *p, ek_node *node)
 {
     for (int i = 0; node->op->attrs[i].name; i++) {
         const ek_attr_spec *spec = &node->op->attrs[i];
-        ek_attr *attr = &node->attr[i];
-        if (attr->given) continue;
+        if (node->attr[i].given) continue;
         if (spec->required)
             return fail_at(p, node->column, "%s needs %s%s (%s)", node->op->name,
                            spec->positional ? "a value for " : spec->name,
                            spec->positional ? spec->name : "=", spec->help);
-        attr->n = spec->type == EK_ATTR_PAIR ? 2 : 1;
-        attr->v[0] = attr->v[1] = spec->fallback;
+        node->attr[i] = default_attr(spec);
     }
     return EK_OK;
+}
+
+void ek_node_set_op(ek_node *node, const ek_op *op)
+{
+    node->op = op;
+    node->input_count = op->inputs;
+    for (int i = 0; op->attrs[i].name; i++) node->attr[i] = default_attr(&op->attrs[i]);
 }
 
 /* --- lines */

@@ -127,6 +127,19 @@ void ek_plan_destroy(ek_plan *plan)
 
 /* --- running */
 
+static ek_status check_layers(const ek_graph *graph, const ek_pass *pass)
+{
+    for (int i = 0; i < graph->count; i++) {
+        if (graph->node[i].op->check) EK_TRY(graph->node[i].op->check(pass, &graph->node[i]));
+    }
+    return EK_OK;
+}
+
+ek_status ek_net_check(const ek_net *net, int64_t n, ek_mode mode)
+{
+    return check_layers(&net->graph, &(ek_pass){.n = n, .training = mode == EK_MODE_TRAINING});
+}
+
 /* All steps of nodes before `end`. */
 static ek_status run_forward(ek_net *net, const ek_pass *wanted, int end)
 {
@@ -135,9 +148,7 @@ static ek_status run_forward(ek_net *net, const ek_pass *wanted, int end)
     ek_pass *pass = &plan->pass;
     *pass = *wanted;
     if (plan->lengths.of) ek_lengths_derive(graph, &plan->lengths, pass->n);
-    for (int i = 0; i < graph->count; i++) {
-        if (graph->node[i].op->check) EK_TRY(graph->node[i].op->check(pass, &graph->node[i]));
-    }
+    EK_TRY(check_layers(graph, pass));
     if (plan->oracle) {
         ek_oracle_forward(plan->oracle, net);
         return EK_OK;

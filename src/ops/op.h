@@ -237,6 +237,8 @@ typedef struct ek_op {
 
 const ek_op *ek_op_find(const char *name);
 const ek_op *ek_op_at(int index); /* NULL past the end */
+/* Index of an option by its name, -1 if there is none. */
+int ek_op_attr(const ek_op *op, const char *name);
 
 /* Index of an option in op->attrs (its node->attr), for the op's own enum. */
 static inline int64_t ek_attr_int(const ek_node *node, int index) { return (int64_t)node->attr[index].v[0]; }

@@ -26,3 +26,11 @@ const ek_op *ek_op_find(const char *name)
     }
     return NULL;
 }
+
+int ek_op_attr(const ek_op *op, const char *name)
+{
+    for (int i = 0; op->attrs[i].name; i++) {
+        if (!strcmp(op->attrs[i].name, name)) return i;
+    }
+    return -1;
+}

@@ -87,7 +87,13 @@ static facts describe(const ek_run *run)
     char seed[MAX_VALUE];
     snprintf(seed, sizeof seed, "%" PRIu64, o->seed);
     add_text(&f, "seed", seed);
-    add_whole(&f, "samples", run->data_count);
+    char samples[MAX_VALUE];
+    if (o->samples > 0) {
+        snprintf(samples, sizeof samples, "%" PRId64 " of %" PRId64, o->samples, run->data_count);
+        add_text(&f, "samples", samples);
+    } else {
+        add_whole(&f, "samples", run->data_count);
+    }
     add_real(&f, "valid_fraction", o->valid_fraction);
     add_whole(&f, "batch", o->batch);
     if (o->accumulate > 1) add_whole(&f, "accumulate", o->accumulate);

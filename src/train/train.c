@@ -73,6 +73,34 @@ static ek_status check_writable(const char *path)
     return EK_OK;
 }
 
+/* Of the samples to train on only so many: the first of a shuffle of their own. */
+static ek_status draw_samples(training *t)
+{
+    const ek_train_options *o = t->run.options;
+    if (o->samples < 0)
+        return ek_fail(EK_E_ARGUMENT, "samples must be 0 (all) or more, not %lld", (long long)o->samples);
+    if (o->samples > t->run.train_count)
+        return ek_fail(EK_E_ARGUMENT, "samples=%lld is more than the %lld there are to train on",
+                       (long long)o->samples, (long long)t->run.train_count);
+    if (o->samples == 0) return EK_OK;
+    ek_epoch_order(t->train_index, t->run.train_count, o->seed, 0, true);
+    t->run.train_count = o->samples;
+    return EK_OK;
+}
+
+/* Every layer can take the batches of an epoch: the first, and the last, which may be another size. */
+static ek_status check_batches(const training *t)
+{
+    const ek_run *run = &t->run;
+    const ek_train_options *o = run->options;
+    for (int last = 0; last < 2; last++) {
+        int64_t first, size;
+        ek_batch_range(run->train_count, step_samples(o), o->drop_last, last ? run->steps_per_epoch - 1 : 0, &first, &size);
+        EK_TRY(ek_net_check(t->net, size, EK_MODE_TRAINING));
+    }
+    return EK_OK;
+}
+
 /* Everything that can be wrong is found here, before the first step. */
 static ek_status prepare(training *t)
 {
@@ -82,6 +110,7 @@ static ek_status prepare(training *t)
     if (t->test) EK_TRY(ek_labelled_check(t->test, t->net, "the test data"));
     EK_TRY(ek_split_indices(t->data->count, o->valid_fraction, o->seed, &t->train_index, &t->run.train_count,
                             &t->valid_index, &t->valid_count));
+    EK_TRY(draw_samples(t));
     t->run.data_count = t->data->count;
     t->run.steps_per_epoch = ek_batch_count(t->run.train_count, step_samples(o), o->drop_last);
     if (t->run.steps_per_epoch < 1)
@@ -89,9 +118,15 @@ static ek_status prepare(training *t)
                        "%lld training samples fill no batch of %lld; ask for a smaller batch, or do not drop "
                        "the last one",
                        (long long)t->run.train_count, (long long)step_samples(o));
+    EK_TRY(check_batches(t));
     if (o->checkpoint) EK_TRY(check_writable(o->checkpoint));
     EK_TRY(ek_net_use_lengths(t->net, t->data->length));
-    EK_TRY(ek_trainer_create(t->net, &o->optimizer, o->seed, &t->run.trainer));
+    return ek_trainer_create(t->net, &o->optimizer, o->seed, &t->run.trainer);
+}
+
+static ek_status make_room(training *t)
+{
+    const ek_train_options *o = t->run.options;
     if (o->accumulate > 1)
         EK_TRY(ek_trainer_reserve_parts(t->run.trainer, o->batch));
     else
@@ -257,6 +292,13 @@ static ek_status run_all(training *t)
     return EK_OK;
 }
 
+static void finish(training *t)
+{
+    ek_trainer_destroy(t->run.trainer);
+    ek_free(t->train_index);
+    ek_free(t->valid_index);
+}
+
 ek_status ek_train(ek_net *net, const ek_dataset *train, const ek_dataset *test,
                    const ek_train_options *options)
 {
@@ -266,6 +308,7 @@ ek_status ek_train(ek_net *net, const ek_dataset *train, const ek_dataset *test,
     training t = {.run = {.options = options}, .net = net, .data = train, .test = test};
     ek_status status = EK_OK;
     EK_GO(prepare(&t));
+    EK_GO(make_room(&t));
     EK_GO(run_all(&t));
     if (t.stop && t.run.progress.epoch < options->epochs) /* else it came when all was done */
         status = ek_fail(
@@ -274,8 +317,19 @@ ek_status ek_train(ek_net *net, const ek_dataset *train, const ek_dataset *test,
             options->checkpoint ? "to go on, resume from " : "without a checkpoint it cannot be resumed",
             options->checkpoint ? options->checkpoint : "");
 done:
-    ek_trainer_destroy(t.run.trainer);
-    ek_free(t.train_index);
-    ek_free(t.valid_index);
+    finish(&t);
+    return status;
+}
+
+ek_status ek_train_check(ek_net *net, const ek_dataset *train, const ek_dataset *test,
+                         const ek_train_options *options, int64_t *steps)
+{
+    const ek_train_options defaults = ek_train_options_default();
+    if (!net || !train) return ek_fail(EK_E_ARGUMENT, "ek_train_check needs a net and training data");
+    if (!options) options = &defaults;
+    training t = {.run = {.options = options}, .net = net, .data = train, .test = test};
+    ek_status status = prepare(&t);
+    if (status == EK_OK && steps) *steps = options->epochs * t.run.steps_per_epoch;
+    finish(&t);
     return status;
 }

@@ -44,6 +44,7 @@ cmp -s order1.safetensors order2.safetensors && fail "seeds 1 and 2 took the dat
 for more in "--optimizer adam" "--optimizer adamw --weight-decay 0.1" "--lr 0.05" "--momentum 0.9" \
     "--momentum 0.9 --nesterov" "--weight-decay 0.1" "--weight-decay 0.1 --no-decay-norm" "--schedule cosine" \
     "--schedule step --step-epochs 1" "--warmup 1" "--clip 0.01" "--no-shuffle" "--init xavier" "--init kaiming" \
+    "--init 0.01" "--samples 1000" \
     "--batch 255" "--batch 255 --drop-last"; do
     # shellcheck disable=SC2086
     exits 0 "${train[@]}" --out option.safetensors $more
