@@ -1,6 +1,7 @@
 #include "commands.h"
 #include "common.h"
 #include "output.h"
+#include "picture.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -126,7 +127,9 @@ static void print_values(const ek_tensor *tensor, int64_t count, bool all)
 static void print_tensor(const ek_tensor *tensor, bool all)
 {
     range r = range_of(tensor);
-    printf("  %-13s min %-10.4g mean %-10.4g max %.4g\n", role_name(tensor->role), r.least, r.mean, r.most);
+    char picture[CLI_PICTURE_BYTES];
+    printf("  %-13s min %-10.4g mean %-10.4g max %-10.4g %s\n", role_name(tensor->role), r.least, r.mean, r.most,
+           cli_histogram(picture, tensor->data, r.count));
     print_values(tensor, r.count, all);
 }
 
@@ -207,8 +210,8 @@ const cli_command cli_inspect = {
     .brief = "shows gamma, beta and running statistics, layer by layer",
     .about = "Shows what a model's normalizations have learned, layer by layer: scale (gamma) and shift (beta), and of "
              "batch normalization the running mean and variance that it normalizes by outside training; for each "
-             "the smallest, mean and largest value, then the values, channel by channel (of layernorm and rmsnorm "
-             "number by number).",
+             "the smallest, mean and largest value, a histogram from the smallest to the largest, then the values, channel "
+             "by channel (of layernorm and rmsnorm number by number).",
     .examples = "  evenkeel inspect lenet.safetensors\n"
                 "  evenkeel inspect lenet.safetensors --layer net.1 --all\n"
                 "  evenkeel inspect lenet.safetensors --json\n",

@@ -1,9 +1,11 @@
 #include "commands.h"
 #include "common.h"
 #include "output.h"
+#include "picture.h"
 #include "progress.h"
 #include "stop.h"
 #include "train_log.h"
+#include "train_pictures.h"
 
 #include <ctype.h>
 #include <libgen.h>
@@ -15,7 +17,7 @@
 #include <sys/stat.h>
 
 typedef struct settings {
-    const char *net, *data, *out, *init, *log, *checkpoint, *resume;
+    const char *net, *data, *out, *init, *log, *checkpoint, *resume, *report, *tensorboard;
     int64_t epochs, batch, accumulate, seed, step_epochs, checkpoint_steps, threads;
     int optimizer, schedule;
     double lr, momentum, weight_decay, decay, warmup, clip, valid;
@@ -76,6 +78,10 @@ static const cli_option options[] = {
     ROW_TEXT("resume", "FILE", resume,
              "Go on from a checkpoint, with the same other options; ends with the bits of an unbroken run. "
              "--log is continued."),
+    ROW_TEXT("report", "FILE.html", report,
+             "Write a page with the run's pictures: loss, accuracy, learning rate, and how each batch "
+             "normalization's inputs, outputs and statistics moved."),
+    ROW_TEXT("tensorboard", "DIR", tensorboard, "Write scalars and histograms for TensorBoard to a file in DIR."),
     ROW_FLAG("quiet", quiet, "No progress on stderr."),
     ROWS_COMMON,
 };
@@ -85,7 +91,10 @@ typedef struct training {
     const settings *s;
     const cli_model *model;
     cli_progress progress;
+    cli_curve loss;
     cli_log log;
+    cli_events events;
+    ek_observer *observer; /* NULL: nobody asks for pictures */
     json_t *epochs; /* measures of each, for --json */
     ek_event start, last;
     bool checkpointed; /* a checkpoint of this run was written */
@@ -128,6 +137,13 @@ static bool same_file(const char *a, const char *b)
     return same;
 }
 
+/* Whether another option reads or writes this file. */
+static bool used_twice(const settings *s, const char *path)
+{
+    return same_file(path, s->out) || same_file(path, s->checkpoint) || same_file(path, s->resume) ||
+           same_file(path, s->net) || same_file(path, s->init);
+}
+
 static const char *const init_words[] = /* in the order of ek_init */
     {"default", "xavier", "kaiming"};
 
@@ -157,9 +173,10 @@ static bool check(const settings *s, int *code)
         wrong = "--checkpoint-steps needs --checkpoint FILE";
     } else if (same_file(s->out, s->checkpoint)) {
         wrong = "--out and --checkpoint must be two files";
-    } else if (same_file(s->log, s->out) || same_file(s->log, s->checkpoint) ||
-               same_file(s->log, s->resume) || same_file(s->log, s->net) || same_file(s->log, s->init)) {
+    } else if (used_twice(s, s->log) || same_file(s->log, s->report)) {
         wrong = "--log needs a file of its own";
+    } else if (used_twice(s, s->report)) {
+        wrong = "--report needs a file of its own";
     }
     if (wrong) cli_usage_error(&cli_train, "%s", wrong);
     const char *meant = meant_init(s->init);
@@ -193,14 +210,21 @@ static ek_train_options train_options(const settings *s, training *run)
     o.checkpoint_steps = s->checkpoint_steps;
     o.resume = s->resume;
     o.user = run;
+    o.observer = run->observer;
     return o;
 }
 
 /* --- what the listener prints */
 
+static const char *const optimizer_name[] = {"sgd", "adam", "adamw"};
+
+static double learning_rate(const settings *s)
+{
+    return isnan(s->lr) ? ek_optimizer_options_default((ek_optimizer)s->optimizer).lr : s->lr;
+}
+
 static void print_header(const training *run)
 {
-    static const char *const optimizer[] = {"sgd", "adam", "adamw"};
     const settings *s = run->s;
     const ek_event *start = &run->start;
     char a[CLI_TEXT_SIZE], b[CLI_TEXT_SIZE];
@@ -209,9 +233,8 @@ static void print_header(const training *run)
     printf("%s: %s to train on", s->data, cli_count(a, start->train_count));
     if (start->valid_count) printf(", %s held out", cli_count(a, start->valid_count));
     if (start->test_count) printf(", %s to test", cli_count(a, start->test_count));
-    double lr = isnan(s->lr) ? ek_optimizer_options_default((ek_optimizer)s->optimizer).lr : s->lr;
     int threads = ek_context_threads(run->model->context);
-    printf("\n%s, learning rate %g, batch %lld", optimizer[s->optimizer], lr, (long long)s->batch);
+    printf("\n%s, learning rate %g, batch %lld", optimizer_name[s->optimizer], learning_rate(s), (long long)s->batch);
     if (s->accumulate > 1) printf(" times %lld", (long long)s->accumulate);
     printf(", seed %lld; %d thread%s, %s\n", (long long)s->seed, threads, threads == 1 ? "" : "s",
            ek_context_isa(run->model->context));
@@ -243,6 +266,15 @@ static void print_epoch(const training *run, const ek_event *epoch)
     fflush(stdout);
 }
 
+/* The loss of the steps, from its first to its last. */
+static void print_loss(const training *run)
+{
+    char picture[CLI_PICTURE_BYTES];
+    if (isfinite(cli_curve_first(&run->loss)))
+        printf("\nloss  %.4f %s %.4f\n", cli_curve_first(&run->loss), cli_curve_text(picture, &run->loss),
+               cli_curve_last(&run->loss));
+}
+
 static void on_epoch(training *run, const ek_event *epoch)
 {
     cli_progress_clear(&run->progress);
@@ -253,15 +285,18 @@ static void on_epoch(training *run, const ek_event *epoch)
 static bool listen(void *user, const ek_event *event)
 {
     training *run = user;
+    cli_events_add(&run->events, event, run->model->net, run->observer);
     switch (event->kind) {
     case EK_EVENT_START:
         run->start = *event;
         cli_log_begin(&run->log);
-        cli_progress_begin(&run->progress, run->s->quiet, event);
+        cli_curve_begin(&run->loss, event->step, event->steps);
+        cli_progress_begin(&run->progress, run->s->quiet, event, &run->loss);
         if (!run->s->json) print_header(run);
         break;
     case EK_EVENT_STEP:
         cli_log_event(&run->log, event);
+        cli_curve_add(&run->loss, event->step, event->loss);
         cli_progress_step(&run->progress, event);
         break;
     case EK_EVENT_EPOCH:
@@ -374,9 +409,12 @@ static int answer(const training *run, bool stopped)
 {
     const settings *s = run->s;
     if (!s->json) {
+        print_loss(run);
         if (stopped) return CLI_DONE;
         if (s->out) printf("\nmodel: %s\n", s->out);
         if (s->log) printf("log: %s\n", s->log);
+        if (s->report) printf("report: %s\n", s->report);
+        if (s->tensorboard) printf("events: %s\n", ek_event_file_path(run->events.file));
         return CLI_DONE;
     }
     json_t *object = json_object();
@@ -395,7 +433,23 @@ static int answer(const training *run, bool stopped)
     if (s->out) json_object_set_new(object, "out", cli_json_text(s->out));
     if (s->checkpoint) json_object_set_new(object, "checkpoint", cli_json_text(s->checkpoint));
     if (s->log) json_object_set_new(object, "log", cli_json_text(s->log));
+    if (s->report) json_object_set_new(object, "report", cli_json_text(s->report));
+    if (s->tensorboard)
+        json_object_set_new(object, "events", cli_json_text(ek_event_file_path(run->events.file)));
     return cli_json_answer(object);
+}
+
+/* Also of a run that was stopped, or that learned nothing. False: it cannot be written, which was said. */
+static bool write_report(const training *run)
+{
+    const settings *s = run->s;
+    char title[2 * CLI_TEXT_SIZE], parameters[CLI_TEXT_SIZE], shape[CLI_TEXT_SIZE], about[4 * CLI_TEXT_SIZE];
+    if (!s->report) return true;
+    snprintf(title, sizeof title, "%s on %s", s->net, s->data);
+    snprintf(about, sizeof about, "%s parameters, input %s. %s, learning rate %g, batch %lld, seed %lld.",
+             cli_count(parameters, cli_parameters(run->model->net)), cli_shape(shape, ek_net_input_shape(run->model->net)),
+             optimizer_name[s->optimizer], learning_rate(s), (long long)s->batch, (long long)s->seed);
+    return cli_report_write(s->report, title, about, run->observer);
 }
 
 /* Trains, saves what was trained, also after a stop, and says so. */
@@ -409,6 +463,7 @@ static int train(training *run, const ek_dataset *data, const ek_dataset *test, 
     cli_progress_clear(&run->progress);
     bool stopped = status == EK_E_INTERRUPTED;
     if (status != EK_OK && !stopped) return cli_fail_status();
+    bool reported = write_report(run);
     if (run->last.step > 0 && run->last.skipped == run->last.step)
         return cli_fail(
             "no step had a finite loss and gradient: nothing was learned, and no model is saved; try "
@@ -417,7 +472,7 @@ static int train(training *run, const ek_dataset *data, const ek_dataset *test, 
     warn_skipped(&run->last);
     if (stopped) print_stopped(run, argc, argv);
     int code = answer(run, stopped);
-    return stopped ? CLI_FAILED : code;
+    return stopped || !reported ? CLI_FAILED : code;
 }
 
 static int run(int argc, char **argv)
@@ -439,11 +494,19 @@ static int run(int argc, char **argv)
         goto done;
     }
     if (s.out && !cli_can_write(s.out)) goto done;
+    if (s.report && !cli_can_write(s.report)) goto done;
+    if ((s.report || s.tensorboard) && ek_observer_create(&run.observer) != EK_OK) {
+        cli_fail_status();
+        goto done;
+    }
+    if (!cli_events_open(&run.events, s.tensorboard)) goto done;
     if (!cli_log_open(&run.log, s.log, s.resume != NULL)) goto done;
     code = train(&run, data, test, argc, argv);
 done:
     cli_log_close(&run.log);
-    if (run.log.failed) code = CLI_FAILED;
+    cli_events_close(&run.events);
+    if (run.log.failed || run.events.failed) code = CLI_FAILED;
+    ek_observer_destroy(run.observer);
     json_decref(run.epochs);
     ek_dataset_destroy(test);
     ek_dataset_destroy(data);
@@ -466,6 +529,8 @@ const cli_command cli_train = {
                 "  evenkeel train resnet20 --data synthetic:3x32x32 --schedule cosine \\\n"
                 "      --warmup 1 --momentum 0.9 --weight-decay 1e-4 --no-decay-norm \\\n"
                 "      --log run.jsonl --checkpoint run.checkpoint --out resnet.safetensors\n"
+                "  evenkeel train lenet-bn --data fashion-mnist --out lenet.safetensors \\\n"
+                "      --report run.html --tensorboard runs/lenet\n"
                 "  evenkeel train my.net --data x.npy,y.npy --init state.safetensors \\\n"
                 "      --out my.safetensors\n",
     .options = options,

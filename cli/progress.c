@@ -11,11 +11,11 @@
 
 static const double bar_every = 0.1, line_every = 10; /* seconds */
 
-void cli_progress_begin(cli_progress *progress, bool quiet, const ek_event *start)
+void cli_progress_begin(cli_progress *progress, bool quiet, const ek_event *start, const cli_curve *curve)
 {
     const char *terminal = getenv("TERM");
     bool can_redraw = isatty(STDERR_FILENO) && terminal && strcmp(terminal, "dumb") != 0;
-    *progress = (cli_progress){.quiet = quiet, .bar = can_redraw, .first_step = start->step, .loss = NAN};
+    *progress = (cli_progress){.quiet = quiet, .bar = can_redraw, .first_step = start->step, .loss = NAN, .curve = curve};
 }
 
 void cli_progress_clear(cli_progress *progress)
@@ -32,28 +32,35 @@ static int terminal_width(void)
     return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
-/* "epoch 2/10 [=======>      ]  47%  loss 0.4123  0:12 left"; the bar takes what room there is. */
-static void draw_bar(const ek_event *step, double loss, const char *left)
+/* "epoch 2/10 [=======>      ]  47%  loss 0.4123 |█▅▃▂▁▁   |  0:12 left"; the bar takes what room there is, and the
+ * curve of the loss is left out where it would leave too little. */
+static void draw_bar(const ek_event *step, double loss, const cli_curve *curve, const char *left)
 {
-    enum { MAX_BAR = 40 };
-    char before[64], after[160];
+    enum { MAX_BAR = 40, SHORT_BAR = 10, CURVE = CLI_PICTURE_COLUMNS + 3 };
+    char before[64], after[160], picture[CLI_PICTURE_BYTES + 1] = "";
     double share = (double)step->step / (double)step->steps;
     snprintf(before, sizeof before, "epoch %lld/%lld ", (long long)step->epoch, (long long)step->epochs);
-    snprintf(after, sizeof after, " %3.0f%%  loss %.4f  %s left", 100 * share, loss, left);
+    snprintf(after, sizeof after, " %3.0f%%  loss %.4f", 100 * share, loss);
     int width = terminal_width() - 1;
-    int room = width - (int)(strlen(before) + strlen(after)) - 2;
+    int room = width - (int)(strlen(before) + strlen(after) + strlen(left)) - 2 - 7;
+    if (curve && room >= CURVE + SHORT_BAR) {
+        picture[0] = ' ';
+        cli_curve_text(picture + 1, curve);
+        room -= CURVE;
+    }
     int bar = room > MAX_BAR ? MAX_BAR : room;
-    char line[sizeof before + sizeof after + MAX_BAR + 2];
+    char line[sizeof before + sizeof after + MAX_BAR + CLI_PICTURE_BYTES + 64];
     if (bar < 5) {
-        snprintf(line, sizeof line, "%s%s", before, after + 1);
+        snprintf(line, sizeof line, "%s%s  %s left", before, after + 1, left);
+        line[width < (int)sizeof line ? width : (int)sizeof line - 1] = '\0';
     } else {
         char cells[MAX_BAR + 1];
         int full = (int)(share * bar);
         for (int i = 0; i < bar; i++) cells[i] = i < full ? '=' : i == full ? '>' : ' ';
         cells[bar] = '\0';
-        snprintf(line, sizeof line, "%s[%s]%s", before, cells, after);
+        snprintf(line, sizeof line, "%s[%s]%s%s  %s left", before, cells, after, picture, left);
     }
-    fprintf(stderr, "\r%.*s\033[K", width, line);
+    fprintf(stderr, "\r%s\033[K", line);
     fflush(stderr);
 }
 
@@ -70,7 +77,7 @@ void cli_progress_step(cli_progress *progress, const ek_event *step)
     char left[CLI_TEXT_SIZE];
     cli_duration(left, each * (double)(step->steps - step->step));
     if (progress->bar) {
-        draw_bar(step, progress->loss, left);
+        draw_bar(step, progress->loss, progress->curve, left);
         progress->shown = true;
     } else {
         fprintf(stderr, "epoch %lld/%lld, step %lld of %lld, loss %.4f, %s left\n", (long long)step->epoch,

@@ -10,6 +10,8 @@
  *   5. Running a network
  *   6. Data sets
  *   7. Training and evaluating
+ *   8. Reports                  pages with pictures and tables
+ *   9. Observing a run          what its report and its event files show
  *
  * Conventions
  *   - Handles are opaque: `_create`/`_open` make them, `_destroy` ends them (NULL is fine).
@@ -538,6 +540,8 @@ typedef struct ek_event {
 /* false: stop after saving what is trained; ek_train then returns EK_E_INTERRUPTED. */
 typedef bool (*ek_listener)(void *user, const ek_event *event);
 
+typedef struct ek_observer ek_observer; /* section 9 */
+
 typedef struct ek_train_options {
     int64_t epochs;                 /* 10 */
     int64_t batch;                  /* 128 */
@@ -558,6 +562,7 @@ typedef struct ek_train_options {
     const char *resume;             /* NULL; a checkpoint to go on from */
     ek_listener listener;           /* NULL */
     void *user;
+    ek_observer *observer;          /* NULL; looks on at the run, for a report */
 } ek_train_options;
 
 EK_API ek_train_options ek_train_options_default(void);
@@ -580,6 +585,94 @@ typedef struct ek_metrics {
 /* Inference mode over the whole set, `batch` samples at a time. */
 EK_API EK_MUST_CHECK ek_status ek_evaluate(ek_net *net, const ek_dataset *dataset, int64_t batch,
                                            ek_metrics *out);
+
+/* ---------------------------------------------------------------------------------------------
+ * 8. Reports
+ *
+ * A report is one HTML file with texts, tables and pictures: no network, no other file, light and dark, for screens of
+ * any width and for print. Pictures are drawn by a script in the page: series are switched off and on in the legend,
+ * values are shown where the pointer, a finger or the arrow keys stand, and what a picture or table shows is saved as
+ * CSV. Without scripts the texts and tables can still be read.
+ *
+ * Parts stand in the page in the order in which they were added. All texts are copied and escaped; bytes that are not
+ * UTF-8 appear as U+FFFD. Adding never fails by itself: the first error is kept and comes out of ek_report_write.
+ */
+
+typedef struct ek_report ek_report;
+
+EK_API EK_MUST_CHECK ek_status ek_report_create(const char *title, ek_report **out);
+EK_API void ek_report_destroy(ek_report *report);
+
+EK_API void ek_report_heading(ek_report *report, const char *text);
+EK_API void ek_report_text(ek_report *report, const char *text); /* a paragraph */
+
+/* A table: `header` has a text for each column, `cells` one for each cell, row by row. A column whose cells all look
+ * like numbers, or are empty, stands to the right. title NULL: none. */
+EK_API void ek_report_table(ek_report *report, const char *title, int columns, const char *const *header, int rows,
+                            const char *const *cells);
+
+/* A number that is not finite leaves a gap. Points are joined in their order, as a rule with x rising. */
+typedef struct ek_report_series {
+    const char *name;
+    int64_t count;
+    const double *x, *y;      /* y NULL: a band alone, in the colour of the series before it */
+    const double *low, *high; /* a band around y; NULL: none */
+} ek_report_series;
+
+typedef struct ek_report_chart {
+    const char *title, *x_label, *y_label, *note; /* note: a sentence below; NULL: none */
+    bool log_x, log_y;                            /* what is not above 0 leaves a gap there */
+} ek_report_chart;
+
+/* Lines. A series of more than 1000 points is thinned: of each run of neighbours the mean is drawn, with a band from
+ * the least to the most. */
+EK_API void ek_report_lines(ek_report *report, const ek_report_chart *chart, int count,
+                            const ek_report_series *series);
+
+/* Bars, one below the other: x_label names what the labels are, y_label the values; log_x is not looked at. */
+EK_API void ek_report_bars(ek_report *report, const ek_report_chart *chart, int count, const char *const *labels,
+                           const double *values);
+
+/* Writes the page; more may be added, and written again, after it. The file is whole or as before.
+ * EK_E_ARGUMENT  something added lacked what it needs
+ * EK_E_IO        the file cannot be written; EK_E_NOT_FOUND: there is no such folder */
+EK_API EK_MUST_CHECK ek_status ek_report_write(ek_report *report, const char *path);
+
+/* ---------------------------------------------------------------------------------------------
+ * 9. Observing a run
+ *
+ * An observer looks on at a run of ek_train (ek_train_options.observer) and keeps what its pictures need: the loss and
+ * learning rate of each step, the measures of each epoch, and of each batchnorm at some 100 steps, the first ones close
+ * together: how its inputs are distributed before and after the normalization, its gamma and beta, and how far the
+ * running statistics are from the batch's. It changes no bit of the training and allocates nothing in a step; of a
+ * batchnorm it looks at some 8,000 values each time.
+ *
+ * After the run, stopped or not, it holds what it has seen; with another run it begins anew. It needs the net only
+ * during the run.
+ */
+
+EK_API EK_MUST_CHECK ek_status ek_observer_create(ek_observer **out);
+EK_API void ek_observer_destroy(ek_observer *observer);
+
+/* What was seen, as sections of a report: the run, then each batchnorm (docs/reports.md). */
+EK_API void ek_report_training(ek_report *report, const ek_observer *observer);
+
+/* A run for TensorBoard: a new event file in a folder, which is made where there is none.
+ * EK_E_IO  it cannot be made */
+typedef struct ek_event_file ek_event_file;
+EK_API EK_MUST_CHECK ek_status ek_event_file_create(const char *folder, ek_event_file **out);
+EK_API const char *ek_event_file_path(const ek_event_file *file);
+
+/* What an event says, to be called by a listener: loss and learning rate of the steps (in a run of more than 10,000, of
+ * so many of them); at an epoch's end its measures, and histograms of each batchnorm's gamma, beta and running
+ * statistics, and of its inputs as the observer (may be NULL) saw them last. An epoch is on disk, for TensorBoard to
+ * show, when this returns.
+ * EK_E_IO  it cannot be written; later calls say so again, and write nothing */
+EK_API EK_MUST_CHECK ek_status ek_event_file_add(ek_event_file *file, const ek_event *event, const ek_net *net,
+                                                 const ek_observer *observer);
+
+/* keep false: the file is taken away, as one of a run that never began. */
+EK_API EK_MUST_CHECK ek_status ek_event_file_close(ek_event_file *file, bool keep);
 
 #ifdef __cplusplus
 }

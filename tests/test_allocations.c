@@ -125,6 +125,7 @@ static void check_net(const char *name, const char *data, ek_optimizer kind, int
     ek_context *context;
     ek_net *net;
     ek_dataset *dataset;
+    assert_ok(ek_observer_create(&options.observer)); /* it looks at each of the first steps */
     assert_ok(ek_context_create(&context_options, &context));
     assert_ok(ek_net_open(context, name, &net));
     assert_ok(ek_dataset_open(data, EK_SPLIT_TRAIN, &dataset));
@@ -137,6 +138,7 @@ static void check_net(const char *name, const char *data, ek_optimizer kind, int
     assert_int_equal(ek_train(net, dataset, NULL, &options), EK_E_INTERRUPTED);
     assert_int_equal(w.steps, 5);
     if (w.grown) fail_msg("%s with %d threads allocates in its steps", name, threads);
+    ek_observer_destroy(options.observer);
     ek_dataset_destroy(dataset);
     ek_net_destroy(net);
     ek_context_destroy(context);

@@ -195,6 +195,7 @@ static void bench_begin(bench *b, ek_context *context, const test_case *c, bool 
 {
     *b = (bench){.n = c->n, .training = training};
     assert_ok(ek_net_create(context, c->text, NULL, &b->net));
+    assert_ok(ek_net_prepare(b->net, c->n, true));
     b->node = &b->net->graph.node[b->net->graph.count - 1];
     ek_random random = ek_random_start(7, EK_STREAM_TEST, (uint32_t)(c - cases));
     for (int i = 0; i < b->node->input_count; i++) {
@@ -370,7 +371,6 @@ static void check_lanes(ek_context *context, const test_case *c, bool training, 
     bench_begin(&b, context, c, training);
     ek_node *node = b.node;
     if (far) move_far(&b);
-    assert_ok(ek_net_prepare(b.net, c->n, true));
     ek_pass pass = b.net->plan->pass;
     pass.kernels = context->kernels;
     pass.n = c->n;

@@ -57,6 +57,28 @@ bool ek_ends_with(const char *text, const char *end)
 /* In glibc and musl this locale is a constant: asking for it neither fails nor allocates. */
 static locale_t plain(void) { return newlocale(LC_ALL_MASK, "C", (locale_t)0); }
 
+const char *ek_real_digits(double value, int digits, char buffer[EK_REAL_TEXT])
+{
+    locale_t before = uselocale(plain());
+    snprintf(buffer, EK_REAL_TEXT, "%.*g", digits, value);
+    uselocale(before);
+    return buffer;
+}
+
+const char *ek_count_text(int64_t count, char buffer[EK_REAL_TEXT])
+{
+    char digits[EK_REAL_TEXT];
+    int length = snprintf(digits, sizeof digits, "%lld", (long long)count);
+    char *end = buffer;
+    for (int i = 0; i < length; i++) {
+        bool between = i > 0 && digits[i - 1] != '-' && (length - i) % 3 == 0;
+        if (between) *end++ = ',';
+        *end++ = digits[i];
+    }
+    *end = '\0';
+    return buffer;
+}
+
 const char *ek_real_text(double value, char buffer[EK_REAL_TEXT])
 {
     if (isnan(value)) return strcpy(buffer, "none");
@@ -64,12 +86,10 @@ const char *ek_real_text(double value, char buffer[EK_REAL_TEXT])
         snprintf(buffer, EK_REAL_TEXT, "%.0f", value);
         return buffer;
     }
-    locale_t before = uselocale(plain());
     for (int digits = 1; digits <= 17; digits++) {
-        snprintf(buffer, EK_REAL_TEXT, "%.*g", digits, value);
-        if (strtod(buffer, NULL) == value) break;
+        ek_real_digits(value, digits, buffer);
+        if (strtod_l(buffer, NULL, plain()) == value) break;
     }
-    uselocale(before);
     char *exponent = strchr(buffer, 'e');
     if (exponent) { /* 1e-05: the sign stays, a plus and zeros go */
         char *to = exponent + 1, *from = to;
@@ -129,8 +149,7 @@ const char *ek_nearest(const char *wrong, const char *const *names, int count)
     return best_distance <= (limit > 1 ? limit : 1) ? best : NULL;
 }
 
-/* One character of UTF-8 (RFC 3629); *at moves past it. False where it is none, or a control character. */
-static bool next_character(const unsigned char **at)
+bool ek_next_character(const unsigned char **at)
 {
     static const uint32_t least[] = {0x20, 0xa0, 0x800, 0x10000}; /* C1 controls end at 0x9f */
     uint32_t code = *(*at)++;
@@ -147,7 +166,7 @@ static bool next_character(const unsigned char **at)
 bool ek_is_plain_text(const char *text)
 {
     for (const unsigned char *at = (const unsigned char *)text; *at;) {
-        if (!next_character(&at)) return false;
+        if (!ek_next_character(&at)) return false;
     }
     return true;
 }

@@ -24,11 +24,19 @@ const char *ek_nearest(const char *wrong, const char *const *names, int count);
  * "1e-5", "4096"; "none" for a NaN. Returns `buffer`. */
 #define EK_REAL_TEXT 40
 const char *ek_real_text(double value, char buffer[EK_REAL_TEXT]);
+/* The number with so many digits, with a point whatever the locale. Returns `buffer`. */
+const char *ek_real_digits(double value, int digits, char buffer[EK_REAL_TEXT]);
+/* "44,426" */
+const char *ek_count_text(int64_t count, char buffer[EK_REAL_TEXT]);
 /* All of the text from `at` to `end` as a decimal number, with a point; no infinity, no NaN, no hexadecimals. What
  * follows the text in memory must not go on with the number. */
 bool ek_read_real(const char *at, const char *end, double *out);
 
 bool ek_ends_with(const char *text, const char *end);
+
+/* One character of UTF-8 (RFC 3629); *at moves past it. False where it is none, or a control character; *at has then
+ * moved past one byte or more, and never past a zero that was not the first. */
+bool ek_next_character(const unsigned char **at);
 
 /* Whether the text is UTF-8 without control characters: fit for terminals, JSON and model files. */
 bool ek_is_plain_text(const char *text);

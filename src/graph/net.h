@@ -76,6 +76,15 @@ void ek_net_commit(ek_net *net);
  * either. first is a multiple of EK_LANES. Beyond a sequence's length (ek_net_layer_lengths) stands 0. */
 void ek_net_norm_input(const ek_net *net, int layer, int64_t first, int64_t n, float *out);
 
+/* The same for a batchnorm, by samples of it: in `block`, the lane row of `element` (channel * positions + position),
+ * before and after the normalization (gamma and beta in it, an activation not). Gives how many lanes are alive, which
+ * come first: of sequences those whose length reaches so far. */
+int ek_net_norm_row(const ek_net *net, int layer, int64_t block, int64_t element, float before[EK_LANES],
+                    float after[EK_LANES]);
+/* Mean and biased variance of each channel that a batchnorm normalized by in it: the batch's (*batch), or the running
+ * ones. */
+ek_batch_norm_saved ek_net_norm_saved(const ek_net *net, int layer, bool *batch);
+
 /* Plain [n, shape] into the net's input; where lengths are in use all positions are alive until ek_net_set_lengths. */
 void ek_net_set_input(ek_net *net, int64_t n, const float *x);
 /* lengths [n], which fit; NULL: all positions are alive. */

@@ -188,3 +188,10 @@ void ek_oracle_value(const ek_oracle *o, const ek_node *node, int64_t first, int
     const double *from = o->value[node->id] + first * elements;
     for (int64_t i = 0; i < n * elements; i++) out[i] = (float)from[i];
 }
+
+void ek_oracle_row(const ek_oracle *o, const ek_node *node, int64_t block, int64_t element, int live, float *out)
+{
+    int64_t elements = ek_shape_count(node->out);
+    const double *from = o->value[node->id] + block * EK_LANES * elements + element;
+    for (int i = 0; i < live; i++) out[i] = (float)from[i * elements];
+}

@@ -195,6 +195,46 @@ void ek_net_norm_input(const ek_net *net, int layer, int64_t first, int64_t n, f
     }
 }
 
+/* Of the lane row of `element`, those that are alive come first; gives their number. */
+static int leave_alive(const ek_net *net, const ek_node *node, int64_t block, int64_t element, int live, float *before,
+                       float *after)
+{
+    const int32_t *length = ek_block_length(&net->plan->pass, node, block);
+    int count = 0;
+    for (int i = 0; i < live; i++) {
+        if (length && element % node->in[0].dim[1] >= length[i]) continue;
+        before[count] = before[i];
+        after[count++] = after[i];
+    }
+    return count;
+}
+
+int ek_net_norm_row(const ek_net *net, int layer, int64_t block, int64_t element, float before[EK_LANES],
+                    float after[EK_LANES])
+{
+    const ek_plan *plan = net->plan;
+    const ek_node *node = &net->graph.node[layer];
+    const int live = ek_live(plan->pass.n, block);
+    if (plan->oracle) {
+        ek_oracle_row(plan->oracle, &net->graph.node[node->input[0]], block, element, live, before);
+        ek_oracle_row(plan->oracle, node, block, element, live, after);
+        return leave_alive(net, node, block, element, live, before, after);
+    }
+    int64_t elements = ek_shape_count(node->in[0]), channel = element / (elements / node->in[0].dim[0]);
+    const float *x = at(plan, plan->steps.value[ek_graph_root(&net->graph, node->input[0])]);
+    ek_map_in all = ek_batchnorm_map(node, x), m = ek_map_block(&plan->pass, &all, block, elements * EK_LANES);
+    for (int i = 0; i < live; i++) {
+        before[i] = m.x[element * EK_LANES + i];
+        after[i] = (before[i] - m.mean[channel]) * m.a[channel] + m.b[channel];
+    }
+    return leave_alive(net, node, block, element, live, before, after);
+}
+
+ek_batch_norm_saved ek_net_norm_saved(const ek_net *net, int layer, bool *batch)
+{
+    return ek_batchnorm_saved(&net->plan->pass, &net->graph.node[layer], batch);
+}
+
 /* What the op could not write itself. */
 typedef struct rest {
     const ek_pass *pass;

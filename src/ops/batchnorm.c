@@ -249,6 +249,12 @@ void ek_batchnorm_prepare(const ek_pass *pass, ek_node *node, int64_t first, int
     }
 }
 
+ek_batch_norm_saved ek_batchnorm_saved(const ek_pass *pass, const ek_node *node, bool *batch)
+{
+    *batch = batch_statistics(pass->training, node);
+    return room_of(node).saved;
+}
+
 ek_map_in ek_batchnorm_map(const ek_node *node, const float *x)
 {
     room r = room_of(node);
@@ -512,6 +518,13 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
         reference_group_forward(ref, node, &g, x[0], y);
         n += g.shape.n;
     }
+    ek_batch_norm_saved saved = room_of(node).saved;
+    for (int64_t i = 0; i < all.c; i++) {
+        double mean = ref->kept[MEAN * all.c + i];
+        saved.mean[i] = (float)mean;
+        saved.mean_low[i] = (float)(mean - saved.mean[i]);
+        saved.var[i] = (float)ref->kept[VAR * all.c + i];
+    }
 }
 
 static void reference_group_backward(const ek_ref *ref, const ek_node *node, const group *g, const double *x,
@@ -547,12 +560,6 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
 static void reference_commit(const ek_ref *ref, ek_node *node)
 {
     ek_batch_norm_saved saved = room_of(node).saved;
-    int64_t c = node->in[0].dim[0];
-    for (int64_t i = 0; i < c; i++) {
-        saved.mean[i] = (float)ref->kept[MEAN * c + i];
-        saved.mean_low[i] = (float)(ref->kept[MEAN * c + i] - saved.mean[i]);
-        saved.var[i] = (float)ref->kept[VAR * c + i];
-    }
     update(node,
            ek_batch_norm_reference_values(reference_shape(ref, node), ek_input_length(ref->length, node)),
            &saved);

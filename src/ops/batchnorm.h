@@ -12,6 +12,8 @@ double *ek_batchnorm_sums(const ek_node *node);
 /* Channels [first, first + count): what the output is made with, from the moments in `parts` blocks or the running
  * statistics. */
 void ek_batchnorm_prepare(const ek_pass *pass, ek_node *node, int64_t first, int64_t count, int64_t parts);
+/* What the last forward pass normalized by, in the reference too: by batch statistics (*batch), or by running ones. */
+ek_batch_norm_saved ek_batchnorm_saved(const ek_pass *pass, const ek_node *node, bool *batch);
 /* The output as its readers read it, from x. */
 ek_map_in ek_batchnorm_map(const ek_node *node, const float *x);
 

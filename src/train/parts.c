@@ -11,7 +11,7 @@
  * Nothing of a part is kept, so the memory is that of one part. With L depths that lie evenly a step costs about
  * L/2 + L + 1 forward and L/2 + 1 backward passes over the batch; without BN it costs what the whole batch does.
  */
-#include "train/parts.h"
+#include "train/trainer.h"
 
 #include "core/memory.h"
 #include "ops/batchnorm.h"
@@ -156,6 +156,8 @@ static ek_status part_whole(sweep *s, int64_t first, int64_t n, int last)
     EK_TRY(part_forward(s, first, n, net->graph.count));
     s->sum += ek_loss_sum(s->loss, net, n, s->batch->labels + first, s->batch->n, &correct);
     s->correct += correct;
+    ek_observer *observer = s->batch->observer;
+    if (observer && first == 0 && last == 0) observer->forward(observer, net, n);
     ek_net_run_part_backward(net, last);
     return EK_OK;
 }

@@ -18,6 +18,7 @@ typedef struct ek_parted_batch {
     void *user;
     const int32_t *labels;
     uint64_t seed, step;
+    ek_observer *observer; /* sees the first part, with the statistics of the whole; NULL: none */
 } ek_parted_batch;
 
 /* The sum of the losses, with *correct counted; where it is finite, the gradients of the mean loss, and what

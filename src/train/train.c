@@ -135,6 +135,7 @@ static ek_event event_here(const training *t, ek_event_kind kind)
 static void tell(training *t, const ek_event *event)
 {
     const ek_train_options *o = t->run.options;
+    if (o->observer) o->observer->event(o->observer, event);
     if (o->listener && !o->listener(o->user, event)) t->stop = true;
 }
 
@@ -245,6 +246,8 @@ static ek_status run_all(training *t)
     const ek_train_options *o = t->run.options;
     t->began = ek_now();
     ek_event event = event_here(t, EK_EVENT_START);
+    t->run.trainer->observer = o->observer;
+    if (o->observer) EK_TRY(o->observer->begin(o->observer, t->net, &event));
     tell(t, &event);
     while (!t->stop && t->run.progress.epoch < o->epochs) {
         EK_TRY(run_steps(t));

@@ -82,6 +82,7 @@ ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const int32_t *labels, 
     ek_step_result r = {0};
     r.loss = ek_loss_sum(&trainer->loss, net, n, labels, n, &r.correct) / (double)n;
     r.skipped = !isfinite(r.loss);
+    if (trainer->observer) trainer->observer->forward(trainer->observer, net, n);
     if (!r.skipped) {
         ek_net_run_backward(net);
         r.skipped = !update(trainer);
@@ -97,6 +98,7 @@ ek_status ek_trainer_run_parts(ek_trainer *trainer, const ek_parted_batch *batch
     ek_status status = EK_OK;
     whole.seed = trainer->seed;
     whole.step = (uint64_t)trainer->step;
+    whole.observer = trainer->observer;
     EK_GO(ek_parts_run(trainer->parts, &trainer->loss, &whole, &r.loss, &r.correct));
     trainer->step++;
     r.loss /= (double)batch->n;
