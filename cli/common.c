@@ -10,16 +10,27 @@
 #include <time.h>
 #include <unistd.h>
 
-bool cli_model_open(cli_model *model, const char *name, int64_t threads)
+static bool open_by(ek_status (*open)(ek_context *, const char *, ek_net **), cli_model *model, const char *name,
+                    int64_t threads)
 {
     *model = (cli_model){.trained = ek_is_model(name)};
     ek_context_options options = ek_context_options_default();
     options.threads = (int)threads;
     if (ek_context_create(&options, &model->context) == EK_OK &&
-        ek_net_open(model->context, name, &model->net) == EK_OK)
+        open(model->context, name, &model->net) == EK_OK)
         return true;
     cli_fail_status();
     return false;
+}
+
+bool cli_model_open(cli_model *model, const char *name, int64_t threads)
+{
+    return open_by(ek_net_open, model, name, threads);
+}
+
+bool cli_model_open_sick(cli_model *model, const char *name, int64_t threads)
+{
+    return open_by(ek_net_open_sick, model, name, threads);
 }
 
 void cli_model_close(cli_model *model)
@@ -67,6 +78,12 @@ double cli_now(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+bool cli_is_file(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
 }
 
 bool cli_can_write(const char *path)

@@ -12,6 +12,8 @@ typedef struct cli_model {
 
 /* threads 0: one for each core. False: it failed, which was said. */
 bool cli_model_open(cli_model *model, const char *name, int64_t threads);
+/* The same for who examines or mends a model: whatever values it holds (ek_net_open_sick). */
+bool cli_model_open_sick(cli_model *model, const char *name, int64_t threads);
 void cli_model_close(cli_model *model);
 /* For commands that only make sense with trained parameters. */
 void cli_warn_untrained(const cli_model *model, const char *name);
@@ -26,6 +28,8 @@ bool cli_read_lengths(const cli_model *model, const char *name, const char *path
 /* Seconds on a clock that only goes forward. */
 double cli_now(void);
 
+/* Whether there is a regular file. */
+bool cli_is_file(const char *path);
 /* Whether `path` can be written or replaced: tried with a file beside it that is taken away again.
  * False: no, which was said. */
 bool cli_can_write(const char *path);

@@ -1,6 +1,8 @@
 #include "progress.h"
 
+#include "common.h"
 #include "output.h"
+#include "stop.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -15,7 +17,8 @@ void cli_progress_begin(cli_progress *progress, bool quiet, const ek_event *star
 {
     const char *terminal = getenv("TERM");
     bool can_redraw = isatty(STDERR_FILENO) && terminal && strcmp(terminal, "dumb") != 0;
-    *progress = (cli_progress){.quiet = quiet, .bar = can_redraw, .first_step = start->step, .loss = NAN, .curve = curve};
+    *progress =
+        (cli_progress){.quiet = quiet, .bar = can_redraw, .first_step = start->step, .began = cli_now(), .loss = NAN, .curve = curve};
 }
 
 void cli_progress_clear(cli_progress *progress)
@@ -32,15 +35,14 @@ static int terminal_width(void)
     return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
-/* "epoch 2/10 [=======>      ]  47%  loss 0.4123 |█▅▃▂▁▁   |  0:12 left"; the bar takes what room there is, and the
- * curve of the loss is left out where it would leave too little. */
-static void draw_bar(const ek_event *step, double loss, const cli_curve *curve, const char *left)
+enum { MAX_WORDS = 160 };
+
+/* "BEFORE[=======>      ]AFTER |█▅▃▂▁▁   |  0:12 left"; the bar takes what room there is, and the curve (NULL: none) is
+ * left out where it would leave too little. before and after: at most MAX_WORDS. */
+static void draw_line(const char *before, double share, const char *after, const cli_curve *curve, const char *left)
 {
     enum { MAX_BAR = 40, SHORT_BAR = 10, CURVE = CLI_PICTURE_COLUMNS + 3 };
-    char before[64], after[160], picture[CLI_PICTURE_BYTES + 1] = "";
-    double share = (double)step->step / (double)step->steps;
-    snprintf(before, sizeof before, "epoch %lld/%lld ", (long long)step->epoch, (long long)step->epochs);
-    snprintf(after, sizeof after, " %3.0f%%  loss %.4f", 100 * share, loss);
+    char picture[CLI_PICTURE_BYTES + 1] = "";
     int width = terminal_width() - 1;
     int room = width - (int)(strlen(before) + strlen(after) + strlen(left)) - 2 - 7;
     if (curve && room >= CURVE + SHORT_BAR) {
@@ -49,7 +51,7 @@ static void draw_bar(const ek_event *step, double loss, const cli_curve *curve, 
         room -= CURVE;
     }
     int bar = room > MAX_BAR ? MAX_BAR : room;
-    char line[sizeof before + sizeof after + MAX_BAR + CLI_PICTURE_BYTES + 64];
+    char line[2 * MAX_WORDS + MAX_BAR + CLI_PICTURE_BYTES + 64];
     if (bar < 5) {
         snprintf(line, sizeof line, "%s%s  %s left", before, after + 1, left);
         line[width < (int)sizeof line ? width : (int)sizeof line - 1] = '\0';
@@ -62,6 +64,16 @@ static void draw_bar(const ek_event *step, double loss, const cli_curve *curve, 
     }
     fprintf(stderr, "\r%s\033[K", line);
     fflush(stderr);
+}
+
+/* "epoch 2/10 [=======>      ]  47%  loss 0.4123 |█▅▃▂▁▁   |  0:12 left" */
+static void draw_bar(const ek_event *step, double loss, const cli_curve *curve, const char *left)
+{
+    char before[MAX_WORDS], after[MAX_WORDS];
+    double share = (double)step->step / (double)step->steps;
+    snprintf(before, sizeof before, "epoch %lld/%lld ", (long long)step->epoch, (long long)step->epochs);
+    snprintf(after, sizeof after, " %3.0f%%  loss %.4f", 100 * share, loss);
+    draw_line(before, share, after, curve, left);
 }
 
 void cli_progress_step(cli_progress *progress, const ek_event *step)
@@ -83,4 +95,22 @@ void cli_progress_step(cli_progress *progress, const ek_event *step)
         fprintf(stderr, "epoch %lld/%lld, step %lld of %lld, loss %.4f, %s left\n", (long long)step->epoch,
                 (long long)step->epochs, (long long)step->step, (long long)step->steps, progress->loss, left);
     }
+}
+
+bool cli_progress_work(void *user, double share)
+{
+    cli_progress *progress = user;
+    double seconds = cli_now() - progress->began;
+    if (progress->quiet || seconds - progress->drawn < (progress->bar ? bar_every : line_every)) return !cli_stop_requested();
+    progress->drawn = seconds;
+    char left[CLI_TEXT_SIZE], after[MAX_WORDS];
+    cli_duration(left, share > 0 ? seconds / share - seconds : 0);
+    snprintf(after, sizeof after, " %3.0f%%", 100 * share);
+    if (progress->bar) {
+        draw_line("measuring ", share, after, NULL, left);
+        progress->shown = true;
+    } else {
+        fprintf(stderr, "measuring: %.0f%%, %s left\n", 100 * share, left);
+    }
+    return !cli_stop_requested();
 }

@@ -1,4 +1,4 @@
-/* How far training is, on stderr: a bar on a terminal, a plain line now and then elsewhere. */
+/* How far training, or another long work, is, on stderr: a bar on a terminal, a plain line now and then elsewhere. */
 #ifndef CLI_PROGRESS_H
 #define CLI_PROGRESS_H
 
@@ -10,13 +10,16 @@ typedef struct cli_progress {
     bool quiet, bar;
     bool shown;         /* a bar stands on the terminal's line */
     int64_t first_step; /* steps done before this run, by the one it resumes */
-    double drawn;       /* event time of the last drawing, in seconds */
+    double began;       /* by cli_now */
+    double drawn;       /* seconds from there, or by the last event's time, at the last drawing */
     double loss;        /* smoothed */
     const cli_curve *curve; /* of the loss; NULL: none is drawn */
 } cli_progress;
 
 void cli_progress_begin(cli_progress *progress, bool quiet, const ek_event *start, const cli_curve *curve);
 void cli_progress_step(cli_progress *progress, const ek_event *step);
+/* An ek_watch with a cli_progress for its user: draws, and asks to stop after Ctrl-C (stop.h). */
+bool cli_progress_work(void *progress, double share);
 /* Takes the bar away, so that something else can be printed. */
 void cli_progress_clear(cli_progress *progress);
 

@@ -12,6 +12,7 @@
  *   7. Training and evaluating
  *   8. Reports                  pages with pictures and tables
  *   9. Observing a run          what its report and its event files show
+ *  10. Auditing and mending     what is wrong with a model's normalization, and new statistics for it
  *
  * Conventions
  *   - Handles are opaque: `_create`/`_open` make them, `_destroy` ends them (NULL is fine).
@@ -257,6 +258,11 @@ EK_API EK_MUST_CHECK ek_status ek_net_create(ek_context *context, const char *te
 /* A network from a shipped net's name ("lenet-bn"), a net text's path, or a model's path
  * (a safetensors file under any name, with its trained parameters). */
 EK_API EK_MUST_CHECK ek_status ek_net_open(ek_context *context, const char *name_or_path, ek_net **out);
+
+/* The same, but a model is taken as it is, with values that ek_net_open refuses: not finite, a negative variance, a
+ * count of batches that cannot be. For examining it (ek_audit_create) and mending it (ek_recalibrate); ek_net_save
+ * still refuses what is not finite. */
+EK_API EK_MUST_CHECK ek_status ek_net_open_sick(ek_context *context, const char *name_or_path, ek_net **out);
 
 /* Whether ek_net_open takes it for a model: by its ending .safetensors, or by its first eight bytes, a
  * header's length with zeros at its end, which no net text has. Only a regular file is looked into, so that a
@@ -673,6 +679,142 @@ EK_API EK_MUST_CHECK ek_status ek_event_file_add(ek_event_file *file, const ek_e
 
 /* keep false: the file is taken away, as one of a run that never began. */
 EK_API EK_MUST_CHECK ek_status ek_event_file_close(ek_event_file *file, bool keep);
+
+/* ---------------------------------------------------------------------------------------------
+ * 10. Auditing and mending
+ */
+
+/* Told now and then how much of a long work is done, from 0 to 1. false: stop; the work then fails with
+ * EK_E_INTERRUPTED and leaves everything as it was. */
+typedef bool (*ek_watch)(void *user, double share);
+
+typedef struct ek_recalibrate_options {
+    int64_t batch;        /* 128: samples taken at a time; the statistics do not depend on it, but for rounding */
+    double blend;         /* 1: running = (1-blend)*running + blend*measured; in (0, 1] */
+    ek_watch progress;    /* NULL */
+    void *user;
+} ek_recalibrate_options;
+
+EK_API ek_recalibrate_options ek_recalibrate_options_default(void);
+
+/* Gives every batch normalization that keeps running statistics those of the whole data set, in inference mode
+ * (dropout off), one depth of the net after the other, so that each normalization is measured on the inputs that the
+ * mended ones before it give. Per channel, over all m values:
+ *
+ *   running_mean = sum(x)/m    running_var = sum((x-mean)^2)/(m-1), or /m where the layer's convention is biased
+ *
+ * The moments of batches are merged in double by Chan, Golub and LeVeque's formula, weighted by their counts, so that
+ * the variance between batches is kept and a short last batch counts for what it is. (Averaging the batches' own
+ * statistics, as PyTorch's update_bn does, has neither.) num_batches_tracked becomes the number of batches, and the
+ * model remembers that its statistics were measured. options NULL: the defaults.
+ *
+ * EK_E_ARGUMENT     there is no batch normalization with running statistics, or an option is out of range
+ * EK_E_SHAPE        the data does not fit, or a channel has fewer than two values
+ * EK_E_NUMERIC      what a normalization reads is not finite (the message names it); statistics cannot mend that
+ * EK_E_INTERRUPTED  the progress asked to stop
+ * On error the net is as it was. */
+EK_API EK_MUST_CHECK ek_status ek_recalibrate(ek_net *net, const ek_dataset *dataset,
+                                              const ek_recalibrate_options *options);
+
+typedef enum ek_severity {
+    EK_SEVERITY_NOTE,    /* worth knowing; nothing is wrong */
+    EK_SEVERITY_WARNING, /* likely to hurt, or hurts a little */
+    EK_SEVERITY_ERROR,   /* the model does not do what was trained */
+} ek_severity;
+
+/* Something found. Texts live as long as the audit. docs/audit.md explains every code. */
+typedef struct ek_finding {
+    ek_severity severity;
+    const char *code;     /* "not-converged" */
+    int layer;            /* -1: the model as a whole */
+    const char *label;    /* the layer's; "" for the model */
+    const char *text;     /* what is wrong, one sentence */
+    const char *evidence; /* the figures that say so */
+    const char *mend;     /* what mends it: a command where there is one */
+    int channel_count;    /* of those that are concerned; 0: all, or none in particular */
+    const int *channels;
+} ek_finding;
+
+/* How the net does on the data, one way of normalizing after another. Without labels loss and accuracy are NaN. */
+typedef struct ek_audit_run {
+    double loss, accuracy;
+} ek_audit_run;
+
+/* What was measured with data. "The reference" is the training data where it was given, else the data. */
+typedef struct ek_audit_measured {
+    int64_t count, reference_count; /* samples used */
+    ek_audit_run as_is;             /* the running statistics, inference mode */
+    ek_audit_run training_mode;     /* batches of options.batch by their own statistics, dropout on */
+    ek_audit_run mended;            /* the reference's statistics in every layer */
+    ek_audit_run adapted;           /* the data's own statistics in every layer; NaN where the reference is the data, or
+                                       the two do not differ */
+    double decided_otherwise;       /* share of the samples whose largest output changes from as_is to mended */
+    double output_change;           /* rms change of the outputs from as_is to mended, against the rms of mended outputs
+                                       about their sample's mean */
+} ek_audit_measured;
+
+/* A batch normalization with running statistics, in the order of the net. Distances compare the running statistics
+ * (m_r, v_r) with measured ones (m, v):
+ *
+ *   mean  rms over the channels of (m_r - m)/sqrt(v + eps)
+ *   var   rms over the channels of log((v_r + eps)/(v + eps)) * v/(v + eps)
+ *
+ * (where v < eps, in units of sqrt(max(v, v_r) + eps)).
+ *
+ * NaN: not measured, or the running statistics are not finite. Arrays [channels] live as long as the audit; those of
+ * the data are NULL without data. */
+typedef struct ek_audit_distance {
+    double mean, var;
+} ek_audit_distance;
+
+typedef struct ek_audit_layer {
+    int layer;
+    const char *label;
+    int64_t channels, batches; /* batches: num_batches_tracked */
+    double eps, momentum;      /* momentum NaN: the average of all batches */
+    const float *gamma;        /* NULL: none */
+    const float *running_mean, *running_var;
+    const double *mean, *var;  /* the reference's, with all normalizations before it mended */
+    ek_audit_distance inference; /* from the reference's as this model's inference mode sees it */
+    ek_audit_distance training;  /* from the reference's in training mode */
+    ek_audit_distance mended;    /* from mean and var above */
+    ek_audit_distance shift;     /* of the data's from the reference's, both mended; NaN: they are the same data */
+    ek_audit_run swapped;        /* with the reference's statistics here and in all layers before */
+    double output_change;        /* rms change of the outputs by this swap, as in ek_audit_measured */
+    double share;                /* of the way from as_is to mended: its part of the fall in loss (without labels, of the
+                                    output changes); may be negative; NaN where there is none to speak of */
+    int rank;                    /* 1: the largest share; 0 without data */
+} ek_audit_layer;
+
+typedef struct ek_audit ek_audit;
+
+typedef struct ek_audit_options {
+    const ek_dataset *data;  /* NULL: the model alone. What it has to work on */
+    const ek_dataset *train; /* NULL. What it was trained on: tells wrong statistics from unlike data */
+    const char *model_name;  /* NULL: the path. Names for the commands that mend */
+    const char *data_name, *train_name; /* NULL: "DATA" */
+    int64_t batch;           /* 128: of the sweeps; the statistics do not depend on it, but for rounding */
+    int64_t samples;         /* 10000: at most so many of either data set, drawn by a fixed seed */
+    ek_watch progress;       /* NULL */
+    void *user;
+} ek_audit_options;
+
+EK_API ek_audit_options ek_audit_options_default(void);
+
+/* Examines the batch normalizations of a model file, opened as by ek_net_open_sick; the file is only read. options
+ * NULL: the defaults.
+ * EK_E_INTERRUPTED  the progress asked to stop
+ * Others as for ek_net_open and ek_evaluate; a sickness of the model is a finding, not an error. */
+EK_API EK_MUST_CHECK ek_status ek_audit_create(ek_context *context, const char *path, const ek_audit_options *options,
+                                               ek_audit **out);
+EK_API void ek_audit_destroy(ek_audit *audit);
+
+/* Findings, the worst first. */
+EK_API int ek_audit_finding_count(const ek_audit *audit);
+EK_API const ek_finding *ek_audit_finding(const ek_audit *audit, int index);
+EK_API int ek_audit_layer_count(const ek_audit *audit);
+EK_API const ek_audit_layer *ek_audit_layer_at(const ek_audit *audit, int index);
+EK_API const ek_audit_measured *ek_audit_measures(const ek_audit *audit); /* NULL without data */
 
 #ifdef __cplusplus
 }

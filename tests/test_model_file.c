@@ -189,7 +189,7 @@ static void test_normalizations_of_samples_in_the_file(void **state)
     assert_int_equal(ek_safetensors_find(&file, "c.bias")->count, 6);
     assert_ok(ek_net_create(context, of_samples, NULL, &copy));
     memcpy((void *)ek_safetensors_find(&file, "c.bias")->bytes, bias, sizeof bias);
-    assert_ok(ek_model_take(copy, &file, path));
+    assert_ok(ek_model_take(copy, &file, path, false));
     assert_true(tensor(copy, "c.bias").data[5] == 0);
     assert_true(same_numbers(net, copy));
     ek_safetensors_free(&file);
@@ -480,7 +480,7 @@ static void test_out_of_memory(void **state)
     for (failing f = {0}; fail_next(&f);) {
         ek_net *copy = NULL;
         f.status = ek_model_net(context, &file, path, &copy);
-        if (f.status == EK_OK) f.status = ek_model_take(copy, &file, path);
+        if (f.status == EK_OK) f.status = ek_model_take(copy, &file, path, false);
         ek_net_destroy(copy);
     }
     ek_safetensors_free(&file);

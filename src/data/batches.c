@@ -185,7 +185,7 @@ bool ek_batches_next(ek_batches *b, int64_t *n)
     ek_batch_range(b->count, b->batch, b->drop_last, b->next++, &b->first, n);
     const int64_t *index = b->index + b->first;
     if (!b->in_parts) ek_batches_fill(b, 0, *n);
-    for (int64_t i = 0; i < *n; i++) b->labels[i] = b->dataset->label[index[i]];
+    for (int64_t i = 0; b->dataset->label && i < *n; i++) b->labels[i] = b->dataset->label[index[i]];
     return true;
 }
 

@@ -36,7 +36,7 @@ typedef struct ek_batches {
 
 /* Room for the labels, and the net for lengths, or not, as the dataset is; all else is set. */
 ek_status ek_batches_start(ek_batches *batches);
-/* Puts the next batch into the net's input and its labels into batches->labels; false after the last. */
+/* Puts the next batch into the net's input and its labels, where there are any, into batches->labels; false after the last. */
 bool ek_batches_next(ek_batches *batches, int64_t *n);
 /* Samples [first, first + n) of the present batch into the net's input; batches: an ek_batches. */
 void ek_batches_fill(void *batches, int64_t first, int64_t n);

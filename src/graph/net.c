@@ -80,6 +80,49 @@ ek_status ek_net_init(ek_net *net, ek_init init, uint64_t seed)
     if (init < EK_INIT_DEFAULT || init > EK_INIT_KAIMING)
         return ek_fail(EK_E_ARGUMENT, "there is no initialization number %d", (int)init);
     ek_graph_init(&net->graph, init, seed);
+    return ek_net_set_metadata(net, EK_RECALIBRATED_KEY, NULL);
+}
+
+static int find_metadata(const ek_net *net, const char *key)
+{
+    for (int i = 0; i < net->metadata_count; i++) {
+        if (!strcmp(net->metadata[i].key, key)) return i;
+    }
+    return -1;
+}
+
+const char *ek_net_metadata(const ek_net *net, const char *key)
+{
+    int i = find_metadata(net, key);
+    return i < 0 ? NULL : net->metadata[i].value;
+}
+
+static void drop_metadata(ek_net *net, const char *key)
+{
+    int i = find_metadata(net, key);
+    if (i < 0) return;
+    ek_free(net->metadata[i].key);
+    ek_free(net->metadata[i].value);
+    net->metadata[i] = net->metadata[--net->metadata_count];
+}
+
+ek_status ek_net_set_metadata(ek_net *net, const char *key, const char *value)
+{
+    if (!value) {
+        drop_metadata(net, key);
+        return EK_OK;
+    }
+    struct ek_metadata *grown = ek_grow(net->metadata, (size_t)net->metadata_count + 1, sizeof *grown);
+    if (!grown) return EK_E_MEMORY;
+    net->metadata = grown;
+    struct ek_metadata entry = {ek_strdup(key), ek_strdup(value)};
+    if (!entry.key || !entry.value) {
+        ek_free(entry.key);
+        ek_free(entry.value);
+        return EK_E_MEMORY;
+    }
+    drop_metadata(net, key);
+    net->metadata[net->metadata_count++] = entry;
     return EK_OK;
 }
 

@@ -84,6 +84,16 @@ int ek_net_norm_row(const ek_net *net, int layer, int64_t block, int64_t element
 /* Mean and biased variance of each channel that a batchnorm normalized by in it: the batch's (*batch), or the running
  * ones. */
 ek_batch_norm_saved ek_net_norm_saved(const ek_net *net, int layer, bool *batch);
+/* A forward pass that ends where what `layer` reads has been made. */
+ek_status ek_net_run_to(ek_net *net, int layer, int64_t n, ek_mode mode, uint64_t seed, uint64_t step);
+/* Moments of what the normalization `layer` read in the last forward pass, or of the input (layer 0), over all samples
+ * by channel; of sequences what is alive. Conditions as for ek_net_norm_input. parts: room for [ek_blocks(n)][channels]; out [channels]. */
+void ek_net_norm_moments(const ek_net *net, int layer, ek_moments *parts, ek_moments *out);
+
+/* What is noted in the model file. value NULL: taken away. A value that is not there is NULL. */
+#define EK_RECALIBRATED_KEY "evenkeel.recalibrated" /* running statistics were measured, not averaged in training */
+ek_status ek_net_set_metadata(ek_net *net, const char *key, const char *value);
+const char *ek_net_metadata(const ek_net *net, const char *key);
 
 /* Plain [n, shape] into the net's input; where lengths are in use all positions are alive until ek_net_set_lengths. */
 void ek_net_set_input(ek_net *net, int64_t n, const float *x);

@@ -195,3 +195,16 @@ void ek_oracle_row(const ek_oracle *o, const ek_node *node, int64_t block, int64
     const double *from = o->value[node->id] + block * EK_LANES * elements + element;
     for (int i = 0; i < live; i++) out[i] = (float)from[i * elements];
 }
+
+void ek_oracle_moments(const ek_oracle *o, const ek_node *node, int64_t n, const int32_t *length, ek_moments *out)
+{
+    int64_t channels = node->out.dim[0], run = ek_shape_count(node->out) / channels;
+    for (int64_t c = 0; c < channels; c++) {
+        out[c] = (ek_moments){0};
+        for (int64_t i = 0; i < n; i++) {
+            const double *from = o->value[node->id] + (i * channels + c) * run;
+            for (int64_t k = 0; k < (length ? length[i] : run); k++)
+                ek_moments_merge(&out[c], (ek_moments){.count = 1, .mean = from[k]});
+        }
+    }
+}

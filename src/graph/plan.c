@@ -2,6 +2,7 @@
 #include "graph/plan.h"
 
 #include "core/memory.h"
+#include "norm/batch_norm.h"
 #include "ops/batchnorm.h"
 
 /* --- from places to pointers */
@@ -57,15 +58,6 @@ static ek_flow flow_of(const ek_plan *plan, const ek_step *step)
     return flow;
 }
 
-/* What every pass of the plan has. */
-static void set_room(const ek_net *net, const ek_plan *plan, ek_pass *pass)
-{
-    pass->context = net->context;
-    pass->scratch = at(plan, plan->steps.scratch);
-    pass->scratch_each = plan->steps.scratch_each;
-    pass->length = (const int32_t *const *)plan->lengths.of;
-}
-
 static void make_flows(ek_net *net, ek_plan *plan)
 {
     const ek_steps *steps = &plan->steps;
@@ -76,7 +68,10 @@ static void make_flows(ek_net *net, ek_plan *plan)
     plan->logits = at(plan, steps->logits);
     plan->output = at(plan, steps->output);
     plan->output_grad = at(plan, steps->output_grad);
-    set_room(net, plan, &plan->pass);
+    plan->pass = (ek_pass){.context = net->context,
+                           .scratch = at(plan, steps->scratch),
+                           .scratch_each = steps->scratch_each,
+                           .length = (const int32_t *const *)plan->lengths.of};
 }
 
 ek_status ek_plan_bytes(const ek_net *net, int64_t samples, bool training, size_t *bytes)
@@ -124,13 +119,13 @@ void ek_plan_destroy(ek_plan *plan)
 
 /* --- running */
 
-static ek_status run_forward(ek_net *net, const ek_pass *wanted, int last)
+/* All steps of nodes before `end`. */
+static ek_status run_forward(ek_net *net, const ek_pass *wanted, int end)
 {
     ek_plan *plan = net->plan;
     ek_graph *graph = &net->graph;
     ek_pass *pass = &plan->pass;
     *pass = *wanted;
-    set_room(net, plan, pass);
     if (plan->lengths.of) ek_lengths_derive(graph, &plan->lengths, pass->n);
     for (int i = 0; i < graph->count; i++) {
         if (graph->node[i].op->check) EK_TRY(graph->node[i].op->check(pass, &graph->node[i]));
@@ -144,7 +139,7 @@ static ek_status run_forward(ek_net *net, const ek_pass *wanted, int last)
     ek_net_clock_lap(net, 0, false);
     for (int i = 0; i < plan->steps.forward_steps; i++) {
         ek_node *node = plan->steps.forward[i].node;
-        if (node->id > last) break;
+        if (node->id >= end) break;
         node->op->forward(pass, node, &plan->forward[i]);
         ek_lengths_cut(&plan->lengths, pass, node, plan->forward[i].y);
         ek_net_clock_lap(net, node->id, false);
@@ -152,42 +147,68 @@ static ek_status run_forward(ek_net *net, const ek_pass *wanted, int last)
     return EK_OK;
 }
 
+static ek_pass pass_of(const ek_net *net, int64_t n, ek_mode mode, uint64_t seed, uint64_t step)
+{
+    ek_pass pass = net->plan->pass; /* context and scratch stay */
+    pass.kernels = net->context->kernels;
+    pass.n = n;
+    pass.first = 0;
+    pass.training = mode == EK_MODE_TRAINING;
+    pass.seed = seed;
+    pass.step = step;
+    return pass;
+}
+
 ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed, uint64_t step)
 {
-    ek_pass pass = {.kernels = net->context->kernels,
-                    .n = n,
-                    .training = mode == EK_MODE_TRAINING,
-                    .seed = seed,
-                    .step = step};
+    ek_pass pass = pass_of(net, n, mode, seed, step);
     return run_forward(net, &pass, net->graph.count);
+}
+
+ek_status ek_net_run_to(ek_net *net, int layer, int64_t n, ek_mode mode, uint64_t seed, uint64_t step)
+{
+    ek_pass pass = pass_of(net, n, mode, seed, step);
+    return run_forward(net, &pass, layer);
 }
 
 ek_status ek_net_run_alone(ek_net *net, int64_t n, ek_mode mode)
 {
     const ek_context *context = net->context;
     bool few = mode == EK_MODE_INFERENCE && n <= context->few->lanes;
-    ek_pass pass = {
-        .kernels = few ? context->few : context->kernels, .n = n, .training = mode == EK_MODE_TRAINING};
+    ek_pass pass = pass_of(net, n, mode, 0, 0);
+    if (few) pass.kernels = context->few;
     return run_forward(net, &pass, net->graph.count);
 }
 
 ek_status ek_net_run_part(ek_net *net, int64_t first, int64_t n, uint64_t seed, uint64_t step, int last)
 {
-    ek_pass pass = {
-        .kernels = net->context->kernels, .n = n, .first = first, .training = true, .seed = seed, .step = step};
-    return run_forward(net, &pass, last);
+    ek_pass pass = pass_of(net, n, EK_MODE_TRAINING, seed, step);
+    pass.first = first;
+    return run_forward(net, &pass, last + 1);
+}
+
+/* What a normalization reads; of the input, the input itself. */
+static const ek_node *read_by(const ek_net *net, int layer)
+{
+    const ek_node *node = &net->graph.node[layer];
+    return node->input_count ? &net->graph.node[node->input[0]] : node;
+}
+
+static const float *value_of(const ek_net *net, const ek_node *node)
+{
+    return at(net->plan, net->plan->steps.value[ek_graph_root(&net->graph, node->id)]);
 }
 
 void ek_net_norm_input(const ek_net *net, int layer, int64_t first, int64_t n, float *out)
 {
     const ek_plan *plan = net->plan;
-    const ek_node *from = &net->graph.node[net->graph.node[layer].input[0]];
+    const ek_node *from = read_by(net, layer);
     if (plan->oracle) {
         ek_oracle_value(plan->oracle, from, first, n, out);
         return;
     }
     int64_t elements = ek_shape_count(from->out);
-    const float *x = at(plan, plan->steps.value[ek_graph_root(&net->graph, from->id)]);
+    const float *x = value_of(net, from);
     for (int64_t at_sample = 0; at_sample < n; at_sample += EK_LANES) {
         int live = n - at_sample < EK_LANES ? (int)(n - at_sample) : EK_LANES;
         const float *lanes = x + (first + at_sample) / EK_LANES * elements * EK_LANES;
@@ -199,7 +220,7 @@ void ek_net_norm_input(const ek_net *net, int layer, int64_t first, int64_t n, f
 static int leave_alive(const ek_net *net, const ek_node *node, int64_t block, int64_t element, int live, float *before,
                        float *after)
 {
-    const int32_t *length = ek_block_length(&net->plan->pass, node, block);
+    const int32_t *length = ek_block_length(&net->plan->pass, node->input[0], block);
     int count = 0;
     for (int i = 0; i < live; i++) {
         if (length && element % node->in[0].dim[1] >= length[i]) continue;
@@ -233,6 +254,36 @@ int ek_net_norm_row(const ek_net *net, int layer, int64_t block, int64_t element
 ek_batch_norm_saved ek_net_norm_saved(const ek_net *net, int layer, bool *batch)
 {
     return ek_batchnorm_saved(&net->plan->pass, &net->graph.node[layer], batch);
+}
+
+/* A piece is a block of samples. */
+typedef struct measuring {
+    const ek_net *net;
+    const ek_node *from;
+    ek_moments *parts; /* [block][channel] */
+} measuring;
+
+static void moments_piece(void *argument, int64_t block, int thread)
+{
+    (void)thread;
+    const measuring *m = argument;
+    const ek_pass *pass = &m->net->plan->pass;
+    ek_shape shape = m->from->out;
+    ek_block_moments(pass, shape, ek_block_length(pass, m->from->id, block), block,
+                     value_of(m->net, m->from) + block * ek_block_floats(shape), m->parts + block * shape.dim[0]);
+}
+
+void ek_net_norm_moments(const ek_net *net, int layer, ek_moments *parts, ek_moments *out)
+{
+    const ek_plan *plan = net->plan;
+    measuring m = {net, read_by(net, layer), parts};
+    int64_t channels = m.from->out.dim[0];
+    if (plan->oracle) {
+        ek_oracle_moments(plan->oracle, m.from, plan->pass.n, ek_block_length(&plan->pass, m.from->id, 0), out);
+        return;
+    }
+    ek_pool_run(plan->pass.context->pool, ek_blocks(plan->pass.n), moments_piece, &m);
+    for (int64_t c = 0; c < channels; c++) out[c] = ek_moments_merge_all(parts + c, ek_blocks(plan->pass.n), channels);
 }
 
 /* What the op could not write itself. */

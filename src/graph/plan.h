@@ -91,5 +91,7 @@ void ek_oracle_commit(ek_oracle *oracle, ek_net *net);
 void ek_oracle_value(const ek_oracle *oracle, const ek_node *node, int64_t first, int64_t n, float *out);
 /* One element of it in the first `live` samples of a block. */
 void ek_oracle_row(const ek_oracle *oracle, const ek_node *node, int64_t block, int64_t element, int live, float *out);
+/* Moments of the output's n samples by channel; length [n]: of sequences how much of each is alive, NULL: all. */
+void ek_oracle_moments(const ek_oracle *oracle, const ek_node *node, int64_t n, const int32_t *length, ek_moments *out);
 
 #endif

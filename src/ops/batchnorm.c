@@ -335,28 +335,8 @@ static void moments_piece(void *argument, int64_t block, int thread)
 {
     (void)thread;
     const ek_elementwise *w = argument;
-    ek_slab slab = ek_elementwise_slab(w, block);
-    w->kernels->moments(&slab, w->flow->x[0].x + block * w->block,
-                        room_of(w->node).moments + block * w->channels);
-}
-
-/* Of sequences of unequal lengths: each lane's, put together. */
-static void sequence_moments_piece(void *argument, int64_t block, int thread)
-{
-    const ek_elementwise *w = argument;
-    ek_sample_slab slab = {.groups = w->channels,
-                           .channels = 1,
-                           .rows = w->node->in[0].dim[1],
-                           .live = ek_live(w->pass->n, block),
-                           .length = ek_block_length(w->pass, w->node, block)};
-    ek_sample_moments *lanes = (void *)ek_scratch(w->pass, thread);
-    ek_moments *out = room_of(w->node).moments + block * w->channels;
-    w->kernels->sample_moments(&slab, w->flow->x[0].x + block * w->block, lanes);
-    for (int64_t c = 0; c < w->channels; c++) {
-        out[c] = (ek_moments){0};
-        for (int i = 0; i < slab.live; i++)
-            ek_moments_merge(&out[c], (ek_moments){lanes[c].count[i], lanes[c].mean[i], lanes[c].m2[i]});
-    }
+    ek_block_moments(w->pass, w->node->in[0], ek_block_length(w->pass, w->node->input[0], block), block,
+                     w->flow->x[0].x + block * w->block, room_of(w->node).moments + block * w->channels);
 }
 
 static void apply_piece(void *argument, int64_t block, int thread)
@@ -377,8 +357,7 @@ static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
         return;
     }
     if (!flow->has_moments && batch_statistics(pass->training, node))
-        ek_each_block(pass, node, flow,
-                      ek_input_length(pass->length, node) ? sequence_moments_piece : moments_piece);
+        ek_each_block(pass, node, flow, moments_piece);
     ek_batchnorm_prepare(pass, node, 0, node->out.dim[0], ek_blocks(pass->n));
     if (flow->y) ek_each_block(pass, node, flow, apply_piece);
 }
@@ -411,9 +390,7 @@ static void gradient_piece(void *argument, int64_t block, int thread)
 static size_t scratch(const ek_node *node, int64_t samples)
 {
     (void)samples;
-    size_t block = (size_t)ek_block_floats(node->in[0]);
-    size_t moments = (size_t)node->in[0].dim[0] * sizeof(ek_sample_moments) / sizeof(float);
-    return node->in[0].rank == 2 && moments > block ? moments : block;
+    return (size_t)ek_block_floats(node->in[0]);
 }
 
 static void backward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
@@ -518,6 +495,7 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
         reference_group_forward(ref, node, &g, x[0], y);
         n += g.shape.n;
     }
+    if (!node->workspace) return; /* no plan runs it, and nobody reads them there */
     ek_batch_norm_saved saved = room_of(node).saved;
     for (int64_t i = 0; i < all.c; i++) {
         double mean = ref->kept[MEAN * all.c + i];

@@ -62,3 +62,23 @@ unsigned ek_grad_out_asks(const ek_grad_out *o)
     return (o->sums ? EK_WRITES_SUMS : 0u) | (o->value.activation != EK_IDENTITY ? EK_WRITES_ACTIVATION : 0u) |
            (o->addend ? EK_WRITES_ADDEND : 0u);
 }
+
+void ek_block_moments(const ek_pass *pass, ek_shape shape, const int32_t *length, int64_t block, const float *x,
+                      ek_moments *out)
+{
+    int live = ek_live(pass->n, block);
+    ek_slab slab = {shape.dim[0], ek_channel_floats(shape), 1, ek_block_floats(shape), live};
+    if (!length) {
+        pass->kernels->moments(&slab, x, out);
+        return;
+    }
+    /* Of sequences each lane's, put together. */
+    ek_sample_slab channel = {.groups = 1, .channels = 1, .rows = shape.dim[1], .live = live, .length = length};
+    for (int64_t c = 0; c < shape.dim[0]; c++, x += slab.length) {
+        ek_sample_moments lanes;
+        pass->kernels->sample_moments(&channel, x, &lanes);
+        out[c] = (ek_moments){0};
+        for (int i = 0; i < live; i++)
+            ek_moments_merge(&out[c], (ek_moments){lanes.count[i], lanes.mean[i], lanes.m2[i]});
+    }
+}

@@ -92,7 +92,7 @@ static ek_sample_slab slab_of(const work *w, int64_t block)
                             .channels = 1,
                             .rows = w->rows,
                             .live = ek_live(w->w.pass->n, block),
-                            .length = ek_block_length(w->w.pass, w->w.node, block)};
+                            .length = ek_block_length(w->w.pass, w->w.node->input[0], block)};
 }
 
 static ek_sample_terms terms_of(const work *w, int64_t block)

@@ -125,14 +125,14 @@ typedef struct ek_pass {
     const int32_t *const *length;
 } ek_pass;
 
-/* Of the node's input, from the lane block's first sample on; NULL: all are alive. */
-static inline const int32_t *ek_block_length(const ek_pass *pass, const ek_node *node, int64_t block)
+/* Of the output of a node, of a lane block's samples; NULL: all are alive. */
+static inline const int32_t *ek_block_length(const ek_pass *pass, int node, int64_t block)
 {
-    const int32_t *of = pass->length ? pass->length[node->input[0]] : NULL;
+    const int32_t *of = pass->length ? pass->length[node] : NULL;
     return of ? of + block * EK_LANES : NULL;
 }
 
-/* Of all samples. */
+/* Of the node's input, of all samples. */
 static inline const int32_t *ek_input_length(const int32_t *const *length, const ek_node *node)
 {
     return length ? length[node->input[0]] : NULL;
@@ -170,6 +170,9 @@ ek_grad_out ek_grad_out_block(const ek_pass *pass, const ek_grad_out *o, int64_t
 ek_map_in ek_map_channels(ek_map_in m, int64_t first, int64_t length);
 ek_grad_in ek_grad_in_channels(ek_grad_in d, int64_t first, int64_t length);
 ek_grad_out ek_grad_out_channels(const ek_grad_out *o, int64_t first, int64_t length, int64_t channels);
+/* Moments of each channel of one block of a value, at x, of which `length` is alive (ek_block_length). */
+void ek_block_moments(const ek_pass *pass, ek_shape shape, const int32_t *length, int64_t block, const float *x,
+                      ek_moments *out);
 /* What it asks for beside g = dv. */
 unsigned ek_grad_out_asks(const ek_grad_out *o);
 

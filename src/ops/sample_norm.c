@@ -109,7 +109,7 @@ static ek_sample_slab slab_of(const ek_elementwise *w, int64_t block)
                             .channels = w->channels / groups,
                             .rows = ek_channel_floats(w->node->in[0]) / EK_LANES,
                             .live = ek_live(w->pass->n, block),
-                            .length = ek_block_length(w->pass, w->node, block),
+                            .length = ek_block_length(w->pass, w->node->input[0], block),
                             .row_gains = by_element(w->node)};
 }
 
