@@ -161,8 +161,8 @@ static void check_statistics(ek_context *context)
     ek_moments want[STAT_C], got[STAT_C], parts[STAT_C * 3];
     ek_optimizer_options options = ek_optimizer_options_default(EK_OPTIMIZER_SGD);
     ek_trainer *trainer;
-    assert_ok(ek_net_create(context, "input 3x40\nn: batchnorm momentum=1\nglobalavgpool\nflatten\nlinear 2", NULL,
-                            &net));
+    assert_ok(ek_net_create(context, "input 3x40\nn: batchnorm momentum=1\nglobalavgpool\nflatten\nlinear 2",
+                            NULL, &net));
     int32_t *lengths = any_lengths(net, STAT_N);
     fill_channels(lengths, x, want);
     assert_ok(ek_trainer_create(net, &options, 1, &trainer));

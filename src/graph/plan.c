@@ -217,8 +217,8 @@ void ek_net_norm_input(const ek_net *net, int layer, int64_t first, int64_t n, f
 }
 
 /* Of the lane row of `element`, those that are alive come first; gives their number. */
-static int leave_alive(const ek_net *net, const ek_node *node, int64_t block, int64_t element, int live, float *before,
-                       float *after)
+static int leave_alive(const ek_net *net, const ek_node *node, int64_t block, int64_t element, int live,
+                       float *before, float *after)
 {
     const int32_t *length = ek_block_length(&net->plan->pass, node->input[0], block);
     int count = 0;
@@ -243,7 +243,8 @@ int ek_net_norm_row(const ek_net *net, int layer, int64_t block, int64_t element
     }
     int64_t elements = ek_shape_count(node->in[0]), channel = element / (elements / node->in[0].dim[0]);
     const float *x = at(plan, plan->steps.value[ek_graph_root(&net->graph, node->input[0])]);
-    ek_map_in all = ek_batchnorm_map(node, x), m = ek_map_block(&plan->pass, &all, block, elements * EK_LANES);
+    ek_map_in all = ek_batchnorm_map(node, x),
+              m = ek_map_block(&plan->pass, &all, block, elements * EK_LANES);
     for (int i = 0; i < live; i++) {
         before[i] = m.x[element * EK_LANES + i];
         after[i] = (before[i] - m.mean[channel]) * m.a[channel] + m.b[channel];
@@ -270,7 +271,8 @@ static void moments_piece(void *argument, int64_t block, int thread)
     const ek_pass *pass = &m->net->plan->pass;
     ek_shape shape = m->from->out;
     ek_block_moments(pass, shape, ek_block_length(pass, m->from->id, block), block,
-                     value_of(m->net, m->from) + block * ek_block_floats(shape), m->parts + block * shape.dim[0]);
+                     value_of(m->net, m->from) + block * ek_block_floats(shape),
+                     m->parts + block * shape.dim[0]);
 }
 
 void ek_net_norm_moments(const ek_net *net, int layer, ek_moments *parts, ek_moments *out)
@@ -279,7 +281,8 @@ void ek_net_norm_moments(const ek_net *net, int layer, ek_moments *parts, ek_mom
     measuring m = {net, read_by(net, layer), parts};
     int64_t channels = m.from->out.dim[0];
     if (plan->oracle) {
-        ek_oracle_moments(plan->oracle, m.from, plan->pass.n, ek_block_length(&plan->pass, m.from->id, 0), out);
+        ek_oracle_moments(plan->oracle, m.from, plan->pass.n, ek_block_length(&plan->pass, m.from->id, 0),
+                          out);
         return;
     }
     ek_pool_run(plan->pass.context->pool, ek_blocks(plan->pass.n), moments_piece, &m);

@@ -36,8 +36,8 @@ ek_status ek_ghost_check(const ek_pass *pass, const ek_node *node);
 /* Floats of what the passes keep in `room`. */
 size_t ek_ghost_workspace(const ek_node *node, int64_t samples);
 /* saved gets the statistics of the whole batch, merged from those of the ghost batches, for the running ones. */
-void ek_ghost_forward(const ek_pass *pass, ek_node *node, const ek_flow *flow, void *room, const ek_batch_norm_saved *saved,
-                      double eps);
+void ek_ghost_forward(const ek_pass *pass, ek_node *node, const ek_flow *flow, void *room,
+                      const ek_batch_norm_saved *saved, double eps);
 void ek_ghost_backward(const ek_pass *pass, ek_node *node, const ek_flow *flow, void *room);
 /* A channel's moments, saved. */
 void ek_batchnorm_save(const ek_batch_norm_saved *saved, int64_t channel, ek_moments all, double eps);

@@ -73,7 +73,8 @@ void ek_block_moments(const ek_pass *pass, ek_shape shape, const int32_t *length
         return;
     }
     /* Of sequences each lane's, put together. */
-    ek_sample_slab channel = {.groups = 1, .channels = 1, .rows = shape.dim[1], .live = live, .length = length};
+    ek_sample_slab channel = {
+        .groups = 1, .channels = 1, .rows = shape.dim[1], .live = live, .length = length};
     for (int64_t c = 0; c < shape.dim[0]; c++, x += slab.length) {
         ek_sample_moments lanes;
         pass->kernels->sample_moments(&channel, x, &lanes);
