@@ -29,8 +29,6 @@ static const cli_option options[] = {
     ROWS_COMMON,
 };
 
-static const char *const severity_name[] = {"note", "warning", "error"};
-
 typedef struct tally {
     int count[3]; /* by ek_severity */
 } tally;
@@ -78,7 +76,7 @@ static json_t *floats_json(const float *value, int64_t count)
 static json_t *finding_json(const ek_finding *f)
 {
     json_t *object = json_object();
-    json_object_set_new(object, "severity", json_string(severity_name[f->severity]));
+    json_object_set_new(object, "severity", json_string(cli_severity_name[f->severity]));
     json_object_set_new(object, "code", json_string(f->code));
     json_object_set_new(object, "layer", f->layer < 0 ? json_null() : json_string(f->label));
     json_object_set_new(object, "text", cli_json_text(f->text));
@@ -199,29 +197,24 @@ static void print_layers(const ek_audit *audit)
     if (count > SHOWN) printf("and %d more (--json)\n", count - SHOWN);
 }
 
-static bool alike(const ek_finding *a, const ek_finding *b)
-{
-    return a->severity == b->severity && !strcmp(a->code, b->code) && !strcmp(a->text, b->text) && !strcmp(a->mend, b->mend);
-}
-
 /* What holds for findings that are alike once, then the evidence of each; the labels of like evidence stand together. */
 static int print_findings(const ek_audit *audit, int first)
 {
     enum { SHOWN = 6 };
     const ek_finding *f = ek_audit_finding(audit, first);
     int count = ek_audit_finding_count(audit), i = first, lines = 0;
-    printf("\n%s: %s\n  %s\n", severity_name[f->severity], f->code, f->text);
-    for (; i < count && lines < SHOWN && alike(f, ek_audit_finding(audit, i)); lines++) {
+    printf("\n%s: %s\n  %s\n", cli_severity_name[f->severity], f->code, f->text);
+    for (; i < count && lines < SHOWN && cli_findings_alike(f, ek_audit_finding(audit, i)); lines++) {
         const ek_finding *one = ek_audit_finding(audit, i);
         printf("  - %s", one->label);
-        for (i++; i < count && alike(f, ek_audit_finding(audit, i)) &&
+        for (i++; i < count && cli_findings_alike(f, ek_audit_finding(audit, i)) &&
                   !strcmp(ek_audit_finding(audit, i)->evidence, one->evidence);
              i++)
             printf(", %s", ek_audit_finding(audit, i)->label);
         printf("%s%s\n", *one->label ? ": " : "", one->evidence);
     }
     int rest = i;
-    while (rest < count && alike(f, ek_audit_finding(audit, rest))) rest++;
+    while (rest < count && cli_findings_alike(f, ek_audit_finding(audit, rest))) rest++;
     if (rest > i) printf("  - and %d more\n", rest - i);
     printf("  mend: %s\n", f->mend);
     return rest;
