@@ -55,7 +55,8 @@ const char *const cli_severity_name[] = {"note", "warning", "error"};
 
 bool cli_findings_alike(const ek_finding *a, const ek_finding *b)
 {
-    return a->severity == b->severity && !strcmp(a->code, b->code) && !strcmp(a->text, b->text) && !strcmp(a->mend, b->mend);
+    return a->severity == b->severity && !strcmp(a->code, b->code) && !strcmp(a->text, b->text) &&
+           !strcmp(a->mend, b->mend);
 }
 
 __attribute__((format(printf, 2, 3))) static void add_text(ek_report *report, const char *format, ...)
@@ -107,8 +108,8 @@ static void add_measures(ek_report *report, const ek_audit_measured *m, const ch
     static const char *const header[] = {"normalized by", "loss", "accuracy"};
     cells c = {0};
     ek_report_heading(report, "What the statistics do");
-    add_text(report, "%lld samples of %s; the statistics that are compared with are of %lld samples.", (long long)m->count,
-             data, (long long)m->reference_count);
+    add_text(report, "%lld samples of %s; the statistics that are compared with are of %lld samples.",
+             (long long)m->count, data, (long long)m->reference_count);
     add_run(&c, "the running statistics, as the model stands", m->as_is);
     add_run(&c, "each batch's own (training mode)", m->training_mode);
     add_run(&c, "measured statistics in every layer, as recalibrated", m->mended);
@@ -137,16 +138,19 @@ static void add_swaps(ek_report *report, const ek_audit *audit, const ek_audit_m
                              .x_label = "layers that have measured statistics, from the input on",
                              .y_label = "accuracy",
                              .note = "0: the model as it stands; layers in the order of the net"};
-    ek_report_lines(report, &chart, 1, &(ek_report_series){.name = "accuracy", .count = count + 1, .x = x, .y = accuracy});
+    ek_report_lines(report, &chart, 1,
+                    &(ek_report_series){.name = "accuracy", .count = count + 1, .x = x, .y = accuracy});
     chart.title = "The same, loss";
     chart.y_label = "loss";
-    ek_report_lines(report, &chart, 1, &(ek_report_series){.name = "loss", .count = count + 1, .x = x, .y = loss});
+    ek_report_lines(report, &chart, 1,
+                    &(ek_report_series){.name = "loss", .count = count + 1, .x = x, .y = loss});
     bool shares = false;
     for (int i = 0; i < count; i++) shares = shares || isfinite(share[i]);
-    ek_report_chart bars = {.title = "What each layer adds to the gap",
-                            .x_label = "layer",
-                            .y_label = "% of the gap",
-                            .note = "below 0: alone it makes things worse, while the layers after it are not mended"};
+    ek_report_chart bars = {
+        .title = "What each layer adds to the gap",
+        .x_label = "layer",
+        .y_label = "% of the gap",
+        .note = "below 0: alone it makes things worse, while the layers after it are not mended"};
     if (shares) ek_report_bars(report, &bars, count, label, share);
     free(x);
     free(loss);
@@ -157,8 +161,16 @@ static void add_swaps(ek_report *report, const ek_audit *audit, const ek_audit_m
 
 static void add_layers(ek_report *report, const ek_audit *audit)
 {
-    static const char *const header[] = {"layer", "batches", "momentum", "eps", "mean off", "variance off",
-                                         "mean off in training mode", "data shift of the mean", "of the variance", "% of the gap"};
+    static const char *const header[] = {"layer",
+                                         "batches",
+                                         "momentum",
+                                         "eps",
+                                         "mean off",
+                                         "variance off",
+                                         "mean off in training mode",
+                                         "data shift of the mean",
+                                         "of the variance",
+                                         "% of the gap"};
     cells c = {0};
     for (int i = 0; i < ek_audit_layer_count(audit); i++) {
         const ek_audit_layer *l = ek_audit_layer_at(audit, i);
@@ -176,7 +188,9 @@ static void add_layers(ek_report *report, const ek_audit *audit)
         add_measure(&c, l->shift.var);
         add_measure(&c, round(1000 * l->share) / 10);
     }
-    add_table(report, "Distances of the running statistics: rms over the channels, means in deviations, variances as logarithms",
+    add_table(report,
+              "Distances of the running statistics: rms over the channels, means in deviations, variances as "
+              "logarithms",
               10, header, &c);
 }
 
@@ -193,8 +207,9 @@ static void add_channels(ek_report *report, const ek_audit_layer *l)
         mean[c] = (l->running_mean[c] - l->mean[c]) / sqrt(v);
         var[c] = log((l->running_var[c] + l->eps) / v);
     }
-    const ek_report_series series[] = {{.name = "mean, in deviations", .count = n, .x = x, .y = mean},
-                                       {.name = "variance, logarithm of the ratio", .count = n, .x = x, .y = var}};
+    const ek_report_series series[] = {
+        {.name = "mean, in deviations", .count = n, .x = x, .y = mean},
+        {.name = "variance, logarithm of the ratio", .count = n, .x = x, .y = var}};
     snprintf(title, sizeof title, "%s: running statistics against measured ones", l->label);
     const ek_report_chart chart = {.title = title, .x_label = "channel", .y_label = "distance"};
     ek_report_lines(report, &chart, 2, series);
