@@ -18,7 +18,7 @@
 
 typedef struct settings {
     const char *net, *data, *out, *init, *log, *checkpoint, *resume, *report, *tensorboard;
-    int64_t epochs, batch, seed, step_epochs, checkpoint_steps, threads;
+    int64_t epochs, batch, accumulate, seed, step_epochs, checkpoint_steps, threads;
     int optimizer, schedule;
     double lr, momentum, weight_decay, decay, warmup, clip, valid;
     bool nesterov, no_decay_norm, no_shuffle, drop_last, json, quiet;
@@ -41,6 +41,9 @@ static const cli_option options[] = {
     ROW_HEADING("Training:"),
     ROW_INTEGER("epochs", "N", epochs, 1, 1e6, "Passes over the training data."),
     ROW_INTEGER("batch", "N", batch, 1, 1e6, "Samples a step."),
+    ROW_INTEGER("accumulate", "K", accumulate, 1, 1e6,
+                "Take K batches for a step, with the memory of one: the same steps as a batch K times as large, its "
+                "batch normalization included. Costs time: each BN layer adds passes."),
     ROW_CHOICE("optimizer", "sgd|adam|adamw", optimizer, "How the parameters are updated."),
     ROW_POSITIVE("lr", "RATE", lr, "Learning rate (default 0.1 for sgd, 0.001 for adam and adamw)."),
     ROW_NUMBER("momentum", "M", momentum, 0, 1, "Momentum of sgd (default 0). 0.9 is usual."),
@@ -102,6 +105,7 @@ static settings default_settings(void)
     return (settings){
         .epochs = d.epochs,
         .batch = d.batch,
+        .accumulate = d.accumulate,
         .seed = (int64_t)d.seed,
         .step_epochs = d.step_epochs,
         .decay = d.decay,
@@ -183,6 +187,7 @@ static ek_train_options train_options(const settings *s, training *run)
     ek_train_options o = ek_train_options_default();
     o.epochs = s->epochs;
     o.batch = s->batch;
+    o.accumulate = s->accumulate;
     o.optimizer = ek_optimizer_options_default((ek_optimizer)s->optimizer);
     if (!isnan(s->lr)) o.optimizer.lr = s->lr;
     if (!isnan(s->weight_decay)) o.optimizer.weight_decay = s->weight_decay;
@@ -226,8 +231,9 @@ static void print_header(const training *run)
     if (start->valid_count) printf(", %s held out", cli_count(a, start->valid_count));
     if (start->test_count) printf(", %s to test", cli_count(a, start->test_count));
     int threads = ek_context_threads(run->model->context);
-    printf("\n%s, learning rate %g, batch %lld, seed %lld; %d thread%s, %s\n", optimizer_name[s->optimizer],
-           learning_rate(s), (long long)s->batch, (long long)s->seed, threads, threads == 1 ? "" : "s",
+    printf("\n%s, learning rate %g, batch %lld", optimizer_name[s->optimizer], learning_rate(s), (long long)s->batch);
+    if (s->accumulate > 1) printf(" times %lld", (long long)s->accumulate);
+    printf(", seed %lld; %d thread%s, %s\n", (long long)s->seed, threads, threads == 1 ? "" : "s",
            ek_context_isa(run->model->context));
     if (start->step > 0) printf("resumed from %s after step %s\n", s->resume, cli_count(a, start->step));
     printf("\n%*s  %7s  %9s%s%s  %9s\n", 5, "epoch", "loss", "train acc",

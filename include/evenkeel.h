@@ -286,7 +286,8 @@ EK_API EK_MUST_CHECK ek_status ek_net_init(ek_net *net, ek_init init, uint64_t s
 
 /* Takes the parameters of a .safetensors file (a PyTorch state dict, or a model) by their names; every
  * parameter of the net must be there with its shape, save num_batches_tracked. Tensors that the net
- * lacks are an error too. A bias that a following BN makes redundant is moved into its running_mean.
+ * lacks are an error too. A bias that a following normalization makes redundant is moved into its running_mean, if it
+ * has one.
  * On error the net is as it was. */
 EK_API EK_MUST_CHECK ek_status ek_net_load_weights(ek_net *net, const char *path);
 
@@ -315,7 +316,8 @@ typedef struct ek_layer_info {
     int64_t parameters;      /* trained numbers, redundant biases not counted */
     int64_t buffers;         /* running statistics */
     int64_t multiply_adds;   /* a sample, forward */
-    bool redundant_bias;     /* has a bias that the following BN cancels: neither computed nor trained */
+    bool redundant_bias;     /* has a bias that the following normalization cancels: neither computed nor trained */
+    bool normalizes;         /* batchnorm, layernorm, groupnorm, instancenorm or rmsnorm */
 } ek_layer_info;
 
 EK_API int ek_net_layer_count(const ek_net *net);
@@ -473,6 +475,20 @@ typedef struct ek_step_result {
 EK_API EK_MUST_CHECK ek_status ek_trainer_step(ek_trainer *trainer, int64_t n, const float *x,
                                                const int32_t *labels, ek_step_result *result);
 
+/* The same step with the memory of `part` samples: gradient accumulation, but with the batch normalization of the whole
+ * batch. Loss, gradients, updates and running statistics are those of ek_trainer_step to rounding; frameworks
+ * that run the parts one after the other normalize each by itself, and so give another gradient.
+ *
+ * What BN does to a sample depends on all others, so the parts are run several times: the moments of each BN are gathered
+ * in turn (count, mean, M2, merged by Chan's formula) with the BNs before it already those of the whole batch, then the
+ * sums of the backward pass, then the gradients. With L batchnorms one after the other a step takes about 3L/2 + 1
+ * forward and L/2 + 1 backward passes over the batch; without BN one of each. Dropout draws what the whole batch draws where
+ * parts are multiples of 4.
+ *
+ * EK_E_UNSUPPORTED  the net has ghost batches, or the context runs the reference */
+EK_API EK_MUST_CHECK ek_status ek_trainer_step_in_parts(ek_trainer *trainer, int64_t n, int64_t part, const float *x,
+                                                        const int32_t *labels, ek_step_result *result);
+
 typedef enum ek_event_kind {
     EK_EVENT_START,      /* once, before the first step; after a resume at its position */
     EK_EVENT_STEP,
@@ -505,6 +521,8 @@ typedef struct ek_observer ek_observer; /* section 9 */
 typedef struct ek_train_options {
     int64_t epochs;                 /* 10 */
     int64_t batch;                  /* 128 */
+    int64_t accumulate;             /* 1: a step takes so many batches, as if they were one: see
+                                       ek_trainer_step_in_parts */
     ek_optimizer_options optimizer; /* SGD, lr 0.1 */
     ek_schedule schedule;           /* constant */
     int64_t step_epochs;            /* 30 */

@@ -16,7 +16,7 @@ typedef struct run {
     ek_context *context;
     ek_net *net;
     float *output; /* rows */
-    float *read;   /* what the batchnorms read, one after the other */
+    float *read;   /* what the normalizations read, one after the other */
     int64_t read_count;
 } run;
 
@@ -54,7 +54,7 @@ static inline void read_norm_inputs(run *r, int64_t n)
     const ek_graph *graph = &r->net->graph;
     r->read_count = 0;
     for (int i = 0; i < graph->count; i++) {
-        if (graph->node[i].op != ek_op_find("batchnorm")) continue;
+        if (!graph->node[i].op->normalizes) continue;
         int64_t count = n * ek_shape_count(graph->node[i].in[0]);
         r->read = realloc(r->read, (size_t)(r->read_count + count) * sizeof *r->read);
         ek_net_norm_input(r->net, i, 0, n, r->read + r->read_count);
@@ -154,7 +154,7 @@ static inline void compare_runs(const char *net, const char *what, const run *wa
     tolerance of_gradients = {t.share, t.floor * largest_gradient(want->net)};
     int64_t count = n * ek_shape_count(ek_net_output_shape(want->net));
     compare(net, what, "output", want->output, got->output, count, t);
-    compare(net, what, "input of a batchnorm", want->read, got->read, want->read_count, t);
+    compare(net, what, "input of a normalization", want->read, got->read, want->read_count, t);
     for (int i = 0; i < ek_net_tensor_count(want->net); i++) {
         ek_tensor a = ek_net_tensor(want->net, i), b = ek_net_tensor(got->net, i);
         if (a.role == EK_ROLE_COUNTER) continue;

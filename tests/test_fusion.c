@@ -42,6 +42,17 @@ static const char *const nets[] = {
     /* an activation alone after a sum of which one part is a BN */
     "input 6\na: linear 6\nlinear 6\nbatchnorm\nadd a\nsilu\nlinear 2",
     "input 6\na: linear 6\nlinear 6\nbatchnorm\nadd a\nleakyrelu\nlinear 2",
+    /* the normalizations that are not fused, between those that are; where the sample's own is the first layer */
+    "input 2x6x6\nconv 4 kernel=3 padding=1\nlayernorm\nrelu\nconv 6 kernel=3\ngroupnorm 3\nsigmoid\navgpool 2\nconv 4 kernel=1\n"
+    "instancenorm scale=true shift=true\nsilu\nconv 3 kernel=2\nflatten\nlinear 8\nrmsnorm\ntanh\nlinear 3",
+    "input 2x5x5\ninstancenorm\na: conv 4 kernel=3 padding=1\ngroupnorm 4\nb: relu\nconv 4 kernel=3 padding=1\ninstancenorm\nadd b\n"
+    "relu\nbatchnorm\nrmsnorm\nadd a\nlayernorm\nglobalavgpool\nflatten\nlinear 8\ngroupnorm 2 eps=0.1\nbatchnorm eps=0.1\nrelu\nlinear 2",
+    "input 9\nlayernorm\nlinear 8\nlayernorm\nrelu\nlinear 6\nrmsnorm\nlinear 4\nbatchnorm\nlayernorm",
+    /* ghost batches and renormalization */
+    "input 2x6x6\nconv 4 kernel=3\nbatchnorm ghost=5 eps=0.1\nrelu\nconv 3 kernel=3\na: batchnorm\nconv 3 kernel=1\n"
+    "batchnorm ghost=16\nadd a\nflatten\nlinear 5\nbatchnorm ghost=4 eps=0.1\nrelu\nlinear 3",
+    "input 2x6x6\nconv 4 kernel=3\nbatchnorm r_max=1.5 d_max=0.5\nsigmoid\navgpool 2\nflatten\nlinear 6\n"
+    "batchnorm r_max=3 d_max=2 renorm_steps=4\nrelu\nlinear 3\nbatchnorm d_max=0.1",
 };
 enum { NETS = sizeof nets / sizeof *nets };
 

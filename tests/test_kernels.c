@@ -971,6 +971,175 @@ static void fused_passes_match_the_formulas(void **state)
     }
 }
 
+/* --- normalization of each sample */
+
+/* groups, channels, rows; whether gains go by row */
+static const struct sample_case {
+    int64_t groups, channels, rows;
+    bool row_gains;
+} sample_cases[] = {
+    {1, 1, 2, false},   {1, 3, 5, true},   {1, 1, 200, true},  {4, 2, 9, false}, {7, 1, 1, false}, {2, 5, 1, true},
+    {3, 1, 100, false}, {1, 37, 1, false}, {2, 2, 33, true},   {1, 4, 70, false},
+};
+static const int32_t sample_lengths[EK_LANES] = {3, 1, 0, 1000, 5, 2, 7, 33, 32, 31, 64, 1, 9, 100, 99, 8};
+
+typedef struct sample_problem {
+    ek_sample_slab s;
+    ek_sample_terms terms;
+    float *x, *dy;
+    int64_t rows, gains; /* of all groups and channels; their gains */
+} sample_problem;
+
+static bool sample_alive(const ek_sample_slab *s, int64_t row, int lane)
+{
+    return lane < s->live && (!s->length || row % s->rows < s->length[lane]);
+}
+
+static int64_t gain_of(const ek_sample_slab *s, int64_t row) { return s->row_gains ? row : row / s->rows; }
+
+/* What is dead is NaN: it must not get anywhere. */
+static sample_problem sample_problem_of(const struct sample_case *c, int live, bool lengths, float mean, float deviation)
+{
+    ek_sample_slab s = {c->groups, c->channels, c->rows, live, lengths ? sample_lengths : NULL, c->row_gains};
+    int64_t rows = c->groups * c->channels * c->rows, gains = c->row_gains ? rows : c->groups * c->channels;
+    sample_problem p = {.s = s, .x = noise(rows * EK_LANES), .dy = noise(rows * EK_LANES), .rows = rows, .gains = gains};
+    for (int64_t i = 0; i < rows * EK_LANES; i++) {
+        bool alive = sample_alive(&s, i / EK_LANES, (int)(i % EK_LANES));
+        p.x[i] = alive ? mean + deviation * p.x[i] : NAN;
+        if (!alive) p.dy[i] = NAN;
+    }
+    return p;
+}
+
+static void add_noisy_terms(sample_problem *p, bool with_gains)
+{
+    int64_t lanes = p->s.groups * EK_LANES;
+    p->terms = (ek_sample_terms){noise(lanes), noise(lanes), noise(lanes), noise(lanes), noise(lanes), NULL, NULL};
+    if (with_gains) p->terms.gain = noise(p->gains);
+    if (with_gains) p->terms.offset = noise(p->gains);
+}
+
+/* f for each table of this machine, those for few samples among them, lanes that these do not compute left out. */
+static void for_each_sample_case(float mean, float deviation, void (*f)(const ek_kernels *k, sample_problem *p))
+{
+    static const int lives[] = {EK_LANES, 13, 1};
+    for (int c = 0; c < COUNT(sample_cases); c++)
+        for (int i = 0; i < COUNT(lives); i++)
+            for (int lengths = 0; lengths < 2; lengths++)
+                FOR_EACH_TABLE(k)
+                {
+                    const ek_kernels *both[2] = {k, ek_kernels_few(k)};
+                    for (int few = 0; few < 2; few++) {
+                        int live = lives[i] < both[few]->lanes ? lives[i] : both[few]->lanes;
+                        sample_problem p = sample_problem_of(&sample_cases[c], live, lengths, mean, deviation);
+                        f(both[few], &p);
+                        guarded_free();
+                    }
+                }
+}
+
+static void check_sample_moments(const ek_kernels *k, sample_problem *p)
+{
+    ek_sample_moments got[8];
+    k->sample_moments(&p->s, p->x, got);
+    int64_t rows = p->s.channels * p->s.rows;
+    for (int64_t g = 0; g < p->s.groups; g++)
+        for (int lane = 0; lane < k->lanes; lane++) {
+            const float *x = p->x + g * rows * EK_LANES + lane;
+            ek_moments want = {0};
+            for (int64_t r = 0; r < rows; r++)
+                if (sample_alive(&p->s, r, lane)) want.mean += x[r * EK_LANES], want.count++;
+            if (want.count > 0) want.mean /= want.count;
+            for (int64_t r = 0; r < rows; r++)
+                if (sample_alive(&p->s, r, lane)) want.m2 += pow(x[r * EK_LANES] - want.mean, 2);
+            if (want.count > 0)
+                check_moments(k, lane, (ek_moments){got[g].count[lane], got[g].mean[lane], got[g].m2[lane]}, want);
+            else
+                assert_true(got[g].count[lane] == 0 && got[g].mean[lane] == 0 && got[g].m2[lane] == 0);
+        }
+}
+
+static void sample_moments_match(void **state)
+{
+    (void)state;
+    for_each_sample_case(0, 1, check_sample_moments);
+    for_each_sample_case(1e3f, 0.1f, check_sample_moments);
+    for_each_sample_case(5, 0, check_sample_moments);
+}
+
+static void check_sample_passes(const ek_kernels *k, sample_problem *p, bool with_gains)
+{
+    add_noisy_terms(p, with_gains);
+    const ek_sample_terms *t = &p->terms;
+    int64_t count = p->rows * EK_LANES, group = p->s.channels * p->s.rows;
+    float *y = zeros(count), *dx = copy(count, p->dy);
+    k->sample_apply(&p->s, t, p->x, y);
+    k->sample_backward_apply(&p->s, t, p->x, dx, dx);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t row = i / EK_LANES, at = row / group * EK_LANES + i % EK_LANES;
+        if (i % EK_LANES >= k->lanes) continue;
+        double gain = t->gain ? t->gain[gain_of(&p->s, row)] : 1, offset = t->offset ? t->offset[gain_of(&p->s, row)] : 0;
+        double centred = (double)p->x[i] - t->mean[at];
+        bool alive = sample_alive(&p->s, row, (int)(i % EK_LANES));
+        check(k, "y", i, y[i], alive ? (centred * t->a[at] + t->b[at]) * gain + offset : 0, 2e-6);
+        check(k, "dx", i, dx[i], alive ? t->a[at] * gain * p->dy[i] + t->slope[at] * centred + t->constant[at] : 0, 2e-6);
+    }
+}
+
+static void check_sample_sums(const ek_kernels *k, sample_problem *p, bool with_gains, bool with_gradients)
+{
+    add_noisy_terms(p, with_gains);
+    const ek_sample_terms *t = &p->terms;
+    int64_t group = p->s.channels * p->s.rows;
+    double *got = doubles(p->s.groups * 2 * EK_LANES);
+    reference sums = new_reference(p->s.groups * 2 * EK_LANES), dgain = new_reference(p->gains), doffset = new_reference(p->gains);
+    float *got_gain = noise(p->gains), *got_offset = noise(p->gains); /* added to */
+    for (int64_t i = 0; i < p->gains; i++) {
+        add_to(&dgain, i, got_gain[i]);
+        add_to(&doffset, i, got_offset[i]);
+    }
+    for (int64_t i = 0; i < p->rows * EK_LANES; i++) {
+        int lane = (int)(i % EK_LANES);
+        int64_t row = i / EK_LANES, g = row / group, gain = gain_of(&p->s, row), at = g * EK_LANES + lane;
+        if (!sample_alive(&p->s, row, lane)) continue;
+        double centred = (double)p->x[i] - t->mean[at], h = (t->gain ? t->gain[gain] : 1) * p->dy[i];
+        add_to(&sums, g * 2 * EK_LANES + lane, h);
+        add_to(&sums, (g * 2 + 1) * EK_LANES + lane, h * centred);
+        add_to(&dgain, gain, p->dy[i] * centred * t->a[at]);
+        add_to(&dgain, gain, p->dy[i] * t->b[at]);
+        add_to(&doffset, gain, p->dy[i]);
+    }
+    k->sample_backward_sums(&p->s, t, p->x, p->dy, got, with_gradients ? got_gain : NULL, with_gradients ? got_offset : NULL);
+    for (int64_t i = 0; i < sums.count; i++) check(k, "sum", i, got[i], sums.sum[i], 2e-6 * sums.magnitude[i]);
+    if (!with_gradients) return;
+    check_sums(k, "dgain", &dgain, got_gain);
+    check_sums(k, "doffset", &doffset, got_offset);
+}
+
+static void check_plain_passes(const ek_kernels *k, sample_problem *p)
+{
+    check_sample_passes(k, p, false);
+    check_sample_sums(k, p, false, false);
+}
+static void check_passes_with_gains(const ek_kernels *k, sample_problem *p)
+{
+    check_sample_passes(k, p, true);
+    check_sample_sums(k, p, true, true);
+}
+static void check_sums_for_gains(const ek_kernels *k, sample_problem *p)
+{
+    check_sample_sums(k, p, true, false);
+    check_sample_sums(k, p, false, true);
+}
+
+static void sample_passes_match_the_formulas(void **state)
+{
+    (void)state;
+    for_each_sample_case(0, 1, check_plain_passes);
+    for_each_sample_case(0, 1, check_passes_with_gains);
+    for_each_sample_case(0, 1, check_sums_for_gains);
+}
+
 /* --- layout */
 
 static void lanes_and_rows_are_transposes(void **state)
@@ -1348,6 +1517,8 @@ int main(void)
         TEST(moments_of_what_is_constant_or_not_finite),
         TEST(columns_moments_match),
         TEST(columns_passes_match_the_formulas),
+        TEST(sample_moments_match),
+        TEST(sample_passes_match_the_formulas),
         TEST(lanes_and_rows_are_transposes),
         TEST(linear_layers_match_the_definition),
         TEST(linear_layers_have_the_same_bits_however_cut),

@@ -95,10 +95,39 @@ static void put_norm(maker *m)
                                           " shift=false",
                                           " scale=false shift=false",
                                           " momentum=none",
-                                          " momentum=0.4 unbiased=false"};
+                                          " momentum=0.4 unbiased=false",
+                                          " ghost=4",
+                                          " ghost=7 scale=false",
+                                          " r_max=2 d_max=1",
+                                          " d_max=0.3 shift=false"};
     begin_line(m);
     print(m, "batchnorm eps=0.1%s", ANY(m, options));
     end_line(m, m->at);
+}
+
+/* One of each sample, where it has a few numbers: of two, all become nearly 1 and -1. */
+static void put_sample_norm(maker *m)
+{
+    static const char *const options[] = {"", "", " scale=false", " shift=false", " scale=false shift=false"};
+    int positions = is_map(m->at) ? m->at.h * m->at.w : 1, groups = m->at.c % 2 ? 1 : 2, kind = below(m, 4);
+    if (m->at.c * positions < 8) return;
+    if (kind == 2 && positions < 4) kind = 0;
+    if (kind == 1 && m->at.c / groups * positions < 4) groups = 1;
+    begin_line(m);
+    if (kind == 0) print(m, "layernorm eps=0.1%s", ANY(m, options));
+    if (kind == 1) print(m, "groupnorm %d eps=0.1%s", groups, ANY(m, options));
+    if (kind == 2) print(m, "instancenorm eps=0.1%s", one_in(m, 2) ? " scale=true shift=true" : "");
+    if (kind == 3) print(m, "rmsnorm eps=0.1%s", one_in(m, 3) ? " scale=false" : "");
+    end_line(m, m->at);
+}
+
+/* Any normalization, more often that of the batch. */
+static void put_any_norm(maker *m)
+{
+    if (one_in(m, 4))
+        put_sample_norm(m);
+    else
+        put_norm(m);
 }
 
 typedef struct window {
@@ -232,10 +261,10 @@ static void put_branch(maker *m)
     if (m->at.c != like.c || one_in(m, 4))
         put_weights_like(m, like);
     else if (one_in(m, 3))
-        put_norm(m);
+        put_any_norm(m);
     else
         put_activation(m);
-    if (one_in(m, 3)) put_norm(m);
+    if (one_in(m, 3)) put_any_norm(m);
     if (one_in(m, 3)) put_activation(m);
     if (one_in(m, 8)) put_weights_like(m, like);
     put_add(m, last);
@@ -249,7 +278,7 @@ static void put_any(maker *m)
                                 BRANCH,  BRANCH,     BRANCH,     POOL,       DROPOUT, FLATTEN};
     switch (ANY(m, kinds)) {
     case WEIGHTS: put_weights(m); break;
-    case NORM: put_norm(m); break;
+    case NORM: put_any_norm(m); break;
     case ACTIVATION: put_activation(m); break;
     case SUM: put_sum(m); break;
     case BRANCH: put_branch(m); break;

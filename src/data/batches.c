@@ -178,12 +178,17 @@ ek_status ek_batches_start(ek_batches *b)
 bool ek_batches_next(ek_batches *b, int64_t *n)
 {
     if (b->next >= ek_batch_count(b->count, b->batch, b->drop_last)) return false;
-    int64_t first;
-    ek_batch_range(b->count, b->batch, b->drop_last, b->next++, &first, n);
-    const int64_t *index = b->index + first;
-    ek_batch_fill(b->net, b->dataset, index, *n);
+    ek_batch_range(b->count, b->batch, b->drop_last, b->next++, &b->first, n);
+    const int64_t *index = b->index + b->first;
+    if (!b->in_parts) ek_batches_fill(b, 0, *n);
     for (int64_t i = 0; b->dataset->label && i < *n; i++) b->labels[i] = b->dataset->label[index[i]];
     return true;
+}
+
+void ek_batches_fill(void *batches, int64_t first, int64_t n)
+{
+    const ek_batches *b = batches;
+    ek_batch_fill(b->net, b->dataset, b->index + b->first + first, n);
 }
 
 void ek_batches_end(ek_batches *b) { ek_free(b->labels); }

@@ -28,15 +28,18 @@ typedef struct ek_batches {
     const ek_dataset *dataset;
     const int64_t *index;
     int64_t count, batch; /* samples in all and in a batch */
-    bool drop_last;
-    int64_t next;    /* number of the next batch */
-    int32_t *labels; /* of the present one */
+    bool drop_last, in_parts; /* in_parts: who runs a batch puts it in part by part, by ek_batches_fill */
+    int64_t next;             /* number of the next batch */
+    int64_t first;            /* where the present one begins in `index` */
+    int32_t *labels;          /* and its labels */
 } ek_batches;
 
 /* Room for the labels; all else is set. */
 ek_status ek_batches_start(ek_batches *batches);
 /* Puts the next batch into the net's input and its labels, where there are any, into batches->labels; false after the last. */
 bool ek_batches_next(ek_batches *batches, int64_t *n);
+/* Samples [first, first + n) of the present batch into the net's input; batches: an ek_batches. */
+void ek_batches_fill(void *batches, int64_t first, int64_t n);
 void ek_batches_end(ek_batches *batches);
 
 #endif

@@ -49,6 +49,25 @@ static ek_status add_classes(const ek_net *net, ek_st_writer *writer)
     return add_json(writer, CLASSES_KEY, names);
 }
 
+/* What a normalization does beside eps and the running statistics, as the net text says it, where it does it. */
+static int add_options(const ek_node *node, json_t *layer)
+{
+    static const char *const told[] = {"track", "frozen", "ghost", "r_max", "d_max", "renorm_steps"};
+    int failed = 0;
+    for (int i = 0; node->op->attrs[i].name; i++) {
+        const ek_attr_spec *spec = &node->op->attrs[i];
+        double value = node->attr[i].v[0];
+        for (size_t k = 0; k < sizeof told / sizeof *told; k++) {
+            if (strcmp(spec->name, told[k]) || value == spec->fallback) continue;
+            json_t *json = spec->type == EK_ATTR_BOOL    ? json_boolean(value != 0)
+                           : spec->type == EK_ATTR_COUNT ? json_integer((json_int_t)value)
+                                                         : json_real(value);
+            failed |= json_object_set_new(layer, spec->name, json);
+        }
+    }
+    return failed;
+}
+
 /* The conventions by layer, for readers of other frameworks; the net text holds them for this one. */
 static ek_status add_conventions(const ek_net *net, ek_st_writer *writer)
 {
@@ -61,7 +80,7 @@ static ek_status add_conventions(const ek_net *net, ek_st_writer *writer)
         json_t *layer = json_pack("{s:f, s:o, s:s}", "eps", o.eps, "momentum",
                                   o.cumulative ? json_null() : json_real(o.momentum), "running_var",
                                   o.unbiased_running_var ? "unbiased" : "biased");
-        failed |= json_object_set_new(layers, node->label, layer);
+        failed |= add_options(node, layer) | json_object_set_new(layers, node->label, layer);
     }
     if (failed || json_object_size(layers) == 0) {
         json_decref(layers);
@@ -270,9 +289,9 @@ static ek_status read_slot(slot *s, bool sick)
                    (long long)s->counter);
 }
 
-/* A redundant bias b adds to what the BN behind it sees, and its running mean has b in it; this net computes
- * without b. Moved, exactly up to one rounding: running_mean - b. Where no running mean is kept, the batch's
- * own takes b away. */
+/* A redundant bias b adds to what the normalization behind it sees, and a running mean has b in it; this net computes
+ * without b. Moved, exactly up to one rounding: running_mean - b. Where no running mean is kept, the batch's or the
+ * sample's own takes b away. */
 static ek_status move_bias(ek_net *net, const slots *s, const slot *bias, bool sick)
 {
     ek_node *norm = ek_graph_redundant_by(&net->graph, bias->node);

@@ -7,6 +7,8 @@
  * - batchnorm and activations otherwise: where all readers of the value can apply a recipe as they read, they do
  *   (EK_BY_READERS) and the value is never stored.
  *
+ * Of normalizations only batchnorm takes part, and not in ghost batches: its numbers are those of a channel, not of a sample.
+ *
  * src/graph/steps.c follows these marks; without them every node runs alone, with the same results but for rounding.
  */
 #include "graph/graph.h"
@@ -38,7 +40,7 @@ static bool is_cheap(const ek_node *node)
 static void fuse_linear(ek_graph *graph, int linear)
 {
     ek_node *norm = NULL, *activation = NULL, *next = sole_reader(graph, linear);
-    if (is_op(next, "batchnorm")) {
+    if (next && ek_is_channel_norm(next)) {
         norm = next;
         next = sole_reader(graph, norm->id);
     }
@@ -76,7 +78,7 @@ static bool activation_by_readers(ek_graph *graph, const ek_node *node)
 {
     int from = ek_graph_root(graph, node->input[0]);
     const ek_node *input = &graph->node[from];
-    bool on_norm = is_op(input, "batchnorm");
+    bool on_norm = ek_is_channel_norm(input);
     if (node->input[0] != from || input->fusion != EK_ALONE || is_activation(input)) return false;
     if (ek_graph_reader_count(graph, from) != 1 || from == ek_graph_logits(graph)) return false;
     /* Without a BN between, the input itself must be stored, and plain. */
@@ -101,7 +103,7 @@ void ek_graph_fuse(ek_graph *graph)
         ek_node *node = &graph->node[i];
         if (node->fusion != EK_ALONE) continue;
         bool by_readers = is_activation(node) ? activation_by_readers(graph, node)
-                                              : is_op(node, "batchnorm") && norm_by_readers(graph, node);
+                                              : ek_is_channel_norm(node) && norm_by_readers(graph, node);
         if (by_readers) node->fusion = EK_BY_READERS;
     }
 }

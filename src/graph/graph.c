@@ -40,18 +40,11 @@ static ek_status build_node(ek_graph *graph, ek_node *node, int64_t *parameters)
     return EK_OK;
 }
 
-/* Whether the batchnorm `node` cancels any constant added to its input: with the batch's own statistics it
- * does, and with running statistics that were taken without the constant. Frozen ones are as they came. */
-static bool cancels(const ek_node *node)
-{
-    return node->op == ek_op_find("batchnorm") && !ek_batchnorm_options(node).frozen;
-}
-
 static void mark_redundant(ek_graph *graph)
 {
     for (int i = 1; i < graph->count; i++) {
         const ek_node *node = &graph->node[i];
-        if (!cancels(node)) continue;
+        if (!node->op->cancels_bias || !node->op->cancels_bias(node)) continue;
         ek_node *producer = &graph->node[node->input[0]];
         ek_param *bias = ek_node_param(producer, EK_ROLE_BIAS);
         if (bias && producer->consumers == 1) bias->redundant = true;

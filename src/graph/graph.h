@@ -43,7 +43,7 @@ ek_status ek_graph_allocate(ek_graph *graph);
 /* Random weights and biases; the draw of a parameter depends on the seed and its index alone. */
 void ek_graph_init(ek_graph *graph, ek_init init, uint64_t seed);
 
-/* The batchnorm that makes node's bias redundant; NULL: none. */
+/* The normalization that makes node's bias redundant; NULL: none. */
 ek_node *ek_graph_redundant_by(ek_graph *graph, const ek_node *node);
 
 /* The node in whose buffer node's numbers lie: flatten passes its input's on. */

@@ -173,6 +173,7 @@ ek_layer_info ek_net_layer(const ek_net *net, int index)
         else if (param->role != EK_ROLE_COUNTER)
             info.parameters += param->count;
     }
+    info.normalizes = node->op->normalizes;
     if (node->op->multiply_adds) info.multiply_adds = node->op->multiply_adds(node);
     return info;
 }

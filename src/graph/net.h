@@ -47,6 +47,10 @@ float *ek_net_input(ek_net *net);
 ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed, uint64_t step);
 /* The same where no backward pass follows: few samples take less time. */
 ek_status ek_net_run_alone(ek_net *net, int64_t n, ek_mode mode);
+/* The same for a part of a batch in training: samples [first, first + n) of it, up to the layer `last`; what lies beyond
+ * is not computed. And its backward pass, down to the layer `last`. */
+ek_status ek_net_run_part(ek_net *net, int64_t first, int64_t n, uint64_t seed, uint64_t step, int last);
+void ek_net_run_part_backward(ek_net *net, int last);
 /* The output of the last forward pass, or what goes into a softmax at its end, in lane blocks. */
 const float *ek_net_logits(ek_net *net);
 /* Where the gradient of the output goes. */
@@ -55,7 +59,7 @@ void ek_net_run_backward(ek_net *net);
 /* Running statistics of the last training pass. */
 void ek_net_commit(ek_net *net);
 
-/* What the normalization `layer` read in the last forward pass, of samples [first, first + n), plain [n, c, ...].
+/* What the normalization `layer` (ek_layer_info.normalizes) read in the last forward pass, of samples [first, first + n), plain [n, c, ...].
  * It is kept for the backward pass: the net is prepared for training, and no backward pass came since; the mode may be
  * either. first is a multiple of EK_LANES. */
 void ek_net_norm_input(const ek_net *net, int layer, int64_t first, int64_t n, float *out);

@@ -117,17 +117,12 @@ void ek_plan_destroy(ek_plan *plan)
 /* --- running */
 
 /* All steps of nodes before `end`. */
-static ek_status run_forward(ek_net *net, const ek_kernels *kernels, int64_t n, ek_mode mode, uint64_t seed, uint64_t step,
-                             int end)
+static ek_status run_forward(ek_net *net, const ek_pass *wanted, int end)
 {
     ek_plan *plan = net->plan;
     ek_graph *graph = &net->graph;
     ek_pass *pass = &plan->pass;
-    pass->n = n;
-    pass->training = mode == EK_MODE_TRAINING;
-    pass->kernels = kernels;
-    pass->seed = seed;
-    pass->step = step;
+    *pass = *wanted;
     for (int i = 0; i < graph->count; i++) {
         if (graph->node[i].op->check) EK_TRY(graph->node[i].op->check(pass, &graph->node[i]));
     }
@@ -145,21 +140,44 @@ static ek_status run_forward(ek_net *net, const ek_kernels *kernels, int64_t n, 
     return EK_OK;
 }
 
+static ek_pass pass_of(const ek_net *net, int64_t n, ek_mode mode, uint64_t seed, uint64_t step)
+{
+    ek_pass pass = net->plan->pass; /* context and scratch stay */
+    pass.kernels = net->context->kernels;
+    pass.n = n;
+    pass.first = 0;
+    pass.training = mode == EK_MODE_TRAINING;
+    pass.seed = seed;
+    pass.step = step;
+    return pass;
+}
+
 ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed, uint64_t step)
 {
-    return run_forward(net, net->context->kernels, n, mode, seed, step, net->graph.count);
+    ek_pass pass = pass_of(net, n, mode, seed, step);
+    return run_forward(net, &pass, net->graph.count);
 }
 
 ek_status ek_net_run_to(ek_net *net, int layer, int64_t n, ek_mode mode, uint64_t seed, uint64_t step)
 {
-    return run_forward(net, net->context->kernels, n, mode, seed, step, layer);
+    ek_pass pass = pass_of(net, n, mode, seed, step);
+    return run_forward(net, &pass, layer);
 }
 
 ek_status ek_net_run_alone(ek_net *net, int64_t n, ek_mode mode)
 {
     const ek_context *context = net->context;
     bool few = mode == EK_MODE_INFERENCE && n <= context->few->lanes;
-    return run_forward(net, few ? context->few : context->kernels, n, mode, 0, 0, net->graph.count);
+    ek_pass pass = pass_of(net, n, mode, 0, 0);
+    if (few) pass.kernels = context->few;
+    return run_forward(net, &pass, net->graph.count);
+}
+
+ek_status ek_net_run_part(ek_net *net, int64_t first, int64_t n, uint64_t seed, uint64_t step, int last)
+{
+    ek_pass pass = pass_of(net, n, EK_MODE_TRAINING, seed, step);
+    pass.first = first;
+    return run_forward(net, &pass, last + 1);
 }
 
 /* What a normalization reads; of the input, the input itself. */
@@ -279,7 +297,9 @@ static void backward_step(const ek_plan *plan, int index)
     }
 }
 
-void ek_net_run_backward(ek_net *net)
+void ek_net_run_backward(ek_net *net) { ek_net_run_part_backward(net, 0); }
+
+void ek_net_run_part_backward(ek_net *net, int last)
 {
     const ek_plan *plan = net->plan;
     if (plan->oracle) {
@@ -288,6 +308,7 @@ void ek_net_run_backward(ek_net *net)
     }
     ek_net_clock_start(net);
     for (int i = 0; i < plan->steps.backward_steps; i++) {
+        if (plan->steps.backward[i].node->id < last) break;
         backward_step(plan, i);
         ek_net_clock_lap(net, plan->steps.backward[i].node->id, true);
     }

@@ -66,7 +66,8 @@ static int backward_moment(const builder *b, const ek_node *node) { return 2 * b
 
 /* --- nodes */
 
-static bool is_norm(const ek_node *node) { return node->op == ek_op_find("batchnorm"); }
+/* One that takes part in fusion; other normalizations have passes of their own. */
+static bool is_norm(const ek_node *node) { return ek_is_channel_norm(node); }
 
 /* Whether a node has a pass: or, a batchnorm that is read through, its numbers to make ready. */
 static bool has_step(const ek_node *node)
@@ -151,6 +152,13 @@ static void forward_step(builder *b, ek_node *node)
     if (node->fusion == EK_ALONE) forward_output(b, node, step);
 }
 
+/* What a normalization read is kept for the backward pass; where there is none, because nothing is trained, it is kept as
+ * long, for ek_net_norm_input. */
+static void keep_norm_input(builder *b, const ek_node *node)
+{
+    if (b->training && node->op->normalizes) use(b, b->value[input_of(b, node, 0)->id], b->graph->count);
+}
+
 static void forward_steps(builder *b)
 {
     ek_graph *graph = b->graph;
@@ -158,12 +166,9 @@ static void forward_steps(builder *b)
     b->s->input = b->value[0] = new_value(b, &graph->node[0], 0);
     for (int i = 1; i < graph->count; i++) {
         if (has_step(&graph->node[i])) forward_step(b, &graph->node[i]);
+        keep_norm_input(b, &graph->node[i]);
     }
-    /* ek_net_norm_input and ek_net_norm_moments look at them after the pass, also where nothing below is trained. */
-    for (int i = 0; b->training && i < graph->count; i++) {
-        const ek_node *node = &graph->node[i];
-        if (i == 0 || is_norm(node)) use(b, b->value[i ? input_of(b, node, 0)->id : 0], loss);
-    }
+    if (b->training) use(b, b->value[0], loss); /* for ek_net_norm_moments, too */
     b->s->output = use(b, b->value[ek_graph_root(graph, graph->count - 1)], loss);
     b->s->logits = use(b, b->value[ek_graph_root(graph, ek_graph_logits(graph))], loss);
 }

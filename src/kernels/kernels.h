@@ -131,6 +131,39 @@ typedef struct ek_norm_terms {
     float floor;
 } ek_norm_terms;
 
+/* Normalization of each sample by itself, of one lane block: x is [groups][channels][rows][lane], and each group of each
+ * lane has statistics of its own. */
+typedef struct ek_sample_slab {
+    int64_t groups, channels, rows;
+    int live; /* lanes past the first `live` count nowhere, and are written as 0 */
+    /* [EK_LANES]: how many of each channel's leading rows are alive in a lane; those after them are as dead lanes are.
+     * NULL: all. */
+    const int32_t *length;
+    bool row_gains; /* gains and offsets are [groups][channels][rows]; else [groups][channels] */
+} ek_sample_slab;
+
+/* How many of each channel's rows are alive in a lane. */
+static inline int64_t ek_sample_rows(const ek_sample_slab *s, int lane)
+{
+    if (lane >= s->live) return 0;
+    return s->length && s->length[lane] < s->rows ? s->length[lane] : s->rows;
+}
+
+/* By group and lane; a lane without a number has zeros. */
+typedef struct ek_sample_moments {
+    double count[EK_LANES], mean[EK_LANES], m2[EK_LANES];
+} ek_sample_moments;
+
+/* What it computes with:
+ *
+ *   xhat = (x - mean)*a + b           mean, a, b, slope, constant [groups][EK_LANES]
+ *   y    = gain*xhat + offset         either NULL: 1, 0
+ *   dx   = a*h + slope*(x - mean) + constant, where h = gain*dy */
+typedef struct ek_sample_terms {
+    const float *mean, *a, *b, *slope, *constant;
+    const float *gain, *offset;
+} ek_sample_terms;
+
 typedef struct ek_kernels {
     const char *name;
     int lanes; /* that it computes: EK_LANES, or fewer in a table for few samples, where what is beyond stays as it is */
@@ -183,6 +216,14 @@ typedef struct ek_kernels {
     void (*columns_apply)(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, float *y);
     void (*columns_backward_sums)(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, double *sum_g, double *sum_gx);
     void (*columns_backward_apply)(const ek_norm_piece *p, const ek_norm_terms *t, const float *x, const float *dy, float *dx);
+
+    /* --- normalization of each sample, one lane block. y may be x, dx may be dy. */
+    void (*sample_moments)(const ek_sample_slab *s, const float *x, ek_sample_moments *out); /* [groups] */
+    void (*sample_apply)(const ek_sample_slab *s, const ek_sample_terms *t, const float *x, float *y);
+    /* sums [groups][2][EK_LANES]: those of h and of h*(x - mean). dgain += the sums over the lanes of dy*xhat, doffset +=
+     * those of dy, by row or channel as the gains are; NULL: not wanted. */
+    void (*sample_backward_sums)(const ek_sample_slab *s, const ek_sample_terms *t, const float *x, const float *dy, double *sums, float *dgain, float *doffset);
+    void (*sample_backward_apply)(const ek_sample_slab *s, const ek_sample_terms *t, const float *x, const float *dy, float *dx);
 
     /* --- layout. rows [n][f] with f = c*h*w, against lanes [f][EK_LANES] of one block. */
     void (*lanes_to_rows)(int64_t features, int live, const float *lanes, float *rows);

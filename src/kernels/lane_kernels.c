@@ -6,6 +6,7 @@
 #include "kernels/lane_norm.h"
 #include "kernels/lane_activation.h"
 #include "kernels/lane_io.h"
+#include "kernels/lane_sample_norm.h"
 #include "kernels/lane_conv.h"
 #include "kernels/lane_linear.h"
 #include "kernels/lane_pool.h"
@@ -46,6 +47,10 @@ const ek_kernels TABLE(EK_KERNELS_ISA) = {
     .columns_apply = columns_apply,
     .columns_backward_sums = columns_backward_sums,
     .columns_backward_apply = columns_backward_apply,
+    .sample_moments = sample_moments,
+    .sample_apply = sample_apply,
+    .sample_backward_sums = sample_backward_sums,
+    .sample_backward_apply = sample_backward_apply,
     .lanes_to_rows = lanes_to_rows,
     .rows_to_lanes = rows_to_lanes,
     .cross_entropy = cross_entropy,

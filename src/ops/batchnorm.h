@@ -23,4 +23,24 @@ void ek_batchnorm_prepare_backward(const ek_pass *pass, ek_node *node, int64_t f
 /* dx, from x and the output's gradient g. */
 ek_grad_in ek_batchnorm_gradient(const ek_pass *pass, const ek_node *node, const float *x, const float *g);
 
+/* --- ghost batches (src/ops/ghost.c): each `ghost` samples that follow each other are normalized by themselves, in training;
+ * a rest of fewer too, but one value a channel, which has no variance, goes with the ghost batch before. Statistics are kept by
+ * sample, in lanes, since a ghost batch may begin anywhere in a block. */
+
+/* Samples of one; 0: there are none. */
+int64_t ek_ghost_size(const ek_node *node);
+/* Where, of n samples, the ghost batch ends that begins with `first`. */
+int64_t ek_ghost_end(const ek_node *node, int64_t n, int64_t first);
+/* Floats of what the passes keep in `room`. */
+size_t ek_ghost_workspace(const ek_node *node, int64_t samples);
+/* saved gets the statistics of the whole batch, merged from those of the ghost batches, for the running ones. */
+void ek_ghost_forward(const ek_pass *pass, ek_node *node, const ek_flow *flow, void *room, const ek_batch_norm_saved *saved,
+                      double eps);
+void ek_ghost_backward(const ek_pass *pass, ek_node *node, const ek_flow *flow, void *room);
+/* A channel's moments, saved. */
+void ek_batchnorm_save(const ek_batch_norm_saved *saved, int64_t channel, ek_moments all, double eps);
+
+/* Whether its statistics in training are those of a batch, which a batch that is run in parts must gather. */
+bool ek_batchnorm_gathers(const ek_node *node);
+
 #endif

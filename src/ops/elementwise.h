@@ -12,14 +12,19 @@ typedef struct ek_elementwise {
     int64_t channels, block; /* channels; floats of a block */
 } ek_elementwise;
 
+static inline ek_elementwise ek_elementwise_of(const ek_pass *pass, ek_node *node, const ek_flow *flow)
+{
+    return (ek_elementwise){.pass = pass,
+                            .kernels = pass->kernels,
+                            .node = node,
+                            .flow = flow,
+                            .channels = node->out.dim[0],
+                            .block = ek_block_floats(node->out)};
+}
+
 static inline void ek_each_block(const ek_pass *pass, ek_node *node, const ek_flow *flow, ek_piece piece)
 {
-    ek_elementwise work = {.pass = pass,
-                           .kernels = pass->kernels,
-                           .node = node,
-                           .flow = flow,
-                           .channels = node->out.dim[0],
-                           .block = ek_block_floats(node->out)};
+    ek_elementwise work = ek_elementwise_of(pass, node, flow);
     ek_pool_run(pass->context->pool, ek_blocks(pass->n), piece, &work);
 }
 
@@ -36,6 +41,18 @@ static inline ek_map_in ek_elementwise_in(const ek_elementwise *w, int input, in
 static inline ek_grad_out ek_elementwise_out(const ek_elementwise *w, int input, int64_t block)
 {
     return ek_grad_out_block(w->pass, &w->flow->dx[input], block, w->block, w->channels);
+}
+
+/* For a pass that gives dv plainly: where to put it, in g or else at the beginning of the thread's scratch, and what of
+ * `o` remains to be done then. */
+static inline float *ek_elementwise_dv(const ek_elementwise *w, const ek_grad_out *o, int thread)
+{
+    return ek_grad_out_asks(o) ? ek_scratch(w->pass, thread) : o->g;
+}
+
+static inline void ek_elementwise_finish(const ek_elementwise *w, const ek_slab *slab, const ek_grad_out *o, const float *dv)
+{
+    if (dv != o->g) w->kernels->grad_write(slab, o, dv);
 }
 
 /* The output has the input's shape. */

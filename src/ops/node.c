@@ -33,6 +33,20 @@ ek_param *ek_node_param(ek_node *node, ek_role role)
     return NULL;
 }
 
+float *ek_node_data(ek_node *node, ek_role role)
+{
+    ek_param *param = ek_node_param(node, role);
+    return param ? param->data : NULL;
+}
+
+double *ek_reference_of(double *const *arrays, const ek_node *node, ek_role role)
+{
+    for (int i = 0; i < node->param_count; i++) {
+        if (node->param[i].role == role) return arrays[i];
+    }
+    return NULL;
+}
+
 ek_param *ek_node_live_bias(ek_node *node)
 {
     ek_param *bias = ek_node_param(node, EK_ROLE_BIAS);

@@ -52,7 +52,7 @@ typedef struct ek_param {
     float *data;
     float *grad;     /* NULL: not trained */
     int64_t counter; /* EK_ROLE_COUNTER */
-    bool redundant;  /* a bias that the next BN cancels: data stays zero, grad is NULL */
+    bool redundant;  /* a bias that the next normalization cancels: data stays zero, grad is NULL */
 } ek_param;
 
 /* Which pass computes a node (src/graph/fuse.c decides). */
@@ -61,6 +61,22 @@ typedef enum ek_fusion {
     EK_BY_READERS,  /* those of its readers, as they read its input: batchnorm, activations */
     EK_BY_PRODUCER, /* that of its input, as it writes: batchnorm and activation of a linear, activation of an add */
 } ek_fusion;
+
+/* What a batchnorm takes from all parts of a batch that is run in parts (src/train/parts.c), by channel. */
+typedef enum ek_stage {
+    EK_STAGE_NOTHING,    /* a part's own statistics, which are of no use */
+    EK_STAGE_MOMENTS,    /* moments are being gathered */
+    EK_STAGE_NORMALIZES, /* they are those of the whole batch */
+    EK_STAGE_SUMS,       /* and the sums of the backward pass are being gathered */
+    EK_STAGE_ALL,        /* both are those of the whole batch */
+} ek_stage;
+
+typedef struct ek_gather {
+    ek_stage stage;
+    int64_t samples; /* of the whole batch */
+    ek_moments *moments;
+    double *sums; /* [2][channel] */
+} ek_gather;
 
 /* --- nodes. Values lie in lane blocks: [block][channel][h][w][lane], [block][feature][lane]. */
 typedef struct ek_node {
@@ -77,6 +93,7 @@ typedef struct ek_node {
     int line, column; /* of its operator in the net text, from 1 */
     bool trained;     /* something trained lies at or above it: it needs a gradient */
     ek_fusion fusion;
+    ek_gather *gather; /* NULL: a pass has its whole batch */
 
     /* Made by the plan for a number of samples; see ek_op.workspace. */
     float *workspace;
@@ -97,6 +114,7 @@ typedef struct ek_pass {
     ek_context *context;
     const ek_kernels *kernels; /* for this pass */
     int64_t n;                 /* samples */
+    int64_t first;             /* where they begin in the batch that they are a part of */
     bool training;
     uint64_t seed, step; /* dropout */
     float *scratch;      /* shared by all operators, one part for each thread */
@@ -178,6 +196,10 @@ typedef struct ek_op {
     bool reads_gradients; /* reads any ek_grad_in */
     unsigned writes;      /* what of an ek_grad_out it does; without, g = dv */
     bool gives_moments;   /* takes the moments of y for flow.norm */
+    bool normalizes;      /* a normalization: what it read is kept for ek_net_norm_input */
+    /* Whether a constant that is added to a channel of its input changes nothing, so that a bias before it is redundant;
+     * NULL: it does not. */
+    bool (*cancels_bias)(const ek_node *node);
     /* After a step whose loss was finite: running statistics. NULL: nothing to do. */
     void (*commit)(const ek_pass *pass, ek_node *node);
 
@@ -203,11 +225,16 @@ ek_param *ek_node_add_param(ek_node *node, ek_role role, const char *suffix, ek_
 void ek_node_add_weights(ek_node *node, ek_shape shape, int64_t fan_in, int64_t fan_out, bool bias);
 /* The node's parameter of a role; NULL when it has none. */
 ek_param *ek_node_param(ek_node *node, ek_role role);
-/* Its bias, unless it has none or a BN cancels it. */
+/* That parameter's numbers, and of ek_ref.param or ek_ref.grad the array that is its; NULL when it has none. */
+float *ek_node_data(ek_node *node, ek_role role);
+double *ek_reference_of(double *const *arrays, const ek_node *node, ek_role role);
+/* Its bias, unless it has none or a normalization cancels it. */
 ek_param *ek_node_live_bias(ek_node *node);
 
-/* For passes over nodes: batchnorm's conventions. */
+/* For passes over nodes: batchnorm's conventions, and whether the node is a batchnorm with one mean and variance a channel,
+ * that its neighbours may compute: not one of ghost batches. */
 ek_batch_norm_options ek_batchnorm_options(const ek_node *node);
+bool ek_is_channel_norm(const ek_node *node);
 /* Whether the node is an activation, and which; EK_IDENTITY if not. */
 bool ek_is_activation(const ek_node *node, ek_activation *kind, float *slope);
 /* Whether an activation's derivative can be told from what it gives. */

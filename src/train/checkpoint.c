@@ -90,6 +90,7 @@ static facts describe(const ek_run *run)
     add_whole(&f, "samples", run->data_count);
     add_real(&f, "valid_fraction", o->valid_fraction);
     add_whole(&f, "batch", o->batch);
+    if (o->accumulate > 1) add_whole(&f, "accumulate", o->accumulate);
     add_flag(&f, "shuffle", o->shuffle);
     add_flag(&f, "drop_last", o->drop_last);
     describe_optimizer(&o->optimizer, &f);

@@ -17,7 +17,7 @@ static ek_status run_batch(ek_net *net, ek_loss *loss, int64_t n, const int32_t 
 {
     EK_TRY(ek_net_run_forward(net, n, EK_MODE_INFERENCE, 0, 0));
     int64_t right;
-    *sum += ek_loss_sum(loss, net, n, labels, false, &right);
+    *sum += ek_loss_sum(loss, net, n, labels, 0, &right);
     *correct += right;
     return EK_OK;
 }

@@ -3,6 +3,7 @@
 
 #include "train/loss.h"
 #include "train/optimizer.h"
+#include "train/parts.h"
 
 /* Somebody who looks on at a run: src/lab/observe.c makes one. */
 struct ek_observer {
@@ -22,6 +23,7 @@ struct ek_trainer {
     uint64_t seed;
     int64_t step; /* steps done, skipped ones too: chooses the dropout masks */
     ek_loss loss;
+    ek_parts *parts;       /* NULL: no batch was run in parts yet */
     ek_observer *observer; /* NULL: none */
 };
 
@@ -31,5 +33,9 @@ ek_status ek_trainer_reserve(ek_trainer *trainer, int64_t samples);
 /* ek_trainer_step for an input that is in place (ek_net_input), with room reserved and labels known to be in
  * range. */
 ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const int32_t *labels, ek_step_result *result);
+
+/* The same in parts, for which room is reserved: of `batch` all but seed, step and observer is given. */
+ek_status ek_trainer_reserve_parts(ek_trainer *trainer, int64_t part);
+ek_status ek_trainer_run_parts(ek_trainer *trainer, const ek_parted_batch *batch, ek_step_result *result);
 
 #endif

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Models go to PyTorch and back:  model_exchange.py BUILD
 
-For each shipped net that the texts write as a class:
+For each shipped net that the texts write as a class, and one with every normalization:
  - trained here, its file loads there with strict=True, and gives the same outputs in both modes;
  - a state dict made there, with any statistics and biases, gives the same outputs here;
  - and trains on here with the losses that PyTorch has on the same batches.
@@ -17,13 +17,14 @@ import torch
 
 from common import safetensors_io, torch_nets
 
-NETS = {  # class, input, learning rate
+NETS = {  # shipped, or a file that is written; class, input, learning rate
     "lenet-bn": (torch_nets.LeNetBN, (1, 28, 28), 0.05),
     "lenet": (torch_nets.LeNet, (1, 28, 28), 0.05),
     "mlp-bn": (torch_nets.MLPBN, (1, 28, 28), 0.05),
     "mlp": (torch_nets.MLP, (1, 28, 28), 0.05),
     "simple-model": (torch_nets.SimpleModel, (1, 28, 28), 0.05),
     "resnet20": (torch_nets.ResNet20, (3, 32, 32), 0.001),  # a larger one magnifies ReLUs at their kinks
+    "family.net": (torch_nets.Family, (1, 28, 28), 0.05),
 }
 OUTPUTS = 1e-5  # of logits, relative above 1
 LOSSES = 1e-4   # relative
@@ -41,6 +42,7 @@ class Exchange:
         self.y = random.integers(0, 10, SAMPLES)
         np.save(folder / "x.npy", self.x)
         np.save(folder / "y.npy", self.y)
+        (folder / "family.net").write_text(torch_nets.FAMILY_NET)
         self.good = True
 
     def evenkeel(self, *arguments):

@@ -2,6 +2,7 @@
 "use strict";
 (() => {
   const colours = 8, dashes = 4;
+  const narrow = 440; /* pixels: no room for values beside the cursor */
   const printWidth = 330; /* of a picture, two of which stand beside each other on a page */
 
   /* --- elements */
@@ -29,13 +30,13 @@
 
   const minus = (text) => text.replace("-", "\u2212");
 
-  /* A value for people: whole numbers as they are, others with five digits. */
+  /* A value for people: whole numbers as they are, others with four digits. */
   function shown(value) {
     if (value === null) return "\u2013";
     const size = Math.abs(value);
     if (Number.isInteger(value) && size < 1e9) return minus(value.toLocaleString("en-US"));
     if (size >= 1e6 || size < 1e-4) return minus(value.toExponential(3).replace(/\.?0+e/, "e").replace("e+", "e"));
-    return minus(value.toLocaleString("en-US", { maximumSignificantDigits: 5 }));
+    return minus(value.toLocaleString("en-US", { maximumSignificantDigits: 4 }));
   }
 
   /* A tick, in steps of `step`: "0.25", "12k", "2e-5". */
@@ -279,8 +280,9 @@
     placeValues(chart, px);
   }
 
-  /* Beside the cursor, on the side where there is more room. */
+  /* Beside the cursor, on the side where there is more room; below a narrow picture. */
   function placeValues(chart, x) {
+    chart.tip.classList.toggle("below", chart.plot.clientWidth < narrow);
     const scale = chart.plot.clientWidth / chart.view.width, rightHalf = x > chart.view.width / 2;
     chart.tip.style.left = rightHalf ? "auto" : `${x * scale + 12}px`;
     chart.tip.style.right = rightHalf ? `${(chart.view.width - x) * scale + 12}px` : "auto";
@@ -403,6 +405,7 @@
     html(tip, "div", { class: "at" }, chart.labels[row]);
     html(tip, "div", {}, `${chart.y || "value"} ${shown(chart.values[row])}`);
     const scale = chart.plot.clientWidth / view.width;
+    tip.classList.toggle("below", chart.plot.clientWidth < narrow);
     fill(tip, { style: `left: ${view.left * scale}px; top: ${(view.top + (row + 1) * view.each) * scale}px` });
   }
 
