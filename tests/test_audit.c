@@ -145,6 +145,17 @@ static void set_count(const plant *p, const char *name, int64_t count)
     memcpy((void *)ek_safetensors_find(&p->file, name)->bytes, &count, sizeof count);
 }
 
+/* The running statistics of another mlp. */
+static void put_statistics(const plant *p, const ek_net *other)
+{
+    static const char *const names[] = {"bn1.running_mean", "bn1.running_var", "bn2.running_mean", "bn2.running_var"};
+    for (int i = 0; i < 4; i++) {
+        ek_tensor from;
+        assert_ok(ek_net_find_tensor(other, names[i], &from));
+        memcpy(floats(p, names[i]), from.data, 32 * sizeof(float));
+    }
+}
+
 static void write_plant(plant *p, const char *net_text)
 {
     ek_st_writer writer = {0};
@@ -225,7 +236,7 @@ static void assert_recalibrates(const recipe *r)
     assert_ok(ek_evaluate(net, test_of(r), 128, &before));
     assert_ok(ek_recalibrate(net, train_of(r), NULL));
     assert_ok(ek_evaluate(net, test_of(r), 128, &after));
-    assert_true(after.accuracy > 0.6 && !(before.accuracy > after.accuracy));
+    assert_true(after.accuracy > 0.6 && !(before.accuracy > after.accuracy + 0.01));
     assert_ok(ek_net_save(net, model_path));
     ek_net_destroy(net);
     ek_audit *audit = examine(test_of(r), train_of(r));
@@ -492,8 +503,8 @@ static void momentum_and_batch(void **state)
     assert_sick(&r, "not-converged", "not-converged");
     ek_audit *audit = examine(features_test, features);
     const ek_audit_measured *m = ek_audit_measures(audit);
-    assert_true(m->as_is.accuracy < m->mended.accuracy - 0.05 &&
-                m->training_mode.accuracy > m->as_is.accuracy + 0.05);
+    assert_true(m->as_is.accuracy < m->mended.accuracy - 0.02 &&
+                m->training_mode.accuracy > m->as_is.accuracy + 0.02);
     assert_int_equal(find(audit, "not-converged")->severity, EK_SEVERITY_ERROR);
     assert_non_null(strstr(find(audit, "not-converged")->mend, "evenkeel recalibrate"));
     double shares = 0;
@@ -502,8 +513,22 @@ static void momentum_and_batch(void **state)
     ek_audit_destroy(audit);
     assert_recalibrates(&r);
 
-    r = (recipe){mlp_text, " momentum=0.004", NULL, 8, 1, 1, EK_SCHEDULE_CONSTANT, 0};
-    ek_net_destroy(train_model(&r));
+    /* The statistics of 1 epoch's weights, as a slow average has them, in the model of 7. */
+    r = (recipe){mlp_text, " momentum=0.004", NULL, 64, 1, 0.02, EK_SCHEDULE_CONSTANT, 0};
+    ek_net *net = train_model(&r), *early;
+    assert_ok(ek_net_open(context, model_path, &early));
+    assert_ok(ek_recalibrate(early, features, NULL));
+    r.epochs = 6;
+    r.lr = 0.3;
+    train_net(net, &r);
+    assert_ok(ek_net_save(net, model_path));
+    plant p = dig();
+    put_statistics(&p, early);
+    set_count(&p, "bn1.num_batches_tracked", 1000);
+    set_count(&p, "bn2.num_batches_tracked", 1000);
+    write_plant(&p, NULL);
+    ek_net_destroy(early);
+    ek_net_destroy(net);
     assert_sick(&r, "momentum-too-small", "");
     assert_recalibrates(&r);
 
@@ -523,6 +548,10 @@ static void momentum_and_batch(void **state)
     r = (recipe){mlp_text, NULL, "dropout 0.5\n", 64, 4, 0.1, EK_SCHEDULE_COSINE, 0};
     ek_net_destroy(train_model(&r));
     assert_sick(&r, "dropout-shift", "");
+
+    r = (recipe){mlp_text, " ghost=2", NULL, 64, 4, 0.1, EK_SCHEDULE_COSINE, 0};
+    ek_net_destroy(train_model(&r));
+    assert_sick(&r, "ghost-too-small", "");
 }
 
 /* Statistics that are not of these weights. */
@@ -538,13 +567,7 @@ static void other_weights(void **state)
     train_net(net, r);
     assert_ok(ek_net_save(net, model_path));
     plant p = dig();
-    static const char *const names[] = {"bn1.running_mean", "bn1.running_var", "bn2.running_mean",
-                                        "bn2.running_var"};
-    for (int i = 0; i < 4; i++) {
-        ek_tensor from;
-        assert_ok(ek_net_find_tensor(other, names[i], &from));
-        memcpy(floats(&p, names[i]), from.data, 32 * sizeof(float));
-    }
+    put_statistics(&p, other);
     write_plant(&p, NULL);
     ek_net_destroy(net);
     ek_net_destroy(other);

@@ -3,6 +3,7 @@
 
 #include "core/memory.h"
 #include "formats/model_file.h"
+#include "ops/batchnorm.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -152,25 +153,39 @@ static void show(const ek_norm_case *n, ek_audit_layer *shown)
     };
 }
 
-/* By node: whether dropout lies at or before it. */
-static ek_status find_dropout(const ek_graph *graph, bool **out)
+/* By node, what lies before it on any way that training does otherwise than inference. */
+typedef struct before {
+    bool dropout;
+    int64_t ghost; /* the smallest; 0: none */
+} before;
+
+static int64_t smaller_ghost(int64_t a, int64_t b) { return a == 0 || (b != 0 && b < a) ? b : a; }
+
+static ek_status look_before(const ek_graph *graph, before **out)
 {
     EK_TRY(EK_NEW(*out, (size_t)graph->count));
     for (int i = 0; i < graph->count; i++) {
         const ek_node *node = &graph->node[i];
-        (*out)[i] = node->op == ek_op_find("dropout");
-        for (int k = 0; k < node->input_count; k++) (*out)[i] = (*out)[i] || (*out)[node->input[k]];
+        for (int k = 0; k < node->input_count; k++) {
+            const ek_node *from = &graph->node[node->input[k]];
+            const before *there = &(*out)[from->id];
+            bool norm = from->op == ek_op_find("batchnorm");
+            (*out)[i].dropout |= there->dropout || from->op == ek_op_find("dropout");
+            int64_t ghost = smaller_ghost(there->ghost, norm ? ek_ghost_size(from) : 0);
+            (*out)[i].ghost = smaller_ghost((*out)[i].ghost, ghost);
+        }
     }
     return EK_OK;
 }
 
-static ek_status take_norm(ek_audit *a, int i, const bool *dropout)
+static ek_status take_norm(ek_audit *a, int i, const before *all)
 {
     ek_norm_case *n = &a->norm[i];
     n->layer = a->norms.layer[i];
     n->depth = a->norms.depth[i];
     n->node = &a->net->graph.node[n->layer];
-    n->after_dropout = dropout[n->layer];
+    n->after_dropout = all[n->layer].dropout;
+    n->ghost = all[n->layer].ghost;
     ek_running r = ek_net_running(a->net, n->layer);
     n->channels = r.channels;
     n->batches = *r.batches;
@@ -185,15 +200,15 @@ static ek_status take_norm(ek_audit *a, int i, const bool *dropout)
 
 static ek_status take_norms(ek_audit *a)
 {
-    bool *dropout = NULL;
+    before *all = NULL;
     ek_status status = EK_OK;
     EK_GO(ek_norm_list_create(a->net, &a->norms));
     EK_GO(EK_NEW(a->norm, (size_t)a->norms.count));
     EK_GO(EK_NEW(a->layer, (size_t)a->norms.count));
-    EK_GO(find_dropout(&a->net->graph, &dropout));
-    for (int i = 0; i < a->norms.count; i++) EK_GO(take_norm(a, i, dropout));
+    EK_GO(look_before(&a->net->graph, &all));
+    for (int i = 0; i < a->norms.count; i++) EK_GO(take_norm(a, i, all));
 done:
-    ek_free(dropout);
+    ek_free(all);
     return status;
 }
 

@@ -20,6 +20,7 @@ typedef struct ek_norm_case {
     bool sound;         /* all of them finite, no variance negative */
     bool untouched;     /* all 0 and 1 */
     bool after_dropout; /* on some way through the net */
+    int64_t ghost;      /* the smallest ghost batches before it on any way; 0: none */
     /* With data; all from the reference but for `data`. */
     ek_norm_stats inference, training, mended;
     ek_norm_stats data;

@@ -151,30 +151,47 @@ static ek_status by_options(ek_audit *a, ek_norm_case *n, const ek_audit_layer *
 
 /* --- causes that measuring in other ways tells */
 
-static ek_status by_dropout(ek_audit *a, ek_severity gap)
+static ek_status dropout_shift(ek_audit *a, const ek_norm_case *n, const ek_audit_layer *l, ek_severity gap)
+{
+    return ek_audit_add(
+        a, gap, "dropout-shift", n->layer, NULL, 0,
+        ek_strf("dropout before the normalization widens its input in training, and not in inference: the "
+                "running variance is of another net (Li et al. 2019, arXiv:1801.05134)"),
+        evidence(l, "with dropout on they fit: the distance falls from %.2f to %.2f", length_of(l->mended),
+                 length_of(l->training)),
+        ek_strf("evenkeel recalibrate %s --data %s --out mended.safetensors; and put dropout after the last "
+                "batch normalization",
+                a->model_name, ek_audit_training_data(a)));
+}
+
+static ek_status small_ghosts(ek_audit *a, const ek_norm_case *n, const ek_audit_layer *l, ek_severity gap)
+{
+    return ek_audit_add(
+        a, gap, "ghost-too-small", n->layer, NULL, 0,
+        ek_strf("ghost batches before the normalization are too small: it saw other values in training than it sees in "
+                "inference"),
+        evidence(l, "in training mode, with ghost batches of %lld, they fit: the distance falls from %.2f to %.2f",
+                 (long long)n->ghost, length_of(l->mended), length_of(l->training)),
+        ek_strf("evenkeel recalibrate %s --data %s --out mended.safetensors; for further training write a larger ghost= in "
+                "the net text",
+                a->model_name, ek_audit_training_data(a)));
+}
+
+/* What training does otherwise than inference, dropout and ghost batches, explains what lies behind it. */
+static ek_status by_training_mode(ek_audit *a, ek_severity gap)
 {
     double mended = 0, training = 0;
     for (int i = 0; i < a->norms.count; i++) {
-        if (a->norm[i].mentioned || !a->norm[i].after_dropout) continue;
+        if (a->norm[i].mentioned || !(a->norm[i].after_dropout || a->norm[i].ghost)) continue;
         mended += squared(a->layer[i].mended);
         training += squared(a->layer[i].training);
     }
     if (!(mended >= PLAIN * PLAIN && training <= EXPLAINED * mended)) return EK_OK;
     for (int i = 0; i < a->norms.count; i++) {
         ek_norm_case *n = &a->norm[i];
-        if (n->mentioned || !n->after_dropout || !is_far(&a->layer[i])) continue;
+        if (n->mentioned || !(n->after_dropout || n->ghost) || !is_far(&a->layer[i])) continue;
         n->mentioned = true;
-        EK_TRY(ek_audit_add(a, at_least(gap, EK_SEVERITY_WARNING), "dropout-shift", n->layer, NULL, 0,
-                            ek_strf("dropout before the normalization widens its input in training, and not "
-                                    "in inference: the running variance is of "
-                                    "another net (Li et al. 2019, arXiv:1801.05134)"),
-                            evidence(&a->layer[i],
-                                     "with dropout on they fit: the distance falls from %.2f to %.2f",
-                                     length_of(a->layer[i].mended), length_of(a->layer[i].training)),
-                            ek_strf("evenkeel recalibrate %s --data %s --out mended.safetensors; and put "
-                                    "dropout after the last batch "
-                                    "normalization",
-                                    a->model_name, ek_audit_training_data(a))));
+        EK_TRY((n->after_dropout ? dropout_shift : small_ghosts)(a, n, &a->layer[i], at_least(gap, EK_SEVERITY_WARNING)));
     }
     return EK_OK;
 }
@@ -217,25 +234,28 @@ done:
     return status;
 }
 
+/* Where the whole training had too small a batch, all that is far is explained: by the fit, or by the noise. */
+static char *batch_evidence(const ek_audit_layer *l, int64_t best, double near, int64_t large, double far)
+{
+    if (near < far)
+        return evidence(l, "they fit training mode at batches of about %lld (distance %.2f) better than at %lld (%.2f)",
+                        (long long)best, near, (long long)large, far);
+    return evidence(l, "the noise of batches of about %lld, which the other layers tell", (long long)best);
+}
+
 static ek_status small_batch(ek_audit *a, ek_severity gap, const probe *best, const probe *large)
 {
     for (int i = 0; i < a->norms.count; i++) {
         ek_norm_case *n = &a->norm[i];
-        double near = length_of(best->from[i]), far = length_of(large->from[i]);
-        if (n->mentioned || !is_far(&a->layer[i]) || !(near < far)) continue;
+        if (n->mentioned || !is_far(&a->layer[i])) continue;
         n->mentioned = true;
         EK_TRY(ek_audit_add(
             a, at_least(gap, EK_SEVERITY_WARNING), "batch-too-small", n->layer, NULL, 0,
             ek_strf("the training batch was too small: statistics of so few samples are noise, and deeper "
-                    "layers saw other values "
-                    "than they see in inference"),
-            evidence(
-                &a->layer[i],
-                "they fit training mode at batches of about %lld (distance %.2f) better than at %lld (%.2f)",
-                (long long)best->batch, near, (long long)large->batch, far),
+                    "layers saw other values than they see in inference"),
+            batch_evidence(&a->layer[i], best->batch, length_of(best->from[i]), large->batch, length_of(large->from[i])),
             ek_strf("evenkeel recalibrate %s --data %s --out mended.safetensors; or train again with --batch "
-                    "32 or more, or "
-                    "with frozen=true",
+                    "32 or more, or with frozen=true",
                     a->model_name, ek_audit_training_data(a))));
     }
     return EK_OK;
@@ -462,7 +482,7 @@ ek_status ek_audit_causes(ek_audit *a)
                 EK_TRY(by_options(a, &a->norm[i], &a->layer[i], gap));
         }
     }
-    EK_TRY(by_dropout(a, gap));
+    EK_TRY(by_training_mode(a, gap));
     for (int i = 0; i < a->norms.count; i++) left = left || (!a->norm[i].mentioned && is_far(&a->layer[i]));
     if (left && first_changed_depth(a) == a->norms.depths) EK_TRY(by_batch(a, gap));
     EK_TRY(unexplained(a, gap));
