@@ -148,7 +148,8 @@ static void set_count(const plant *p, const char *name, int64_t count)
 /* The running statistics of another mlp. */
 static void put_statistics(const plant *p, const ek_net *other)
 {
-    static const char *const names[] = {"bn1.running_mean", "bn1.running_var", "bn2.running_mean", "bn2.running_var"};
+    static const char *const names[] = {"bn1.running_mean", "bn1.running_var", "bn2.running_mean",
+                                        "bn2.running_var"};
     for (int i = 0; i < 4; i++) {
         ek_tensor from;
         assert_ok(ek_net_find_tensor(other, names[i], &from));

@@ -168,11 +168,14 @@ static ek_status small_ghosts(ek_audit *a, const ek_norm_case *n, const ek_audit
 {
     return ek_audit_add(
         a, gap, "ghost-too-small", n->layer, NULL, 0,
-        ek_strf("ghost batches before the normalization are too small: it saw other values in training than it sees in "
+        ek_strf("ghost batches before the normalization are too small: it saw other values in training than "
+                "it sees in "
                 "inference"),
-        evidence(l, "in training mode, with ghost batches of %lld, they fit: the distance falls from %.2f to %.2f",
-                 (long long)n->ghost, length_of(l->mended), length_of(l->training)),
-        ek_strf("evenkeel recalibrate %s --data %s --out mended.safetensors; for further training write a larger ghost= in "
+        evidence(
+            l, "in training mode, with ghost batches of %lld, they fit: the distance falls from %.2f to %.2f",
+            (long long)n->ghost, length_of(l->mended), length_of(l->training)),
+        ek_strf("evenkeel recalibrate %s --data %s --out mended.safetensors; for further training write a "
+                "larger ghost= in "
                 "the net text",
                 a->model_name, ek_audit_training_data(a)));
 }
@@ -191,7 +194,8 @@ static ek_status by_training_mode(ek_audit *a, ek_severity gap)
         ek_norm_case *n = &a->norm[i];
         if (n->mentioned || !(n->after_dropout || n->ghost) || !is_far(&a->layer[i])) continue;
         n->mentioned = true;
-        EK_TRY((n->after_dropout ? dropout_shift : small_ghosts)(a, n, &a->layer[i], at_least(gap, EK_SEVERITY_WARNING)));
+        EK_TRY((n->after_dropout ? dropout_shift : small_ghosts)(a, n, &a->layer[i],
+                                                                 at_least(gap, EK_SEVERITY_WARNING)));
     }
     return EK_OK;
 }
@@ -238,8 +242,9 @@ done:
 static char *batch_evidence(const ek_audit_layer *l, int64_t best, double near, int64_t large, double far)
 {
     if (near < far)
-        return evidence(l, "they fit training mode at batches of about %lld (distance %.2f) better than at %lld (%.2f)",
-                        (long long)best, near, (long long)large, far);
+        return evidence(
+            l, "they fit training mode at batches of about %lld (distance %.2f) better than at %lld (%.2f)",
+            (long long)best, near, (long long)large, far);
     return evidence(l, "the noise of batches of about %lld, which the other layers tell", (long long)best);
 }
 
@@ -253,7 +258,8 @@ static ek_status small_batch(ek_audit *a, ek_severity gap, const probe *best, co
             a, at_least(gap, EK_SEVERITY_WARNING), "batch-too-small", n->layer, NULL, 0,
             ek_strf("the training batch was too small: statistics of so few samples are noise, and deeper "
                     "layers saw other values than they see in inference"),
-            batch_evidence(&a->layer[i], best->batch, length_of(best->from[i]), large->batch, length_of(large->from[i])),
+            batch_evidence(&a->layer[i], best->batch, length_of(best->from[i]), large->batch,
+                           length_of(large->from[i])),
             ek_strf("evenkeel recalibrate %s --data %s --out mended.safetensors; or train again with --batch "
                     "32 or more, or with frozen=true",
                     a->model_name, ek_audit_training_data(a))));

@@ -134,7 +134,7 @@ static ek_status check_redundant_bias(ek_audit *a, int layer, const ek_param *p,
     if (status != EK_OK || most == 0) return status;
     const ek_node *norm = ek_graph_redundant_by(&a->net->graph, &a->net->graph.node[layer]);
     return ek_audit_add(a, EK_SEVERITY_NOTE, "redundant-bias", layer, NULL, 0,
-                        ek_strf("a bias before a batch normalization is taken away again by it: it was never "
+                        ek_strf("a bias before a normalization is taken away again by it: it was never "
                                 "trained and changes nothing"),
                         ek_strf("%s is up to %.3g in the file; %s subtracts it with the mean", p->name, most,
                                 norm ? norm->label : "the next layer"),
