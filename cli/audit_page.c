@@ -51,24 +51,47 @@ static void *room_for(int64_t count, size_t size)
 
 /* --- findings */
 
+const char *const cli_severity_name[] = {"note", "warning", "error"};
+
+bool cli_findings_alike(const ek_finding *a, const ek_finding *b)
+{
+    return a->severity == b->severity && !strcmp(a->code, b->code) && !strcmp(a->text, b->text) &&
+           !strcmp(a->mend, b->mend);
+}
+
+__attribute__((format(printf, 2, 3))) static void add_text(ek_report *report, const char *format, ...)
+{
+    char *text = NULL;
+    va_list args;
+    va_start(args, format);
+    if (vasprintf(&text, format, args) < 0) exit(cli_fail("out of memory"));
+    va_end(args);
+    ek_report_text(report, text);
+    free(text);
+}
+
+/* What holds for findings that are alike once, and the evidence of each. */
+static int add_alike(ek_report *report, const ek_audit *audit, int first)
+{
+    static const char *const header[] = {"layer", "evidence"};
+    const ek_finding *f = ek_audit_finding(audit, first);
+    cells c = {0};
+    int i = first;
+    for (; i < ek_audit_finding_count(audit) && cli_findings_alike(f, ek_audit_finding(audit, i)); i++) {
+        add_cell(&c, "%s", ek_audit_finding(audit, i)->label);
+        add_cell(&c, "%s", ek_audit_finding(audit, i)->evidence);
+    }
+    add_text(report, "%s, %s: %s.", cli_severity_name[f->severity], f->code, f->text);
+    add_table(report, NULL, 2, header, &c);
+    add_text(report, "What mends it: %s", f->mend);
+    return i;
+}
+
 static void add_findings(ek_report *report, const ek_audit *audit)
 {
-    static const char *const severity[] = {"note", "warning", "error"};
-    static const char *const header[] = {"", "code", "layer", "what is wrong", "evidence", "what mends it"};
-    cells c = {0};
-    int count = ek_audit_finding_count(audit);
     ek_report_heading(report, "Findings");
-    if (count == 0) ek_report_text(report, "Nothing was found.");
-    for (int i = 0; i < count; i++) {
-        const ek_finding *f = ek_audit_finding(audit, i);
-        add_cell(&c, "%s", severity[f->severity]);
-        add_cell(&c, "%s", f->code);
-        add_cell(&c, "%s", f->label);
-        add_cell(&c, "%s", f->text);
-        add_cell(&c, "%s", f->evidence);
-        add_cell(&c, "%s", f->mend);
-    }
-    if (count > 0) add_table(report, NULL, 6, header, &c);
+    if (ek_audit_finding_count(audit) == 0) ek_report_text(report, "Nothing was found.");
+    for (int i = 0; i < ek_audit_finding_count(audit);) i = add_alike(report, audit, i);
 }
 
 /* --- what was measured */
@@ -84,11 +107,9 @@ static void add_measures(ek_report *report, const ek_audit_measured *m, const ch
 {
     static const char *const header[] = {"normalized by", "loss", "accuracy"};
     cells c = {0};
-    char text[512];
     ek_report_heading(report, "What the statistics do");
-    snprintf(text, sizeof text, "%lld samples of %s; the statistics that are compared with are of %lld samples.",
+    add_text(report, "%lld samples of %s; the statistics that are compared with are of %lld samples.",
              (long long)m->count, data, (long long)m->reference_count);
-    ek_report_text(report, text);
     add_run(&c, "the running statistics, as the model stands", m->as_is);
     add_run(&c, "each batch's own (training mode)", m->training_mode);
     add_run(&c, "measured statistics in every layer, as recalibrated", m->mended);
@@ -110,23 +131,26 @@ static void add_swaps(ek_report *report, const ek_audit *audit, const ek_audit_m
         x[i + 1] = i + 1;
         loss[i + 1] = l->swapped.loss;
         accuracy[i + 1] = l->swapped.accuracy;
-        share[i] = 100 * l->share;
+        share[i] = round(1000 * l->share) / 10;
         label[i] = l->label;
     }
     ek_report_chart chart = {.title = "From the running statistics to measured ones, layer by layer",
                              .x_label = "layers that have measured statistics, from the input on",
                              .y_label = "accuracy",
-                             .note = "0: the model as it stands"};
-    ek_report_lines(report, &chart, 1, &(ek_report_series){.name = "accuracy", .count = count + 1, .x = x, .y = accuracy});
+                             .note = "0: the model as it stands; layers in the order of the net"};
+    ek_report_lines(report, &chart, 1,
+                    &(ek_report_series){.name = "accuracy", .count = count + 1, .x = x, .y = accuracy});
     chart.title = "The same, loss";
     chart.y_label = "loss";
-    ek_report_lines(report, &chart, 1, &(ek_report_series){.name = "loss", .count = count + 1, .x = x, .y = loss});
+    ek_report_lines(report, &chart, 1,
+                    &(ek_report_series){.name = "loss", .count = count + 1, .x = x, .y = loss});
     bool shares = false;
     for (int i = 0; i < count; i++) shares = shares || isfinite(share[i]);
-    ek_report_chart bars = {.title = "What each layer adds to the gap",
-                            .x_label = "layer",
-                            .y_label = "% of the gap",
-                            .note = "below 0: alone it makes things worse, while the layers after it are not mended"};
+    ek_report_chart bars = {
+        .title = "What each layer adds to the gap",
+        .x_label = "layer",
+        .y_label = "% of the gap",
+        .note = "below 0: alone it makes things worse, while the layers after it are not mended"};
     if (shares) ek_report_bars(report, &bars, count, label, share);
     free(x);
     free(loss);
@@ -137,8 +161,16 @@ static void add_swaps(ek_report *report, const ek_audit *audit, const ek_audit_m
 
 static void add_layers(ek_report *report, const ek_audit *audit)
 {
-    static const char *const header[] = {"layer", "batches", "momentum", "eps", "mean off", "variance off",
-                                         "mean off in training mode", "data shift of the mean", "of the variance", "% of the gap"};
+    static const char *const header[] = {"layer",
+                                         "batches",
+                                         "momentum",
+                                         "eps",
+                                         "mean off",
+                                         "variance off",
+                                         "mean off in training mode",
+                                         "data shift of the mean",
+                                         "of the variance",
+                                         "% of the gap"};
     cells c = {0};
     for (int i = 0; i < ek_audit_layer_count(audit); i++) {
         const ek_audit_layer *l = ek_audit_layer_at(audit, i);
@@ -154,9 +186,11 @@ static void add_layers(ek_report *report, const ek_audit *audit)
         add_measure(&c, l->training.mean);
         add_measure(&c, l->shift.mean);
         add_measure(&c, l->shift.var);
-        add_measure(&c, 100 * l->share);
+        add_measure(&c, round(1000 * l->share) / 10);
     }
-    add_table(report, "Distances of the running statistics: rms over the channels, means in deviations, variances as logarithms",
+    add_table(report,
+              "Distances of the running statistics: rms over the channels, means in deviations, variances as "
+              "logarithms",
               10, header, &c);
 }
 
@@ -173,8 +207,9 @@ static void add_channels(ek_report *report, const ek_audit_layer *l)
         mean[c] = (l->running_mean[c] - l->mean[c]) / sqrt(v);
         var[c] = log((l->running_var[c] + l->eps) / v);
     }
-    const ek_report_series series[] = {{.name = "mean, in deviations", .count = n, .x = x, .y = mean},
-                                       {.name = "variance, logarithm of the ratio", .count = n, .x = x, .y = var}};
+    const ek_report_series series[] = {
+        {.name = "mean, in deviations", .count = n, .x = x, .y = mean},
+        {.name = "variance, logarithm of the ratio", .count = n, .x = x, .y = var}};
     snprintf(title, sizeof title, "%s: running statistics against measured ones", l->label);
     const ek_report_chart chart = {.title = title, .x_label = "channel", .y_label = "distance"};
     ek_report_lines(report, &chart, 2, series);
