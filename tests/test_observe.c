@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* A batchnorm fused with what reads it, one with its producer, one of a flattened map, and one that nothing is fused to. */
+/* A batchnorm fused with what reads it, one with its producer, one of a flattened map, one that is frozen, and one of ghost
+ * batches. */
 static const char net_text[] = "input 1x8x8\n"
                                "c: conv 4 kernel=3\n"
                                "cn: batchnorm\n"
@@ -20,8 +21,9 @@ static const char net_text[] = "input 1x8x8\n"
                                "fn: batchnorm shift=false\n"
                                "sigmoid\n"
                                "ln: batchnorm frozen=true\n"
+                               "gn: batchnorm ghost=12\n"
                                "out: linear 10\n";
-enum { BATCH = 40, NORMS = 4 };
+enum { BATCH = 40, NORMS = 5, GHOST = 12 };
 
 /* --- sorting */
 
@@ -141,12 +143,17 @@ static void check_norm(const ek_seen *seen, const ek_net *net, const ek_seen_nor
         gap[varied] = fabs(norm->running_mean[k] - mean[k]) / sqrt(var[k]);
         ratio[varied++] = norm->running_var[k] / var[k];
     }
-    for (int64_t i = 0; i < count; i++) {
-        int64_t k = i / s % c;
-        double m = norm->batch ? mean[k] : (double)norm->running_mean[k],
-               v = norm->batch ? var[k] : (double)norm->running_var[k];
-        after[i] = (norm->gamma ? norm->gamma[k] : 1) * (before[i] - m) / sqrt(v + 1e-5) +
-                   (norm->beta ? norm->beta[k] : 0);
+    int64_t each = strcmp(norm->label, "gn") == 0 ? GHOST : n; /* samples that are normalized together */
+    for (int64_t first = 0; first < n; first += each) {
+        int64_t from = first * c * s, samples = first + each < n ? each : n - first;
+        moments(before + from, samples, norm, mean, var);
+        for (int64_t i = from; i < from + samples * c * s; i++) {
+            int64_t k = i / s % c;
+            double m = norm->batch ? mean[k] : (double)norm->running_mean[k],
+                   v = norm->batch ? var[k] : (double)norm->running_var[k];
+            after[i] = (norm->gamma ? norm->gamma[k] : 1) * (before[i] - m) / sqrt(v + 1e-5) +
+                       (norm->beta ? norm->beta[k] : 0);
+        }
     }
     check_quantiles(seen, norm, EK_SEEN_BEFORE, 7, before, count);
     check_quantiles(seen, norm, EK_SEEN_AFTER, 7, after, count);
@@ -317,6 +324,42 @@ static void same_bits(void **state)
     }
 }
 
+/* Of sequences, only what is alive is looked at. */
+static void rows_of_sequences(void **state)
+{
+    (void)state;
+    enum { N = 20, C = 2, L = 5 };
+    static const char *const isa[] = {NULL, "reference"};
+    float x[N * C * L], plain[N * C * L], before[EK_LANES], after[EK_LANES];
+    int32_t lengths[N];
+    for (int i = 0; i < N * C * L; i++) x[i] = (float)(i * 37 % 101) / 50 - 1;
+    for (int i = 0; i < N; i++) lengths[i] = i * 3 % L + 1;
+    for (int path = 0; path < 2; path++) {
+        ek_context *context;
+        ek_net *net;
+        assert_ok(ek_context_create(&(ek_context_options){.threads = 1, .isa = isa[path]}, &context));
+        assert_ok(ek_net_create(context, "input 2x5\nc: conv1d 2 kernel=1\nn: batchnorm\n", NULL, &net));
+        assert_ok(ek_net_use_lengths(net, true));
+        assert_ok(ek_net_prepare(net, N, true));
+        ek_net_set_input(net, N, x);
+        ek_net_set_lengths(net, N, lengths);
+        assert_ok(ek_net_run_forward(net, N, EK_MODE_TRAINING, 1, 1));
+        ek_net_norm_input(net, 2, 0, N, plain);
+        for (int64_t block = 0; block < ek_blocks(N); block++) {
+            for (int element = 0; element < C * L; element++) {
+                int found = ek_net_norm_row(net, 2, block, element, before, after), expected = 0;
+                for (int64_t i = block * EK_LANES; i < N && i < (block + 1) * EK_LANES; i++) {
+                    if (element % L >= lengths[i]) continue;
+                    assert_true(before[expected++] == plain[i * C * L + element]);
+                }
+                assert_int_equal(found, expected);
+            }
+        }
+        ek_net_destroy(net);
+        ek_context_destroy(context);
+    }
+}
+
 /* More channels than rows are read of: some of them are looked at, gamma and beta of all. */
 static void many_channels(void **state)
 {
@@ -406,6 +449,7 @@ int main(void)
         cmocka_unit_test(what_the_reference_sees),
         cmocka_unit_test(which_steps),
         cmocka_unit_test(same_bits),
+        cmocka_unit_test(rows_of_sequences),
         cmocka_unit_test(many_channels),
         cmocka_unit_test(want_of_memory),
     };
