@@ -1,6 +1,7 @@
 #include "commands.h"
 #include "common.h"
 #include "output.h"
+#include "picture.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -16,7 +17,7 @@ static const cli_option options[] = {
     ROW_OPERAND("MODEL", model, "A model file (.safetensors)."),
     ROW_HEADING("What to show:"),
     ROW_TEXT("layer", "LABEL", layer,
-             "Only this layer; any layer with parameters, not just batch normalization."),
+             "Only this layer; any layer with parameters, not just normalizations."),
     ROW_FLAG("all", all, "Every value, not just the first 16 of each tensor."),
     ROWS_COMMON,
 };
@@ -53,10 +54,10 @@ static range range_of(const ek_tensor *tensor)
     return r;
 }
 
-/* Whether a layer is to be shown: the one asked for, or else each batch normalization. */
+/* Whether a layer is to be shown: the one asked for, or else each normalization that has something to show. */
 static bool is_wanted(const settings *s, const ek_layer_info *layer)
 {
-    return s->layer ? strcmp(layer->label, s->layer) == 0 : strcmp(layer->op, "batchnorm") == 0;
+    return s->layer ? strcmp(layer->label, s->layer) == 0 : layer->normalizes && layer->parameters + layer->buffers > 0;
 }
 
 /* The first tensor of a layer, looked for from the tensor `from` of this layer or one before on: a search
@@ -126,7 +127,9 @@ static void print_values(const ek_tensor *tensor, int64_t count, bool all)
 static void print_tensor(const ek_tensor *tensor, bool all)
 {
     range r = range_of(tensor);
-    printf("  %-13s min %-10.4g mean %-10.4g max %.4g\n", role_name(tensor->role), r.least, r.mean, r.most);
+    char picture[CLI_PICTURE_BYTES];
+    printf("  %-13s min %-10.4g mean %-10.4g max %-10.4g %s\n", role_name(tensor->role), r.least, r.mean, r.most,
+           cli_histogram(picture, tensor->data, r.count));
     print_values(tensor, r.count, all);
 }
 
@@ -159,7 +162,7 @@ static void print(const settings *s, const ek_net *net)
         tensors = first_tensor(net, i, tensors);
         print_layer(s, net, i, &layer, tensors);
     }
-    if (first) printf("%s has no batch normalization\n", s->model);
+    if (first) printf("%s has no normalization with parameters\n", s->model);
 }
 
 /* That the label asked for exists; its absence is said with the nearest one. */
@@ -205,9 +208,10 @@ const cli_command cli_inspect = {
     .name = "inspect",
     .synopsis = "MODEL [options]",
     .brief = "shows gamma, beta and running statistics, layer by layer",
-    .about = "Shows what a model's batch normalization has learned, layer by layer: scale (gamma) and shift "
-             "(beta), and the running mean and variance that it normalizes by outside training; for each the "
-             "smallest, mean and largest value, then the values, channel by channel.",
+    .about = "Shows what a model's normalizations have learned, layer by layer: scale (gamma) and shift (beta), and of "
+             "batch normalization the running mean and variance that it normalizes by outside training; for each "
+             "the smallest, mean and largest value, a histogram from the smallest to the largest, then the values, channel "
+             "by channel (of layernorm and rmsnorm number by number).",
     .examples = "  evenkeel inspect lenet.safetensors\n"
                 "  evenkeel inspect lenet.safetensors --layer net.1 --all\n"
                 "  evenkeel inspect lenet.safetensors --json\n",

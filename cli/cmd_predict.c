@@ -8,7 +8,7 @@
 #include <string.h>
 
 typedef struct settings {
-    const char *model, *file;
+    const char *model, *file, *lengths;
     int64_t top, index, threads;
     bool json;
 } settings;
@@ -18,6 +18,8 @@ enum { ALL_ITEMS = -1 };
 static const cli_option options[] = {
     ROW_OPERAND("MODEL", model, "A model file (.safetensors)."),
     ROW_OPERAND("FILE", file, "What to classify: an IDX or NPY file, with one item or many, or a PNG image."),
+    ROW_TEXT("lengths", "lengths.npy", lengths,
+             "For sequences of unequal lengths: of each item of the file, 1 to l."),
     ROW_HEADING("What to show:"),
     ROW_INTEGER("top", "K", top, 1, 1e6, "How many classes an item, the likeliest first."),
     ROW_INTEGER("index", "I", index, 0, 0, "Only this item of the file, counted from 0."),
@@ -33,6 +35,7 @@ typedef struct guess {
 typedef struct prediction {
     const settings *s;
     ek_net *net;
+    int32_t *lengths; /* by item; NULL: none */
     int classes, top;
     bool softmax; /* the net's outputs are probabilities already */
     cli_table table;
@@ -125,7 +128,8 @@ static bool predict(prediction *run, const ek_dataset *items, int64_t first, int
         ek_status status = EK_OK;
         for (int64_t i = 0; i < n && status == EK_OK; i++)
             status = ek_dataset_item(items, from + i, x + i * size, NULL);
-        if (status == EK_OK) status = ek_net_forward(run->net, EK_MODE_INFERENCE, n, x, y);
+        const int32_t *lengths = run->lengths ? run->lengths + from : NULL;
+        if (status == EK_OK) status = ek_net_forward_lengths(run->net, EK_MODE_INFERENCE, n, x, lengths, y);
         done = status == EK_OK;
         if (!done) cli_fail_status();
         for (int64_t i = 0; i < n && done; i++)
@@ -151,8 +155,9 @@ static int answer(prediction *run)
     return cli_json_answer(object);
 }
 
-static int predict_file(const settings *s, ek_net *net)
+static int predict_file(const settings *s, const cli_model *model)
 {
+    ek_net *net = model->net;
     ek_dataset *items = NULL;
     if (ek_dataset_open_items(s->file, ek_net_input_shape(net), &items) != EK_OK) return cli_fail_status();
     int64_t count = ek_dataset_count(items), first = s->index == ALL_ITEMS ? 0 : s->index;
@@ -162,7 +167,12 @@ static int predict_file(const settings *s, ek_net *net)
         return cli_fail("%s has %lld items, counted from 0: there is no item %lld", s->file, (long long)count,
                         (long long)s->index);
     }
-    prediction run = {.s = s, .net = net, .items = json_array()};
+    int32_t *lengths;
+    if (!cli_read_lengths(model, s->model, s->lengths, count, &lengths)) {
+        ek_dataset_destroy(items);
+        return CLI_FAILED;
+    }
+    prediction run = {.s = s, .net = net, .lengths = lengths, .items = json_array()};
     run.classes = (int)cli_numbers(ek_net_output_shape(net));
     run.top = s->top < run.classes ? (int)s->top : run.classes;
     run.softmax = strcmp(ek_net_layer(net, ek_net_layer_count(net) - 1).op, "softmax") == 0;
@@ -170,6 +180,7 @@ static int predict_file(const settings *s, ek_net *net)
     int code = predict(&run, items, first, last) ? answer(&run) : CLI_FAILED;
     cli_table_free(&run.table);
     json_decref(run.items);
+    free(lengths);
     ek_dataset_destroy(items);
     return code;
 }
@@ -183,7 +194,7 @@ static int run(int argc, char **argv)
     code = CLI_FAILED;
     if (cli_model_open(&model, s.model, s.threads)) {
         cli_warn_untrained(&model, s.model);
-        code = predict_file(&s, model.net);
+        code = predict_file(&s, &model);
     }
     cli_model_close(&model);
     return code;

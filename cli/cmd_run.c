@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 typedef struct settings {
-    const char *model, *input, *output;
+    const char *model, *input, *output, *lengths;
     int mode; /* ek_mode */
     int64_t threads;
     bool json;
@@ -18,6 +18,10 @@ static const cli_option options[] = {
                  "The samples: [n, ...], each of the net's input shape. Bytes count as 0 to 1, other numbers "
                  "as they are."),
     ROW_REQUIRED("output", "y.npy", output, "Where the outputs go: float32 [n, ...]."),
+    ROW_TEXT("lengths", "lengths.npy", lengths,
+             "For sequences [n, c, l] of unequal lengths: [n] whole numbers, 1 to l. What is beyond a "
+             "sample's length "
+             "does not matter, and the output is 0 there."),
     ROW_CHOICE("mode", "eval|train", mode,
                "eval normalizes by the running statistics. train normalizes by the statistics of these n "
                "samples and drops out, as a training step would; nothing in the model changes."),
@@ -82,6 +86,7 @@ static int run(int argc, char **argv)
     cli_model model;
     ek_shape shape, result;
     float *x = NULL, *y = NULL;
+    int32_t *lengths = NULL;
     code = CLI_FAILED;
     if (!cli_model_open(&model, s.model, s.threads)) goto done;
     cli_warn_untrained(&model, s.model);
@@ -95,19 +100,21 @@ static int run(int argc, char **argv)
                  cli_shape(have, shape), s.model, cli_shape(want, ek_net_input_shape(model.net)));
         goto done;
     }
+    if (!cli_read_lengths(&model, s.model, s.lengths, shape.dim[0], &lengths)) goto done;
     if (!cli_can_write(s.output)) goto done;
     y = make_output(model.net, shape.dim[0], &result);
     if (!y) {
         cli_fail("no room for the outputs of %lld samples", (long long)shape.dim[0]);
         goto done;
     }
-    if (ek_net_forward(model.net, (ek_mode)s.mode, shape.dim[0], x, y) != EK_OK ||
+    if (ek_net_forward_lengths(model.net, (ek_mode)s.mode, shape.dim[0], x, lengths, y) != EK_OK ||
         ek_array_write(s.output, result, y) != EK_OK) {
         cli_fail_status();
         goto done;
     }
     code = print(&s, result);
 done:
+    free(lengths);
     free(y);
     ek_array_free(x);
     cli_model_close(&model);
@@ -121,7 +128,8 @@ const cli_command cli_run = {
     .about = "Runs a model on a NumPy array, all samples in one batch, and writes what its last layer gives "
              "(for a classifier: logits, unless the net ends in softmax).",
     .examples = "  evenkeel run lenet.safetensors --input x.npy --output logits.npy\n"
-                "  evenkeel run lenet.safetensors --input x.npy --output y.npy --mode train\n",
+                "  evenkeel run lenet.safetensors --input x.npy --output y.npy --mode train\n"
+                "  evenkeel run speech.safetensors --input x.npy --lengths lengths.npy --output y.npy\n",
     .options = options,
     .run = run,
 };

@@ -124,7 +124,7 @@ static int print(const settings *s, const ek_net *net)
            cli_bytes(training, (double)ek_net_memory(net, s->batch, EK_MODE_TRAINING)),
            cli_bytes(text, (double)ek_net_memory(net, s->batch, EK_MODE_INFERENCE)), (long long)s->batch);
     if (sum.redundant)
-        printf("* its bias is redundant: the batch normalization that follows subtracts it again, so it is\n"
+        printf("* its bias is redundant: the normalization that follows subtracts it again, so it is\n"
                "  neither computed nor trained, and stands as zeros in the model file\n");
     return CLI_DONE;
 }
@@ -145,7 +145,7 @@ const cli_command cli_summary = {
     .synopsis = "NET|MODEL [options]",
     .brief = "shows a net's layers, shapes, parameters and memory",
     .about = "Shows a net layer by layer: the shape that each gives for one sample, its trained parameters, "
-             "and the multiply-adds of a forward pass. Biases that a batch normalization makes redundant "
+             "and the multiply-adds of a forward pass. Biases that a normalization makes redundant "
              "are marked.",
     .examples = "  evenkeel summary lenet-bn\n"
                 "  evenkeel summary my.net --batch 32\n"

@@ -1,9 +1,11 @@
 #include "commands.h"
 #include "common.h"
 #include "output.h"
+#include "picture.h"
 #include "progress.h"
 #include "stop.h"
 #include "train_log.h"
+#include "train_pictures.h"
 #include "training.h"
 
 #include <math.h>
@@ -13,7 +15,7 @@
 #include <string.h>
 
 typedef struct settings {
-    const char *net, *out, *init, *log, *checkpoint, *resume;
+    const char *net, *out, *init, *log, *checkpoint, *resume, *report, *tensorboard;
     cli_training training;
     int64_t checkpoint_steps, threads;
     bool json, quiet;
@@ -39,6 +41,10 @@ static const cli_option options[] = {
     ROW_TEXT("resume", "FILE", resume,
              "Go on from a checkpoint, with the same other options; ends with the bits of an unbroken run. "
              "--log is continued."),
+    ROW_TEXT("report", "FILE.html", report,
+             "Write a page with the run's pictures: loss, accuracy, learning rate, and how each batch "
+             "normalization's inputs, outputs and statistics moved."),
+    ROW_TEXT("tensorboard", "DIR", tensorboard, "Write scalars and histograms for TensorBoard to a file in DIR."),
     ROW_FLAG("quiet", quiet, "No progress on stderr."),
     ROWS_COMMON,
 };
@@ -48,7 +54,10 @@ typedef struct training {
     const settings *s;
     const cli_model *model;
     cli_progress progress;
+    cli_curve loss;
     cli_log log;
+    cli_events events;
+    ek_observer *observer; /* NULL: nobody asks for pictures */
     json_t *epochs; /* measures of each, for --json */
     ek_event start, last;
     bool checkpointed; /* a checkpoint of this run was written */
@@ -56,15 +65,21 @@ typedef struct training {
 
 /* --- options */
 
+/* Whether another option reads or writes this file. */
+static bool used_twice(const settings *s, const char *path)
+{
+    return cli_same_file(path, s->out) || cli_same_file(path, s->checkpoint) || cli_same_file(path, s->resume) ||
+           cli_same_file(path, s->net) || cli_same_file(path, s->init);
+}
+
 /* What single options cannot say: which files go together. */
 static const char *files_wrong(const settings *s)
 {
     if (!s->out && !s->checkpoint) return "nothing would be kept: give --out MODEL (or --checkpoint FILE)";
     if (s->checkpoint_steps && !s->checkpoint) return "--checkpoint-steps needs --checkpoint FILE";
     if (cli_same_file(s->out, s->checkpoint)) return "--out and --checkpoint must be two files";
-    bool shared = cli_same_file(s->log, s->out) || cli_same_file(s->log, s->checkpoint) ||
-                  cli_same_file(s->log, s->resume) || cli_same_file(s->log, s->net) || cli_same_file(s->log, s->init);
-    return shared ? "--log needs a file of its own" : NULL;
+    if (used_twice(s, s->log) || cli_same_file(s->log, s->report)) return "--log needs a file of its own";
+    return used_twice(s, s->report) ? "--report needs a file of its own" : NULL;
 }
 
 static bool check(const settings *s, int *code)
@@ -81,9 +96,12 @@ static bool check(const settings *s, int *code)
 
 /* --- what the listener prints */
 
+static const char *const optimizer_name[] = {"sgd", "adam", "adamw"};
+
+static double learning_rate(const settings *s) { return cli_train_options(&s->training).optimizer.lr; }
+
 static void print_header(const training *run)
 {
-    static const char *const optimizer[] = {"sgd", "adam", "adamw"};
     const settings *s = run->s;
     const cli_training *t = &s->training;
     const ek_event *start = &run->start;
@@ -94,8 +112,9 @@ static void print_header(const training *run)
     if (start->valid_count) printf(", %s held out", cli_count(a, start->valid_count));
     if (start->test_count) printf(", %s to test", cli_count(a, start->test_count));
     int threads = ek_context_threads(run->model->context);
-    printf("\n%s, learning rate %g, batch %lld, seed %lld; %d thread%s, %s\n", optimizer[t->optimizer],
-           cli_train_options(t).optimizer.lr, (long long)t->batch, (long long)t->seed, threads, threads == 1 ? "" : "s",
+    printf("\n%s, learning rate %g, batch %lld", optimizer_name[t->optimizer], learning_rate(s), (long long)t->batch);
+    if (t->accumulate > 1) printf(" times %lld", (long long)t->accumulate);
+    printf(", seed %lld; %d thread%s, %s\n", (long long)t->seed, threads, threads == 1 ? "" : "s",
            ek_context_isa(run->model->context));
     if (start->step > 0) printf("resumed from %s after step %s\n", s->resume, cli_count(a, start->step));
     printf("\n%*s  %7s  %9s%s%s  %9s\n", 5, "epoch", "loss", "train acc",
@@ -125,6 +144,15 @@ static void print_epoch(const training *run, const ek_event *epoch)
     fflush(stdout);
 }
 
+/* The loss of the steps, from its first to its last. */
+static void print_loss(const training *run)
+{
+    char picture[CLI_PICTURE_BYTES];
+    if (isfinite(cli_curve_first(&run->loss)))
+        printf("\nloss  %.4f %s %.4f\n", cli_curve_first(&run->loss), cli_curve_text(picture, &run->loss),
+               cli_curve_last(&run->loss));
+}
+
 static void on_epoch(training *run, const ek_event *epoch)
 {
     cli_progress_clear(&run->progress);
@@ -135,15 +163,18 @@ static void on_epoch(training *run, const ek_event *epoch)
 static bool listen(void *user, const ek_event *event)
 {
     training *run = user;
+    cli_events_add(&run->events, event, run->model->net, run->observer);
     switch (event->kind) {
     case EK_EVENT_START:
         run->start = *event;
         cli_log_begin(&run->log);
-        cli_progress_begin(&run->progress, run->s->quiet, event);
+        cli_curve_begin(&run->loss, event->step, event->steps);
+        cli_progress_begin(&run->progress, run->s->quiet, event, &run->loss);
         if (!run->s->json) print_header(run);
         break;
     case EK_EVENT_STEP:
         cli_log_event(&run->log, event);
+        cli_curve_add(&run->loss, event->step, event->loss);
         cli_progress_step(&run->progress, event);
         break;
     case EK_EVENT_EPOCH:
@@ -222,9 +253,12 @@ static int answer(const training *run, bool stopped)
 {
     const settings *s = run->s;
     if (!s->json) {
+        print_loss(run);
         if (stopped) return CLI_DONE;
         if (s->out) printf("\nmodel: %s\n", s->out);
         if (s->log) printf("log: %s\n", s->log);
+        if (s->report) printf("report: %s\n", s->report);
+        if (s->tensorboard) printf("events: %s\n", ek_event_file_path(run->events.file));
         return CLI_DONE;
     }
     json_t *object = json_object();
@@ -243,7 +277,24 @@ static int answer(const training *run, bool stopped)
     if (s->out) json_object_set_new(object, "out", cli_json_text(s->out));
     if (s->checkpoint) json_object_set_new(object, "checkpoint", cli_json_text(s->checkpoint));
     if (s->log) json_object_set_new(object, "log", cli_json_text(s->log));
+    if (s->report) json_object_set_new(object, "report", cli_json_text(s->report));
+    if (s->tensorboard)
+        json_object_set_new(object, "events", cli_json_text(ek_event_file_path(run->events.file)));
     return cli_json_answer(object);
+}
+
+/* Also of a run that was stopped, or that learned nothing. False: it cannot be written, which was said. */
+static bool write_report(const training *run)
+{
+    const settings *s = run->s;
+    char title[2 * CLI_TEXT_SIZE], parameters[CLI_TEXT_SIZE], shape[CLI_TEXT_SIZE], about[4 * CLI_TEXT_SIZE];
+    if (!s->report) return true;
+    snprintf(title, sizeof title, "%s on %s", s->net, s->training.data);
+    snprintf(about, sizeof about, "%s parameters, input %s. %s, learning rate %g, batch %lld, seed %lld.",
+             cli_count(parameters, cli_parameters(run->model->net)), cli_shape(shape, ek_net_input_shape(run->model->net)),
+             optimizer_name[s->training.optimizer], learning_rate(s), (long long)s->training.batch,
+             (long long)s->training.seed);
+    return cli_report_write(s->report, title, about, run->observer);
 }
 
 /* Trains, saves what was trained, also after a stop, and says so. */
@@ -255,12 +306,14 @@ static int train(training *run, const ek_dataset *data, const ek_dataset *test, 
     o.checkpoint_steps = s->checkpoint_steps;
     o.resume = s->resume;
     o.listener = listen;
+    o.observer = run->observer;
     o.user = run;
     cli_stop_listen();
     ek_status status = ek_train(run->model->net, data, test, &o);
     cli_progress_clear(&run->progress);
     bool stopped = status == EK_E_INTERRUPTED;
     if (status != EK_OK && !stopped) return cli_fail_status();
+    bool reported = write_report(run);
     if (run->last.step > 0 && run->last.skipped == run->last.step)
         return cli_fail(
             "no step had a finite loss and gradient: nothing was learned, and no model is saved; try "
@@ -269,7 +322,7 @@ static int train(training *run, const ek_dataset *data, const ek_dataset *test, 
     warn_skipped(&run->last);
     if (stopped) print_stopped(run, argc, argv);
     int code = answer(run, stopped);
-    return stopped ? CLI_FAILED : code;
+    return stopped || !reported ? CLI_FAILED : code;
 }
 
 static int run(int argc, char **argv)
@@ -291,11 +344,19 @@ static int run(int argc, char **argv)
         goto done;
     }
     if (s.out && !cli_can_write(s.out)) goto done;
+    if (s.report && !cli_can_write(s.report)) goto done;
+    if ((s.report || s.tensorboard) && ek_observer_create(&run.observer) != EK_OK) {
+        cli_fail_status();
+        goto done;
+    }
+    if (!cli_events_open(&run.events, s.tensorboard)) goto done;
     if (!cli_log_open(&run.log, s.log, s.resume != NULL)) goto done;
     code = train(&run, data, test, argc, argv);
 done:
     cli_log_close(&run.log);
-    if (run.log.failed) code = CLI_FAILED;
+    cli_events_close(&run.events);
+    if (run.log.failed || run.events.failed) code = CLI_FAILED;
+    ek_observer_destroy(run.observer);
     json_decref(run.epochs);
     ek_dataset_destroy(test);
     ek_dataset_destroy(data);
@@ -318,6 +379,8 @@ const cli_command cli_train = {
                 "  evenkeel train resnet20 --data synthetic:3x32x32 --schedule cosine \\\n"
                 "      --warmup 1 --momentum 0.9 --weight-decay 1e-4 --no-decay-norm \\\n"
                 "      --log run.jsonl --checkpoint run.checkpoint --out resnet.safetensors\n"
+                "  evenkeel train lenet-bn --data fashion-mnist --out lenet.safetensors \\\n"
+                "      --report run.html --tensorboard runs/lenet\n"
                 "  evenkeel train my.net --data x.npy,y.npy --init state.safetensors \\\n"
                 "      --out my.safetensors\n",
     .options = options,

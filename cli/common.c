@@ -12,16 +12,27 @@
 #include <time.h>
 #include <unistd.h>
 
-bool cli_model_open(cli_model *model, const char *name, int64_t threads)
+static bool open_by(ek_status (*open)(ek_context *, const char *, ek_net **), cli_model *model, const char *name,
+                    int64_t threads)
 {
     *model = (cli_model){.trained = ek_is_model(name)};
     ek_context_options options = ek_context_options_default();
     options.threads = (int)threads;
     if (ek_context_create(&options, &model->context) == EK_OK &&
-        ek_net_open(model->context, name, &model->net) == EK_OK)
+        open(model->context, name, &model->net) == EK_OK)
         return true;
     cli_fail_status();
     return false;
+}
+
+bool cli_model_open(cli_model *model, const char *name, int64_t threads)
+{
+    return open_by(ek_net_open, model, name, threads);
+}
+
+bool cli_model_open_sick(cli_model *model, const char *name, int64_t threads)
+{
+    return open_by(ek_net_open_sick, model, name, threads);
 }
 
 void cli_model_close(cli_model *model)
@@ -44,11 +55,37 @@ int64_t cli_parameters(const ek_net *net)
     return count;
 }
 
+bool cli_read_lengths(const cli_model *model, const char *name, const char *path, int64_t n,
+                      int32_t **lengths)
+{
+    ek_shape input = ek_net_input_shape(model->net);
+    char text[CLI_TEXT_SIZE];
+    *lengths = NULL;
+    if (!path) return true;
+    if (input.rank != 2) {
+        cli_fail("--lengths is for sequences, and %s takes samples of %s, not CxL (such as 8x100)", name,
+                 cli_shape(text, input));
+        return false;
+    }
+    *lengths = calloc((size_t)n, sizeof **lengths);
+    if (*lengths && ek_lengths_read(path, n, input.dim[1], *lengths) == EK_OK) return true;
+    *lengths ? cli_fail_status() : cli_fail("no room for the lengths of %lld samples", (long long)n);
+    free(*lengths);
+    *lengths = NULL;
+    return false;
+}
+
 double cli_now(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+bool cli_is_file(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
 }
 
 /* A new file beside what `path` leads to. *real and *trial are to be freed. -1: it cannot be, which was said. */

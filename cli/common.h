@@ -12,15 +12,24 @@ typedef struct cli_model {
 
 /* threads 0: one for each core. False: it failed, which was said. */
 bool cli_model_open(cli_model *model, const char *name, int64_t threads);
+/* The same for who examines or mends a model: whatever values it holds (ek_net_open_sick). */
+bool cli_model_open_sick(cli_model *model, const char *name, int64_t threads);
 void cli_model_close(cli_model *model);
 /* For commands that only make sense with trained parameters. */
 void cli_warn_untrained(const cli_model *model, const char *name);
 /* Trained numbers of the whole net. */
 int64_t cli_parameters(const ek_net *net);
 
+/* The lengths in the file `path` of n sequences for the model, which is called `name`; *lengths (free) stays NULL where
+ * path is. False: it failed, which was said. */
+bool cli_read_lengths(const cli_model *model, const char *name, const char *path, int64_t n,
+                      int32_t **lengths);
+
 /* Seconds on a clock that only goes forward. */
 double cli_now(void);
 
+/* Whether there is a regular file. */
+bool cli_is_file(const char *path);
 /* Whether `path` can be written or replaced: tried with a file beside it that is taken away again.
  * False: no, which was said. */
 bool cli_can_write(const char *path);

@@ -169,7 +169,7 @@ static void look_ahead(const comparison *c, cli_progress *progress)
 void compare_run_all(comparison *c, compare_state *state, int done)
 {
     cli_progress progress;
-    cli_progress_begin(&progress, c->s->quiet, NULL);
+    cli_progress_begin(&progress, c->s->quiet, NULL, NULL);
     progress.runs = (int)(c->count * c->s->repeat);
     progress.run = done;
     for (int64_t k = 0; k < progress.runs && !c->stopped; k++) {

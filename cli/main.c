@@ -7,7 +7,8 @@
 #include <string.h>
 
 static const cli_command *const commands[] = {
-    &cli_train, &cli_compare, &cli_eval, &cli_predict, &cli_run, &cli_summary, &cli_inspect, &cli_bench,
+    &cli_train,   &cli_compare, &cli_eval,        &cli_predict, &cli_run, &cli_summary,
+    &cli_inspect, &cli_audit,   &cli_recalibrate, &cli_bench,
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -18,7 +19,7 @@ static int print_help(void)
            "Usage: evenkeel COMMAND ...\n"
            "\n"
            "Commands:\n");
-    for (int i = 0; i < COMMANDS; i++) printf("  %-9s %s\n", commands[i]->name, commands[i]->brief);
+    for (int i = 0; i < COMMANDS; i++) printf("  %-12s %s\n", commands[i]->name, commands[i]->brief);
     printf("\n"
            "  evenkeel help COMMAND    options and examples of a command\n"
            "  evenkeel --version       the version\n"

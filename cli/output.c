@@ -91,6 +91,12 @@ char *cli_duration(char text[CLI_TEXT_SIZE], double seconds)
     return text;
 }
 
+char *cli_measure(char text[CLI_TEXT_SIZE], double measure)
+{
+    snprintf(text, CLI_TEXT_SIZE, isfinite(measure) ? "%.4f" : "-", measure);
+    return text;
+}
+
 char *cli_shape(char text[CLI_TEXT_SIZE], ek_shape shape)
 {
     snprintf(text, CLI_TEXT_SIZE, "1"); /* rank 0: a single number */

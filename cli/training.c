@@ -11,6 +11,7 @@ cli_training cli_training_default(void)
     return (cli_training){
         .epochs = d.epochs,
         .batch = d.batch,
+        .accumulate = d.accumulate,
         .seed = (int64_t)d.seed,
         .step_epochs = d.step_epochs,
         .decay = d.decay,
@@ -34,6 +35,7 @@ ek_train_options cli_train_options(const cli_training *t)
     ek_train_options o = ek_train_options_default();
     o.epochs = t->epochs;
     o.batch = t->batch;
+    o.accumulate = t->accumulate;
     o.optimizer = ek_optimizer_options_default((ek_optimizer)t->optimizer);
     if (!isnan(t->lr)) o.optimizer.lr = t->lr;
     if (!isnan(t->weight_decay)) o.optimizer.weight_decay = t->weight_decay;

@@ -7,7 +7,7 @@
 
 typedef struct cli_training {
     const char *data;
-    int64_t epochs, batch, samples, seed, step_epochs;
+    int64_t epochs, batch, accumulate, samples, seed, step_epochs;
     int optimizer, schedule;
     double lr, momentum, weight_decay, decay, warmup, clip, valid;
     bool nesterov, no_decay_norm, no_shuffle, drop_last;
@@ -19,7 +19,9 @@ typedef struct cli_training {
     ROW_HEADING("Data:"), \
     ROW_REQUIRED("data", "DATA", training.data, \
                  "fashion-mnist, mnist, synthetic (or synthetic:3x32x32), a folder with IDX files or " \
-                 "{train,test}_{x,y}.npy, x.npy,y.npy, or a CSV file with the class in the last column."), \
+                 "{train,test}_{x,y}.npy, x.npy,y.npy, or a CSV file with the class in the last column. " \
+                 "Sequences [n, c, l] of unequal lengths have them in {train,test}_lengths.npy or as a third file, " \
+                 "x.npy,y.npy,lengths.npy."), \
     ROW_NUMBER("valid", "SHARE", training.valid, 0, 0.9, \
                "Hold out this share of the training data, chosen by the seed, and measure it after each epoch."), \
     ROW_INTEGER("samples", "N", training.samples, 1, 0, \
@@ -32,6 +34,9 @@ typedef struct cli_training {
     ROW_HEADING("Training:"), \
     ROW_INTEGER("epochs", "N", training.epochs, 1, 1e6, "Passes over the training data."), \
     ROW_INTEGER("batch", "N", training.batch, 1, 1e6, "Samples a step."), \
+    ROW_INTEGER("accumulate", "K", training.accumulate, 1, 1e6, \
+                "Take K batches for a step, with the memory of one: the same steps as a batch K times as large, its " \
+                "batch normalization included. Costs time: each BN layer adds passes."), \
     ROW_CHOICE("optimizer", "sgd|adam|adamw", training.optimizer, "How the parameters are updated."), \
     ROW_POSITIVE("lr", "RATE", training.lr, "Learning rate (default 0.1 for sgd, 0.001 for adam and adamw)."), \
     ROW_NUMBER("momentum", "M", training.momentum, 0, 1, "Momentum of sgd (default 0). 0.9 is usual."), \

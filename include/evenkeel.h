@@ -11,13 +11,15 @@
  *   6. Data sets
  *   7. Training and evaluating
  *   8. Reports                  pages with pictures and tables
+ *   9. Observing a run          what its report and its event files show
+ *  10. Auditing and mending     what is wrong with a model's normalization, and new statistics for it
  *
  * Conventions
  *   - Handles are opaque: `_create`/`_open` make them, `_destroy` ends them (NULL is fine).
  *   - Options are plain structs taken from `ek_..._options_default()`, so that zero never secretly
  *     means "default".
  *   - Shapes are per sample, without the batch dimension, unless said otherwise: an image is
- *     [c, h, w], a feature vector [f]. Arrays are contiguous, the last dimension fastest.
+ *     [c, h, w], a sequence [c, l], a feature vector [f]. Arrays are contiguous, the last dimension fastest.
  *   - On error no output is written, unless the comment says otherwise.
  *   - A context and what was made with it belong to one thread at a time; two contexts are independent.
  */
@@ -257,6 +259,11 @@ EK_API EK_MUST_CHECK ek_status ek_net_create(ek_context *context, const char *te
  * (a safetensors file under any name, with its trained parameters). */
 EK_API EK_MUST_CHECK ek_status ek_net_open(ek_context *context, const char *name_or_path, ek_net **out);
 
+/* The same, but a model is taken as it is, with values that ek_net_open refuses: not finite, a negative variance, a
+ * count of batches that cannot be. For examining it (ek_audit_create) and mending it (ek_recalibrate); ek_net_save
+ * still refuses what is not finite. */
+EK_API EK_MUST_CHECK ek_status ek_net_open_sick(ek_context *context, const char *name_or_path, ek_net **out);
+
 /* Whether ek_net_open takes it for a model: by its ending .safetensors, or by its first eight bytes, a
  * header's length with zeros at its end, which no net text has. Only a regular file is looked into, so that a
  * pipe loses nothing. */
@@ -282,7 +289,8 @@ EK_API EK_MUST_CHECK ek_status ek_net_init_normal(ek_net *net, double deviation,
 
 /* Takes the parameters of a .safetensors file (a PyTorch state dict, or a model) by their names; every
  * parameter of the net must be there with its shape, save num_batches_tracked. Tensors that the net
- * lacks are an error too. A bias that a following BN makes redundant is moved into its running_mean.
+ * lacks are an error too. A bias that a following normalization makes redundant is moved into its running_mean, if it
+ * has one.
  * On error the net is as it was. */
 EK_API EK_MUST_CHECK ek_status ek_net_load_weights(ek_net *net, const char *path);
 
@@ -311,7 +319,8 @@ typedef struct ek_layer_info {
     int64_t parameters;      /* trained numbers, redundant biases not counted */
     int64_t buffers;         /* running statistics */
     int64_t multiply_adds;   /* a sample, forward */
-    bool redundant_bias;     /* has a bias that the following BN cancels: neither computed nor trained */
+    bool redundant_bias;     /* has a bias that the following normalization cancels: neither computed nor trained */
+    bool normalizes;         /* batchnorm, layernorm, groupnorm, instancenorm or rmsnorm */
 } ek_layer_info;
 
 EK_API int ek_net_layer_count(const ek_net *net);
@@ -391,6 +400,20 @@ EK_API EK_MUST_CHECK ek_status ek_net_find_tensor(const ek_net *net, const char 
  * EK_E_SHAPE  n < 1, or one value a channel for a BN in training mode (the message names the layer) */
 EK_API EK_MUST_CHECK ek_status ek_net_forward(ek_net *net, ek_mode mode, int64_t n, const float *x, float *y);
 
+/* The same for sequences [c, l] of unequal lengths: of sample i only the first lengths[i] positions, 1 to l, are alive; what
+ * x holds beyond them does not matter. The output is that of each sample alone, cut to its length, in the same net with
+ * an input that short: padding enters no statistic, no maximum and no mean, and what a convolution sees beyond the end is
+ * zeros. A layer that gives sequences has outputs for
+ *
+ *   floor((length + 2*padding - dilation*(kernel-1) - 1)/stride) + 1      positions, at least 1 (conv1d and pools)
+ *
+ * of the sample, after `add` the fewer of its two inputs'; in y the others are 0. docs/sequences.md says more.
+ * lengths [n]; NULL: all positions are alive, as in ek_net_forward.
+ * EK_E_SHAPE     the net's input is not [c, l]; else as ek_net_forward
+ * EK_E_ARGUMENT  a length is not 1 to l; the message names it */
+EK_API EK_MUST_CHECK ek_status ek_net_forward_lengths(ek_net *net, ek_mode mode, int64_t n, const float *x,
+                                                      const int32_t *lengths, float *y);
+
 /* Where a pass spends its time: seconds in one layer. The input's forward is the laying out of the batch. A layer that
  * has no pass of its own, because it is computed within another's, has 0 there. */
 typedef struct ek_layer_time {
@@ -420,8 +443,9 @@ typedef enum ek_split {
  *   fashion-mnist, mnist  by name, in $EVENKEEL_DATA, then the usual places (docs/data.md)
  *   synthetic             seeded images 1x28x28 of 10 classes; synthetic:3x32x32 and synthetic:20 for
  *                         other shapes
- *   DIR                   a folder with IDX files (gz or not), or {train,test}_{x,y}.npy
- *   x.npy,y.npy           arrays
+ *   DIR                   a folder with IDX files (gz or not), or {train,test}_{x,y}.npy, and for sequences of unequal
+ *                         lengths {train,test}_lengths.npy
+ *   x.npy,y.npy           arrays; x.npy,y.npy,lengths.npy: sequences [n, c, l] (or [n, l]) of these lengths
  *   FILE.csv              numbers, the class in the last column, a header line allowed
  *
  * Bytes stay bytes in memory and count as 0 to 1; other numbers count as they are.
@@ -438,6 +462,9 @@ EK_API ek_shape ek_dataset_shape(const ek_dataset *dataset);
 EK_API int ek_dataset_classes(const ek_dataset *dataset);
 EK_API const char *ek_dataset_class(const ek_dataset *dataset, int index); /* NULL where unnamed */
 
+/* How many positions of an item, a sequence [c, l], are alive; 0: the data has no lengths. */
+EK_API int32_t ek_dataset_length(const ek_dataset *dataset, int64_t index);
+
 /* One item as floats, and its label (-1: none); x or label may be NULL. */
 EK_API EK_MUST_CHECK ek_status ek_dataset_item(const ek_dataset *dataset, int64_t index, float *x, int *label);
 
@@ -446,6 +473,12 @@ EK_API EK_MUST_CHECK ek_status ek_dataset_item(const ek_dataset *dataset, int64_
 EK_API EK_MUST_CHECK ek_status ek_array_read(const char *path, ek_shape *shape, float **data);
 EK_API EK_MUST_CHECK ek_status ek_array_write(const char *path, ek_shape shape, const float *data);
 EK_API void ek_array_free(float *data);
+
+/* The lengths of n sequences of up to `positions` positions, [n] whole numbers from 1 to `positions` in NumPy's format.
+ * EK_E_SHAPE   there are not n of them
+ * EK_E_FORMAT  one is out of range; the message names it */
+EK_API EK_MUST_CHECK ek_status ek_lengths_read(const char *path, int64_t n, int64_t positions,
+                                               int32_t *lengths);
 
 /* ---------------------------------------------------------------------------------------------
  * 7. Training and evaluating
@@ -497,6 +530,26 @@ typedef struct ek_step_result {
 EK_API EK_MUST_CHECK ek_status ek_trainer_step(ek_trainer *trainer, int64_t n, const float *x,
                                                const int32_t *labels, ek_step_result *result);
 
+/* The same for sequences of unequal lengths, as in ek_net_forward_lengths: padding gets no gradient and gives none.
+ * lengths [n]; NULL: all positions are alive. */
+EK_API EK_MUST_CHECK ek_status ek_trainer_step_lengths(ek_trainer *trainer, int64_t n, const float *x,
+                                                       const int32_t *lengths, const int32_t *labels,
+                                                       ek_step_result *result);
+
+/* The same step with the memory of `part` samples: gradient accumulation, but with the batch normalization of the whole
+ * batch. Loss, gradients, updates and running statistics are those of ek_trainer_step to rounding; frameworks
+ * that run the parts one after the other normalize each by itself, and so give another gradient.
+ *
+ * What BN does to a sample depends on all others, so the parts are run several times: the moments of each BN are gathered
+ * in turn (count, mean, M2, merged by Chan's formula) with the BNs before it already those of the whole batch, then the
+ * sums of the backward pass, then the gradients. With L batchnorms one after the other a step takes about 3L/2 + 1
+ * forward and L/2 + 1 backward passes over the batch; without BN one of each. Dropout draws what the whole batch draws where
+ * parts are multiples of 4.
+ *
+ * EK_E_UNSUPPORTED  the net has ghost batches, or the context runs the reference */
+EK_API EK_MUST_CHECK ek_status ek_trainer_step_in_parts(ek_trainer *trainer, int64_t n, int64_t part, const float *x,
+                                                        const int32_t *labels, ek_step_result *result);
+
 typedef enum ek_event_kind {
     EK_EVENT_START,      /* once, before the first step; after a resume at its position */
     EK_EVENT_STEP,
@@ -524,9 +577,13 @@ typedef struct ek_event {
 /* false: stop after saving what is trained; ek_train then returns EK_E_INTERRUPTED. */
 typedef bool (*ek_listener)(void *user, const ek_event *event);
 
+typedef struct ek_observer ek_observer; /* section 9 */
+
 typedef struct ek_train_options {
     int64_t epochs;                 /* 10 */
     int64_t batch;                  /* 128 */
+    int64_t accumulate;             /* 1: a step takes so many batches, as if they were one: see
+                                       ek_trainer_step_in_parts */
     ek_optimizer_options optimizer; /* SGD, lr 0.1 */
     ek_schedule schedule;           /* constant */
     int64_t step_epochs;            /* 30 */
@@ -543,6 +600,7 @@ typedef struct ek_train_options {
     const char *resume;             /* NULL; a checkpoint to go on from */
     ek_listener listener;           /* NULL */
     void *user;
+    ek_observer *observer;          /* NULL; looks on at the run, for a report */
 } ek_train_options;
 
 EK_API ek_train_options ek_train_options_default(void);
@@ -620,8 +678,180 @@ EK_API void ek_report_bars(ek_report *report, const ek_report_chart *chart, int 
 
 /* Writes the page; more may be added, and written again, after it. The file is whole or as before.
  * EK_E_ARGUMENT  something added lacked what it needs
- * EK_E_IO        the file cannot be written */
+ * EK_E_IO        the file cannot be written; EK_E_NOT_FOUND: there is no such folder */
 EK_API EK_MUST_CHECK ek_status ek_report_write(ek_report *report, const char *path);
+
+/* ---------------------------------------------------------------------------------------------
+ * 9. Observing a run
+ *
+ * An observer looks on at a run of ek_train (ek_train_options.observer) and keeps what its pictures need: the loss and
+ * learning rate of each step, the measures of each epoch, and of each batchnorm at some 100 steps, the first ones close
+ * together: how its inputs are distributed before and after the normalization, its gamma and beta, and how far the
+ * running statistics are from the batch's. It changes no bit of the training and allocates nothing in a step; of a
+ * batchnorm it looks at some 8,000 values each time.
+ *
+ * After the run, stopped or not, it holds what it has seen; with another run it begins anew. It needs the net only
+ * during the run.
+ */
+
+EK_API EK_MUST_CHECK ek_status ek_observer_create(ek_observer **out);
+EK_API void ek_observer_destroy(ek_observer *observer);
+
+/* What was seen, as sections of a report: the run, then each batchnorm (docs/reports.md). */
+EK_API void ek_report_training(ek_report *report, const ek_observer *observer);
+
+/* A run for TensorBoard: a new event file in a folder, which is made where there is none.
+ * EK_E_IO  it cannot be made */
+typedef struct ek_event_file ek_event_file;
+EK_API EK_MUST_CHECK ek_status ek_event_file_create(const char *folder, ek_event_file **out);
+EK_API const char *ek_event_file_path(const ek_event_file *file);
+
+/* What an event says, to be called by a listener: loss and learning rate of the steps (in a run of more than 10,000, of
+ * so many of them); at an epoch's end its measures, and histograms of each batchnorm's gamma, beta and running
+ * statistics, and of its inputs as the observer (may be NULL) saw them last. An epoch is on disk, for TensorBoard to
+ * show, when this returns.
+ * EK_E_IO  it cannot be written; later calls say so again, and write nothing */
+EK_API EK_MUST_CHECK ek_status ek_event_file_add(ek_event_file *file, const ek_event *event, const ek_net *net,
+                                                 const ek_observer *observer);
+
+/* keep false: the file is taken away, as one of a run that never began. */
+EK_API EK_MUST_CHECK ek_status ek_event_file_close(ek_event_file *file, bool keep);
+
+/* ---------------------------------------------------------------------------------------------
+ * 10. Auditing and mending
+ */
+
+/* Told now and then how much of a long work is done, from 0 to 1. false: stop; the work then fails with
+ * EK_E_INTERRUPTED and leaves everything as it was. */
+typedef bool (*ek_watch)(void *user, double share);
+
+typedef struct ek_recalibrate_options {
+    int64_t batch;        /* 128: samples taken at a time; the statistics do not depend on it, but for rounding */
+    double blend;         /* 1: running = (1-blend)*running + blend*measured; in (0, 1] */
+    ek_watch progress;    /* NULL */
+    void *user;
+} ek_recalibrate_options;
+
+EK_API ek_recalibrate_options ek_recalibrate_options_default(void);
+
+/* Gives every batch normalization that keeps running statistics those of the whole data set, in inference mode
+ * (dropout off), one depth of the net after the other, so that each normalization is measured on the inputs that the
+ * mended ones before it give. Per channel, over all m values:
+ *
+ *   running_mean = sum(x)/m    running_var = sum((x-mean)^2)/(m-1), or /m where the layer's convention is biased
+ *
+ * The moments of batches are merged in double by Chan, Golub and LeVeque's formula, weighted by their counts, so that
+ * the variance between batches is kept and a short last batch counts for what it is. (Averaging the batches' own
+ * statistics, as PyTorch's update_bn does, has neither.) num_batches_tracked becomes the number of batches, and the
+ * model remembers that its statistics were measured. options NULL: the defaults.
+ *
+ * EK_E_ARGUMENT     there is no batch normalization with running statistics, or an option is out of range
+ * EK_E_SHAPE        the data does not fit, or a channel has fewer than two values
+ * EK_E_NUMERIC      what a normalization reads is not finite (the message names it); statistics cannot mend that
+ * EK_E_INTERRUPTED  the progress asked to stop
+ * On error the net is as it was. */
+EK_API EK_MUST_CHECK ek_status ek_recalibrate(ek_net *net, const ek_dataset *dataset,
+                                              const ek_recalibrate_options *options);
+
+typedef enum ek_severity {
+    EK_SEVERITY_NOTE,    /* worth knowing; nothing is wrong */
+    EK_SEVERITY_WARNING, /* likely to hurt, or hurts a little */
+    EK_SEVERITY_ERROR,   /* the model does not do what was trained */
+} ek_severity;
+
+/* Something found. Texts live as long as the audit. docs/audit.md explains every code. */
+typedef struct ek_finding {
+    ek_severity severity;
+    const char *code;     /* "not-converged" */
+    int layer;            /* -1: the model as a whole */
+    const char *label;    /* the layer's; "" for the model */
+    const char *text;     /* what is wrong, one sentence */
+    const char *evidence; /* the figures that say so */
+    const char *mend;     /* what mends it: a command where there is one */
+    int channel_count;    /* of those that are concerned; 0: all, or none in particular */
+    const int *channels;
+} ek_finding;
+
+/* How the net does on the data, one way of normalizing after another. Without labels loss and accuracy are NaN. */
+typedef struct ek_audit_run {
+    double loss, accuracy;
+} ek_audit_run;
+
+/* What was measured with data. "The reference" is the training data where it was given, else the data. */
+typedef struct ek_audit_measured {
+    int64_t count, reference_count; /* samples used */
+    ek_audit_run as_is;             /* the running statistics, inference mode */
+    ek_audit_run training_mode;     /* batches of options.batch by their own statistics, dropout on */
+    ek_audit_run mended;            /* the reference's statistics in every layer */
+    ek_audit_run adapted;           /* the data's own statistics in every layer; NaN where the reference is the data, or
+                                       the two do not differ */
+    double decided_otherwise;       /* share of the samples whose largest output changes from as_is to mended */
+    double output_change;           /* rms change of the outputs from as_is to mended, against the rms of mended outputs
+                                       about their sample's mean */
+} ek_audit_measured;
+
+/* A batch normalization with running statistics, in the order of the net. Distances compare the running statistics
+ * (m_r, v_r) with measured ones (m, v):
+ *
+ *   mean  rms over the channels of (m_r - m)/sqrt(v + eps)
+ *   var   rms over the channels of log((v_r + eps)/(v + eps)) * v/(v + eps)
+ *
+ * (where v < eps, in units of sqrt(max(v, v_r) + eps)).
+ *
+ * NaN: not measured, or the running statistics are not finite. Arrays [channels] live as long as the audit; those of
+ * the data are NULL without data. */
+typedef struct ek_audit_distance {
+    double mean, var;
+} ek_audit_distance;
+
+typedef struct ek_audit_layer {
+    int layer;
+    const char *label;
+    int64_t channels, batches; /* batches: num_batches_tracked */
+    double eps, momentum;      /* momentum NaN: the average of all batches */
+    const float *gamma;        /* NULL: none */
+    const float *running_mean, *running_var;
+    const double *mean, *var;  /* the reference's, with all normalizations before it mended */
+    ek_audit_distance inference; /* from the reference's as this model's inference mode sees it */
+    ek_audit_distance training;  /* from the reference's in training mode */
+    ek_audit_distance mended;    /* from mean and var above */
+    ek_audit_distance shift;     /* of the data's from the reference's, both mended; NaN: they are the same data */
+    ek_audit_run swapped;        /* with the reference's statistics here and in all layers before */
+    double output_change;        /* rms change of the outputs by this swap, as in ek_audit_measured */
+    double share;                /* of the way from as_is to mended: its part of the fall in loss (without labels, of the
+                                    output changes); may be negative; NaN where there is none to speak of */
+    int rank;                    /* 1: the largest share; 0 without data */
+} ek_audit_layer;
+
+typedef struct ek_audit ek_audit;
+
+typedef struct ek_audit_options {
+    const ek_dataset *data;  /* NULL: the model alone. What it has to work on */
+    const ek_dataset *train; /* NULL. What it was trained on: tells wrong statistics from unlike data */
+    const char *model_name;  /* NULL: the path. Names for the commands that mend */
+    const char *data_name, *train_name; /* NULL: "DATA" */
+    int64_t batch;           /* 128: of the sweeps; the statistics do not depend on it, but for rounding */
+    int64_t samples;         /* 10000: at most so many of either data set, drawn by a fixed seed */
+    ek_watch progress;       /* NULL */
+    void *user;
+} ek_audit_options;
+
+EK_API ek_audit_options ek_audit_options_default(void);
+
+/* Examines the batch normalizations of a model file, opened as by ek_net_open_sick; the file is only read. options
+ * NULL: the defaults.
+ * EK_E_INTERRUPTED  the progress asked to stop
+ * Others as for ek_net_open and ek_evaluate; a sickness of the model is a finding, not an error. */
+EK_API EK_MUST_CHECK ek_status ek_audit_create(ek_context *context, const char *path, const ek_audit_options *options,
+                                               ek_audit **out);
+EK_API void ek_audit_destroy(ek_audit *audit);
+
+/* Findings, the worst first. */
+EK_API int ek_audit_finding_count(const ek_audit *audit);
+EK_API const ek_finding *ek_audit_finding(const ek_audit *audit, int index);
+EK_API int ek_audit_layer_count(const ek_audit *audit);
+EK_API const ek_audit_layer *ek_audit_layer_at(const ek_audit *audit, int index);
+EK_API const ek_audit_measured *ek_audit_measures(const ek_audit *audit); /* NULL without data */
 
 #ifdef __cplusplus
 }

@@ -7,6 +7,7 @@
 #   data     Fashion-MNIST
 #   test     cmocka, and clang as the second compiler
 #   oracles  PyTorch, which results are compared with
+#   browser  Chromium and protoc, which the tests of reports and event files also use where they are there
 #   bench    the fast BLAS libraries that PyTorch's speed hangs on, oneDNN, and strip for the binary's size
 #
 # On Debian and Ubuntu with apt, through sudo when not root. When all is there, nothing is fetched, and
@@ -18,6 +19,7 @@ declare -A packages=(
     [data]="dataset-fashion-mnist"
     [test]="libcmocka-dev clang"
     [oracles]="python3 python3-numpy python3-torch"
+    [browser]="chromium protobuf-compiler python3"
     [bench]="libblis4-openmp libopenblas0-pthread libdnnl-dev binutils"
 )
 
@@ -35,13 +37,14 @@ present() {
         data) [ -d /usr/share/datasets/fashion-mnist ] || [ -d "${EVENKEEL_DATA:-}/fashion-mnist" ] ;;
         test) have clang && pkg-config --exists cmocka ;;
         oracles) /usr/bin/python3 -c 'import numpy, torch' 2>/dev/null ;;
+        browser) have chromium protoc python3 ;;
         bench) have strip ;;
     esac
 }
 
-[ $# -gt 0 ] || fail "name a group: build, data, test, oracles or bench"
+[ $# -gt 0 ] || fail "name a group: build, data, test, oracles, browser or bench"
 for group; do
-    [ -n "${packages[$group]:-}" ] || fail "no group '$group'; there are build, data, test, oracles and bench"
+    [ -n "${packages[$group]:-}" ] || fail "no group '$group'; there are build, data, test, oracles, browser and bench"
 done
 
 if ! have apt-get dpkg-query; then

@@ -73,6 +73,19 @@ static inline void set_norms(ek_net *net)
     }
 }
 
+/* Where the text says so, the samples are sequences of unequal lengths. */
+#define LENGTHS " # lengths"
+
+/* 1 to l, [n] */
+static inline int32_t *any_lengths(const ek_net *net, int64_t n)
+{
+    int32_t *lengths = malloc((size_t)n * sizeof *lengths);
+    ek_random random = ek_random_start(11, EK_STREAM_TEST, 3);
+    for (int64_t i = 0; i < n; i++)
+        lengths[i] = 1 + (int32_t)ek_random_below(&random, (uint64_t)ek_net_input_shape(net).dim[1]);
+    return lengths;
+}
+
 /* A step's passes over n samples, forward and backward; what they leave is kept until end(). */
 static inline run begin(const char *text, const char *isa, bool fused, int threads, int64_t n, ek_mode mode)
 {
@@ -86,11 +99,14 @@ static inline run begin(const char *text, const char *isa, bool fused, int threa
     int64_t out = ek_shape_count(ek_net_output_shape(r.net)) * n;
     float *x = malloc((size_t)in * sizeof *x);
     fill(x, in, 1, 1);
+    int32_t *lengths = strstr(text, LENGTHS) ? any_lengths(r.net, n) : NULL;
+    assert_ok(ek_net_use_lengths(r.net, lengths));
     assert_ok(ek_net_prepare(r.net, n, true));
     r.output = calloc((size_t)out, sizeof(float));
     /* Twice, the first time with another batch: nothing may be left over from it. */
     for (int64_t size = n == 16 ? 16 : 2; size <= n; size += n > size ? n - size : n) {
         ek_net_set_input(r.net, size, x);
+        ek_net_set_lengths(r.net, size, lengths);
         assert_ok(ek_net_run_forward(r.net, size, mode, 3, 4));
         read_output(&r, size);
         read_norm_inputs(&r, size);
@@ -98,6 +114,7 @@ static inline run begin(const char *text, const char *isa, bool fused, int threa
         ek_net_run_backward(r.net);
         if (mode == EK_MODE_TRAINING) ek_net_commit(r.net);
     }
+    free(lengths);
     free(x);
     return r;
 }
@@ -185,10 +202,12 @@ static inline outputs infer(const char *text, const char *isa, const int64_t *si
     outputs all = {malloc((size_t)(passes * sizes[0] * out) * sizeof(float)), 0};
     float *x = malloc((size_t)in * sizeof *x);
     fill(x, in, 1, 1);
+    int32_t *lengths = strstr(text, LENGTHS) ? any_lengths(net, sizes[0]) : NULL;
     for (int i = 0; i < passes; i++) {
-        assert_ok(ek_net_forward(net, EK_MODE_INFERENCE, sizes[i], x, all.y + all.count));
+        assert_ok(ek_net_forward_lengths(net, EK_MODE_INFERENCE, sizes[i], x, lengths, all.y + all.count));
         all.count += sizes[i] * out;
     }
+    free(lengths);
     free(x);
     ek_net_destroy(net);
     ek_context_destroy(context);

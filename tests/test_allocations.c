@@ -125,6 +125,7 @@ static void check_net(const char *name, const char *data, ek_optimizer kind, int
     ek_context *context;
     ek_net *net;
     ek_dataset *dataset;
+    assert_ok(ek_observer_create(&options.observer)); /* it looks at each of the first steps */
     assert_ok(ek_context_create(&context_options, &context));
     assert_ok(ek_net_open(context, name, &net));
     assert_ok(ek_dataset_open(data, EK_SPLIT_TRAIN, &dataset));
@@ -137,6 +138,7 @@ static void check_net(const char *name, const char *data, ek_optimizer kind, int
     assert_int_equal(ek_train(net, dataset, NULL, &options), EK_E_INTERRUPTED);
     assert_int_equal(w.steps, 5);
     if (w.grown) fail_msg("%s with %d threads allocates in its steps", name, threads);
+    ek_observer_destroy(options.observer);
     ek_dataset_destroy(dataset);
     ek_net_destroy(net);
     ek_context_destroy(context);
@@ -180,12 +182,45 @@ static void steps_by_hand_allocate_nothing(void **state)
     ek_context_destroy(context);
 }
 
+/* And of sequences with lengths. */
+static void steps_with_lengths_allocate_nothing(void **state)
+{
+    (void)state;
+    enum { N = 20, L = 30 };
+    ek_optimizer_options options = ek_optimizer_options_default(EK_OPTIMIZER_SGD);
+    ek_context *context;
+    ek_net *net;
+    ek_trainer *trainer;
+    ek_step_result result;
+    static float x[N * 2 * L];
+    int32_t labels[N], lengths[N];
+    for (int i = 0; i < N * 2 * L; i++) x[i] = (float)(i * 37 % 101) / 101;
+    for (int i = 0; i < N; i++) labels[i] = i % 3, lengths[i] = L - i;
+    assert_ok(ek_context_create(&(ek_context_options){.threads = 2}, &context));
+    assert_ok(
+        ek_net_create(context,
+                      "input 2x30\nconv1d 4 kernel=3\nbatchnorm\nrelu\nmaxpool 2\nglobalavgpool\nflatten\n"
+                      "linear 3",
+                      NULL, &net));
+    assert_ok(ek_trainer_create(net, &options, 1, &trainer));
+    assert_ok(ek_trainer_step_lengths(trainer, N, x, lengths, labels, &result));
+    uint64_t before = atomic_load(&mallocs), allocations = ek_memory_count().allocations;
+    for (int n = N; n > N - 4; n--)
+        assert_ok(ek_trainer_step_lengths(trainer, n, x, lengths, labels, &result));
+    assert_int_equal(atomic_load(&mallocs), before);
+    assert_int_equal(ek_memory_count().allocations, allocations);
+    ek_trainer_destroy(trainer);
+    ek_net_destroy(net);
+    ek_context_destroy(context);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_counter_counts),
         cmocka_unit_test(training_steps_allocate_nothing),
         cmocka_unit_test(steps_by_hand_allocate_nothing),
+        cmocka_unit_test(steps_with_lengths_allocate_nothing),
     };
     return cmocka_run_group_tests(tests, start_counting, NULL);
 }

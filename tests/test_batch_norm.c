@@ -140,13 +140,13 @@ static void oracle_pass(const ek_batch_norm_options *o, const problem *p, bool b
     double *x = widened(p->x, p->count), *dy = widened(p->dy, p->count);
     double *gamma = widened(p->gamma, p->shape.c), *beta = widened(p->beta, p->shape.c);
     const double *scale = o->scale ? gamma : NULL, *shift = o->shift ? beta : NULL;
-    ek_batch_norm_reference_forward(p->shape, o->eps, x, mean, var, scale, shift, y);
+    ek_batch_norm_reference_forward(p->shape, NULL, o->eps, x, mean, var, scale, shift, y);
     if (o->relu) {
         ek_batch_norm_reference_relu_backward(p->count, y, dy);
         ek_batch_norm_reference_relu(p->count, y);
     }
-    ek_batch_norm_reference_backward(p->shape, o->eps, batch_statistics, x, dy, mean, var, scale, dx, dgamma,
-                                     dbeta);
+    ek_batch_norm_reference_backward(p->shape, NULL, o->eps, batch_statistics, x, dy, mean, var, scale, dx,
+                                     dgamma, dbeta);
     ek_free(x);
     ek_free(dy);
     ek_free(gamma);
@@ -164,7 +164,7 @@ static double *run_oracle(const ek_batch_norm_options *o, const problem *p)
     double *running_mean = channel[RUNNING_MEAN], *running_var = channel[RUNNING_VAR];
     double m = (double)(shape.n * shape.s);
 
-    if (!o->frozen) ek_batch_norm_reference_statistics(shape, x, mean, var);
+    if (!o->frozen) ek_batch_norm_reference_statistics(shape, NULL, x, mean, var);
     for (int64_t c = 0; c < shape.c; c++) {
         running_mean[c] = p->running_mean[c];
         running_var[c] = p->running_var[c];
@@ -247,8 +247,8 @@ static double weighted_sum(ek_ncs shape, bool batch_statistics, const double *x,
 {
     int64_t count = count_of(shape);
     double *y = doubles(count), *batch = doubles(2 * shape.c), sum = 0;
-    if (batch_statistics) ek_batch_norm_reference_statistics(shape, x, batch, batch + shape.c);
-    ek_batch_norm_reference_forward(shape, 1e-5, x, batch_statistics ? batch : mean,
+    if (batch_statistics) ek_batch_norm_reference_statistics(shape, NULL, x, batch, batch + shape.c);
+    ek_batch_norm_reference_forward(shape, NULL, 1e-5, x, batch_statistics ? batch : mean,
                                     batch_statistics ? batch + shape.c : var, gamma, beta, y);
     for (int64_t i = 0; i < count; i++) sum += weights[i] * y[i];
     ek_free(y);
@@ -263,8 +263,8 @@ static void check_gradients(ek_ncs shape, bool batch_statistics)
     double *gamma = widened(p.gamma, shape.c), *beta = widened(p.beta, shape.c);
     double *mean = widened(p.running_mean, shape.c), *var = widened(p.running_var, shape.c);
     double *dx = doubles(p.count), *dgamma = doubles(shape.c), *dbeta = doubles(shape.c);
-    if (batch_statistics) ek_batch_norm_reference_statistics(shape, x, mean, var);
-    ek_batch_norm_reference_backward(shape, 1e-5, batch_statistics, x, dy, mean, var, gamma, dx, dgamma,
+    if (batch_statistics) ek_batch_norm_reference_statistics(shape, NULL, x, mean, var);
+    ek_batch_norm_reference_backward(shape, NULL, 1e-5, batch_statistics, x, dy, mean, var, gamma, dx, dgamma,
                                      dbeta);
 
     struct {
@@ -500,7 +500,7 @@ static void cumulative_average_is_the_mean_of_the_batches(void **state)
     for (int t = 0; t < BATCHES; t++) {
         problem p = problem_create((ek_ncs){4 + t, C, 6}, (uint64_t)t);
         double *x = widened(p.x, p.count), mean[C], var[C], m = (4 + t) * 6;
-        ek_batch_norm_reference_statistics(p.shape, x, mean, var);
+        ek_batch_norm_reference_statistics(p.shape, NULL, x, mean, var);
         for (int c = 0; c < C; c++) {
             mean_sum[c] += mean[c];
             var_sum[c] += var[c] * m / (m - 1);

@@ -50,6 +50,8 @@ static const char *const files[] = {
     "train_y.npy",
     "test_x.npy",
     "test_y.npy",
+    "lengths.npy",
+    "test_lengths.npy",
     "table.csv",
     "table.csv.gz",
     "other.bin",
@@ -135,6 +137,117 @@ static void arrays_make_a_set(void **state)
     ek_dataset_destroy(d);
 }
 
+/* --- sequences with lengths */
+
+static ek_status open_sequences(ek_dataset **out)
+{
+    char spec[768];
+    snprintf(spec, sizeof spec, "%s/x.npy,%s/y.npy,%s/lengths.npy", folder, folder, folder);
+    return ek_dataset_open(spec, EK_SPLIT_ANY, out);
+}
+
+static void sequences_have_lengths(void **state)
+{
+    (void)state;
+    ek_dataset *d;
+    float padded[12], x[6];
+    memcpy(padded, numbers, sizeof padded);
+    padded[2] = padded[5] = NAN; /* beyond the length */
+    put_npy("x.npy", 3, DIMS(2, 2, 3), padded);
+    put_npy("y.npy", 1, DIMS(2), (const float[]){3, 0});
+    put_npy("lengths.npy", 1, DIMS(2), (const float[]){2, 3});
+    assert_ok(open_sequences(&d));
+    ek_shape shape = ek_dataset_shape(d);
+    assert_true(shape.rank == 2 && shape.dim[0] == 2 && shape.dim[1] == 3);
+    assert_int_equal(ek_dataset_length(d, 0), 2);
+    assert_int_equal(ek_dataset_length(d, 1), 3);
+    assert_int_equal(ek_dataset_length(d, 2), 0);
+    assert_ok(ek_dataset_item(d, 1, x, NULL));
+    assert_memory_equal(x, numbers + 6, sizeof x);
+    ek_dataset_destroy(d);
+
+    put_npy("x.npy", 2, DIMS(2, 6), numbers);
+    put_npy("lengths.npy", 2, DIMS(2, 1), (const float[]){6, 1});
+    assert_ok(open_sequences(&d));
+    shape = ek_dataset_shape(d);
+    assert_true(shape.rank == 2 && shape.dim[0] == 1 && shape.dim[1] == 6);
+    ek_dataset_destroy(d);
+    assert_ok(open_pair(EK_SPLIT_ANY, &d));
+    assert_int_equal(ek_dataset_length(d, 0), 0);
+    ek_dataset_destroy(d);
+}
+
+static void lengths_that_do_not_fit_are_refused(void **state)
+{
+    (void)state;
+    ek_dataset *d;
+    int32_t read[3];
+    char path[512];
+    snprintf(path, sizeof path, "%s/lengths.npy", folder);
+    put_npy("x.npy", 3, DIMS(3, 2, 2), numbers);
+    put_npy("y.npy", 1, DIMS(3), (const float[]){0, 1, 0});
+    put_npy("lengths.npy", 1, DIMS(2), (const float[]){1, 1});
+    assert_fails(EK_E_SHAPE, "lengths.npy has 2 lengths, but there are 3 sequences", open_sequences(&d));
+    assert_fails(EK_E_SHAPE, "lengths.npy has 2 lengths", ek_lengths_read(path, 3, 2, read));
+    const float wrong[] = {0, 3, -1, 1.5f, NAN, INFINITY};
+    for (int i = 0; i < 6; i++) {
+        put_npy("lengths.npy", 1, DIMS(3), (const float[]){1, wrong[i], 2});
+        assert_fails(EK_E_FORMAT, "the length of sequence 1 is not a whole number from 1 to 2",
+                     open_sequences(&d));
+    }
+    put_npy("lengths.npy", 2, DIMS(3, 2), numbers + 1);
+    assert_fails(EK_E_SHAPE, "lengths are [n]", open_sequences(&d));
+    put_npy("lengths.npy", 1, DIMS(3), (const float[]){1, 2, 2});
+    assert_ok(ek_lengths_read(path, 3, 2, read));
+    assert_true(read[0] == 1 && read[1] == 2 && read[2] == 2);
+    float infinite[12];
+    memcpy(infinite, numbers, sizeof infinite);
+    infinite[5] = INFINITY; /* the last of sequence 1, which is alive */
+    put_npy("x.npy", 3, DIMS(3, 2, 2), infinite);
+    assert_fails(EK_E_NUMERIC, "item 1 holds a value that is not finite", open_sequences(&d));
+    put_npy("x.npy", 4, DIMS(3, 1, 2, 2), numbers);
+    assert_fails(EK_E_SHAPE, "sequences with lengths are [n, channels, positions]", open_sequences(&d));
+    put_npy("x.npy", 3, DIMS(3, 2, 2), numbers);
+    assert_int_equal(unlink(path), 0);
+    assert_fails(EK_E_NOT_FOUND, "lengths.npy", open_sequences(&d));
+}
+
+/* Which data fit which nets. */
+static void sequences_fit_nets_of_sequences(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *net;
+        bool fits, with_lengths; /* data without lengths, with them */
+    } rows[] = {{"input 2x3\nflatten\nlinear 4", true, true},
+                {"input 3x2\nflatten\nlinear 4", false, false},
+                {"input 1x2x3\nflatten\nlinear 4", true, false},
+                {"input 6\nlinear 4", true, false},
+                {"input 1x6\nflatten\nlinear 4", false, false}};
+    ek_context *context;
+    ek_dataset *plain, *sequences;
+    put_npy("x.npy", 3, DIMS(2, 2, 3), numbers);
+    put_npy("y.npy", 1, DIMS(2), (const float[]){3, 0});
+    put_npy("lengths.npy", 1, DIMS(2), (const float[]){2, 3});
+    assert_ok(ek_context_create(NULL, &context));
+    assert_ok(open_pair(EK_SPLIT_ANY, &plain));
+    assert_ok(open_sequences(&sequences));
+    for (int i = 0; i < 5; i++) {
+        ek_net *net;
+        assert_ok(ek_net_create(context, rows[i].net, NULL, &net));
+        assert_int_equal(ek_dataset_check(plain, net) == EK_OK, rows[i].fits);
+        assert_int_equal(ek_dataset_check(sequences, net) == EK_OK, rows[i].with_lengths);
+        if (!rows[i].with_lengths)
+            assert_non_null(strstr(ek_error(), "items are 2x3, sequences with lengths, the net's"));
+        ek_net_destroy(net);
+    }
+    ek_dataset_destroy(sequences);
+    ek_dataset_destroy(plain);
+    ek_context_destroy(context);
+}
+
+/* --- */
+
 static void arrays_that_do_not_meet_are_refused(void **state)
 {
     (void)state;
@@ -212,6 +325,13 @@ static void folders_have_splits(void **state)
     put_npy("test_y.npy", 1, DIMS(2), (const float[]){0, 1});
     assert_ok(ek_dataset_open(folder, EK_SPLIT_ANY, &d)); /* the test split where there is one */
     assert_int_equal(ek_dataset_count(d), 2);
+    ek_dataset_destroy(d);
+    put_npy("test_lengths.npy", 1, DIMS(2), (const float[]){4, 3});
+    assert_ok(ek_dataset_open(folder, EK_SPLIT_TEST, &d));
+    assert_int_equal(ek_dataset_length(d, 1), 3);
+    ek_dataset_destroy(d);
+    assert_ok(ek_dataset_open(folder, EK_SPLIT_TRAIN, &d));
+    assert_int_equal(ek_dataset_length(d, 1), 0);
     ek_dataset_destroy(d);
 }
 
@@ -672,6 +792,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(real_fashion_mnist),
         cmocka_unit_test(arrays_make_a_set),
+        cmocka_unit_test(sequences_have_lengths),
+        cmocka_unit_test(lengths_that_do_not_fit_are_refused),
+        cmocka_unit_test(sequences_fit_nets_of_sequences),
         cmocka_unit_test(arrays_that_do_not_meet_are_refused),
         cmocka_unit_test(tables_make_a_set),
         cmocka_unit_test(folders_have_splits),

@@ -698,6 +698,28 @@ static void sums_of_two_arrays(void **state)
     }
 }
 
+/* Tables for few samples leave the other lanes as they are. */
+static void sequences_are_cut_at_their_lengths(void **state)
+{
+    (void)state;
+    enum { CHANNELS = 3, MOST = 9 };
+    FOR_EACH_TABLE(k)
+    for (int positions = 1; positions <= MOST; positions++) {
+        float *x = noise(CHANNELS * positions * EK_LANES), *y = copy(CHANNELS * positions * EK_LANES, x);
+        int32_t length[EK_LANES];
+        for (int lane = 0; lane < EK_LANES; lane++)
+            length[lane] = lane < 13 ? 1 + (lane * 7 + 3) % positions : 0;
+        x[EK_LANES / 2 + (positions - 1) * EK_LANES] = y[EK_LANES / 2 + (positions - 1) * EK_LANES] = NAN;
+        k->sequence_cut(CHANNELS, positions, length, -INFINITY, y);
+        for (int i = 0; i < CHANNELS * positions * EK_LANES; i++) {
+            int lane = i % EK_LANES;
+            bool beyond = lane < k->lanes && i / EK_LANES % positions >= length[lane];
+            check(k, "cut", i, y[i], beyond ? -INFINITY : x[i], 0);
+        }
+        guarded_free();
+    }
+}
+
 static void sums_and_finiteness(void **state)
 {
     (void)state;
@@ -1512,6 +1534,7 @@ int main(void)
         TEST(sigmoid_and_tanh_are_accurate),
         TEST(activations_at_the_extremes),
         TEST(sums_of_two_arrays),
+        TEST(sequences_are_cut_at_their_lengths),
         TEST(sums_and_finiteness),
         TEST(moments_hold_where_the_mean_dwarfs_the_deviation),
         TEST(moments_of_what_is_constant_or_not_finite),

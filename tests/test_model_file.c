@@ -121,8 +121,79 @@ static void test_what_is_in_the_file(void **state)
     assert_non_null(
         strstr(conventions, "\"n\":{\"eps\":1e-5,\"momentum\":null,\"running_var\":\"unbiased\"}"));
     assert_non_null(
-        strstr(conventions, "\"m\":{\"eps\":1e-5,\"momentum\":0.1,\"running_var\":\"unbiased\"}"));
+        strstr(conventions, "\"m\":{\"eps\":1e-5,\"momentum\":0.1,\"running_var\":\"unbiased\",\"track\":false}"));
     ek_safetensors_free(&file);
+    ek_net_destroy(net);
+}
+
+static void assert_convention(const char *conventions, const char *words)
+{
+    if (!strstr(conventions, words)) fail_msg("%s lacks %s", conventions, words);
+}
+
+static void test_every_convention_is_told(void **state)
+{
+    (void)state;
+    ek_net *net, *copy;
+    assert_ok(ek_net_create(context,
+                            "input 4\na: batchnorm ghost=8 unbiased=false\nb: batchnorm frozen=true\n"
+                            "c: batchnorm r_max=3 d_max=2.5 renorm_steps=100 scale=false\nlayernorm\nd: batchnorm shift=false",
+                            NULL, &net));
+    assert_ok(ek_net_save(net, path));
+    ek_safetensors file;
+    assert_ok(ek_safetensors_read(path, &file));
+    const char *conventions = ek_safetensors_metadata(&file, "evenkeel.batch_norm");
+    assert_convention(conventions, "\"a\":{\"eps\":1e-5,\"momentum\":0.1,\"running_var\":\"biased\",\"ghost\":8}");
+    assert_convention(conventions, "\"b\":{\"eps\":1e-5,\"momentum\":0.1,\"running_var\":\"unbiased\",\"frozen\":true}");
+    assert_convention(conventions, "\"r_max\":3.0,\"d_max\":2.5,\"renorm_steps\":100}");
+    assert_convention(conventions, "\"d\":{\"eps\":1e-5,\"momentum\":0.1,\"running_var\":\"unbiased\"}}");
+    assert_null(ek_safetensors_find(&file, "c.weight"));
+    assert_null(ek_safetensors_find(&file, "d.bias"));
+    assert_non_null(ek_safetensors_find(&file, "c.bias"));
+    ek_safetensors_free(&file);
+    char named[64];
+    snprintf(named, sizeof named, "%s.safetensors", path);
+    assert_int_equal(rename(path, named), 0);
+    assert_ok(ek_net_open(context, named, &copy));
+    assert_int_equal(rename(named, path), 0);
+    assert_string_equal(ek_net_text(net), ek_net_text(copy));
+    ek_net_destroy(copy);
+    ek_net_destroy(net);
+}
+
+/* Under PyTorch's names and shapes. */
+static void test_normalizations_of_samples_in_the_file(void **state)
+{
+    (void)state;
+    ek_net *net, *copy;
+    const char *of_samples = "input 4x3x5\nl: layernorm\ng: groupnorm 2\nc: conv 6 kernel=1\ni: instancenorm scale=true shift=true\n"
+                             "instancenorm\nr: rmsnorm\n";
+    assert_ok(ek_net_create(context, of_samples, NULL, &net));
+    assert_ok(ek_net_init(net, EK_INIT_KAIMING, 5));
+    tensor(net, "l.weight").data[59] = 0.5f;
+    tensor(net, "r.weight").data[1] = -2;
+    assert_true(tensor(net, "g.weight").data[3] == 1 && tensor(net, "g.bias").data[3] == 0);
+    assert_ok(ek_net_save(net, path));
+    ek_safetensors file;
+    assert_ok(ek_safetensors_read(path, &file));
+    assert_int_equal(file.count, 9);
+    assert_stored(&file, "l.weight", EK_NUMBER_F32, 3, 60);
+    assert_stored(&file, "l.bias", EK_NUMBER_F32, 3, 60);
+    assert_stored(&file, "g.weight", EK_NUMBER_F32, 1, 4);
+    assert_stored(&file, "i.bias", EK_NUMBER_F32, 1, 6);
+    assert_stored(&file, "r.weight", EK_NUMBER_F32, 3, 90);
+    assert_null(ek_safetensors_metadata(&file, "evenkeel.batch_norm"));
+
+    /* A bias before instancenorm comes in and is dropped. */
+    float bias[6] = {1, 2, 3, 4, 5, 6};
+    assert_int_equal(ek_safetensors_find(&file, "c.bias")->count, 6);
+    assert_ok(ek_net_create(context, of_samples, NULL, &copy));
+    memcpy((void *)ek_safetensors_find(&file, "c.bias")->bytes, bias, sizeof bias);
+    assert_ok(ek_model_take(copy, &file, path, false));
+    assert_true(tensor(copy, "c.bias").data[5] == 0);
+    assert_true(same_numbers(net, copy));
+    ek_safetensors_free(&file);
+    ek_net_destroy(copy);
     ek_net_destroy(net);
 }
 
@@ -409,7 +480,7 @@ static void test_out_of_memory(void **state)
     for (failing f = {0}; fail_next(&f);) {
         ek_net *copy = NULL;
         f.status = ek_model_net(context, &file, path, &copy);
-        if (f.status == EK_OK) f.status = ek_model_take(copy, &file, path);
+        if (f.status == EK_OK) f.status = ek_model_take(copy, &file, path, false);
         ek_net_destroy(copy);
     }
     ek_safetensors_free(&file);
@@ -421,6 +492,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_what_is_in_the_file),
+        cmocka_unit_test(test_every_convention_is_told),
+        cmocka_unit_test(test_normalizations_of_samples_in_the_file),
         cmocka_unit_test(test_metadata_of_others_stays),
         cmocka_unit_test(test_metadata_of_others_is_limited),
         cmocka_unit_test(test_state_dict),

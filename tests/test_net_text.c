@@ -27,7 +27,7 @@ static const refusal refusals[] = {
     {"input 1x8x8\ncov 3 kernel=3", "x.net:2:1: there is no layer 'cov'; did you mean 'conv'?"},
     {"input 1x8x8\nconv2d 3 kernel=3", "x.net:2:1: there is no layer 'conv2d'; did you mean 'conv'?"},
     {"input 3\nx: dense 4",
-     "x.net:2:4: there is no layer 'dense'; the layers are: input, conv, linear, batchnorm,"},
+     "x.net:2:4: there is no layer 'dense'; the layers are: input, conv, conv1d, linear,"},
     {"input 1x8x8\nconv 3 kernl=3", "x.net:2:8: conv has no option 'kernl'; did you mean 'kernel'?"},
     {"input 3\nrelu inplace=true", "x.net:2:6: relu has no option 'inplace'; its options are: from"},
     {"input 3\nlinear 4 =5", "x.net:2:10: linear has no option ''; its options are: out, bias, from"},
@@ -70,7 +70,21 @@ static const refusal refusals[] = {
                           "at most 4, not '1,,2'"},
     {"input 3 mean=1,2,3,4,5", "x.net:1:14: mean of input must be numbers"},
     {"input 3x8x8 mean=1,2", "x.net:1:1: mean has 2 values for 3 channels: give one, or one for each"},
-    {"input 3x3", "x.net:1:1: an input is F features or CxHxW"},
+    {"input 3x3x3x3", "x.net:1:1: an input is F features, CxL or CxHxW"},
+    {"input 3x3 mean=1,2", "x.net:1:1: mean has 2 values for 3 channels"},
+    {"input 3x9\nconv 3 kernel=3",
+     "x.net:2:1: conv works on maps CxHxW, its input is the sequence 3x9: use conv1d"},
+    {"input 3x9x9\nconv1d 3 kernel=3",
+     "x.net:2:1: conv1d works on sequences CxL, its input is the map 3x9x9: use conv"},
+    {"input 9\nconv1d 3 kernel=3", "x.net:2:1: conv1d works on sequences CxL, its input has 9 features"},
+    {"input 3x9\nconv1d 3 kernel=3x3", "x.net:2:17: kernel of conv1d must be a whole number from 1 to 4096"},
+    {"input 3x9\nconv1d 3 kernel=4 dilation=4 padding=1",
+     "x.net:2:1: the kernel reaches over 13 positions, the padded input has 11"},
+    {"input 3x9\nmaxpool 1x2",
+     "x.net:2:1: along a sequence a window has one dimension: kernel of maxpool is one number, not 1x2"},
+    {"input 3x9\navgpool 4 padding=3", "x.net:2:1: padding=3 is more than half of the window of 4"},
+    {"input 3x9\navgpool 14 padding=2",
+     "x.net:2:1: the window of 14 is larger than the padded sequence of 13"},
 
     {"input 3\n: relu", "x.net:2:1: a label is missing before ':'"},
     {"input 3\na:", "x.net:2:3: the label 'a' has no layer; both stand on one line, as in 'a: relu'"},
@@ -95,6 +109,28 @@ static const refusal refusals[] = {
     {"input 1x4x4\nx:conv 3 kernel=5", "x.net:2:3: the kernel reaches over 5 rows, the padded input has 4"},
     {"a: input 3\nlinear 4\nadd a", "x.net:3:1: add needs two equal shapes, here 4 and 3"},
     {"input 3\nbatchnorm frozen=true track=false", "x.net:2:1: frozen=true uses the running statistics"},
+    {"input 3\nbatchnorm frozen=true ghost=4",
+     "x.net:2:1: frozen=true never takes the batch's statistics, so that ghost batches have nothing to cut: drop ghost or frozen"},
+    {"input 3\nbatchnorm frozen=true r_max=3",
+     "x.net:2:1: frozen=true never takes the batch's statistics, which r_max and d_max correct: drop them or frozen"},
+    {"input 3\nbatchnorm track=false d_max=3",
+     "x.net:2:1: r_max and d_max correct towards the running statistics, track=false has none: drop them or track=false"},
+    {"input 3\nbatchnorm ghost=4 d_max=3",
+     "x.net:2:1: ghost batches make each batch's statistics noisier, r_max and d_max take that noise away again: drop ghost, or"},
+    {"input 3\nbatchnorm renorm_steps=9",
+     "x.net:2:1: renorm_steps is how many steps r_max and d_max take to rise to their values: give r_max or d_max, or drop"},
+    {"input 3\nbatchnorm ghost=1",
+     "x.net:2:1: ghost=1 leaves one value a channel, and one value has no variance: use ghost batches of 2 or more"},
+    {"input 3\nbatchnorm r_max=0.5", "x.net:2:17: r_max of batchnorm must be a number from 1 to 1000000, not '0.5'"},
+    {"input 3\nbatchnorm gost=4", "x.net:2:11: batchnorm has no option 'gost'; did you mean 'ghost'?"},
+    {"input 6\ngroupnorm", "x.net:2:1: groupnorm needs a value for groups (groups of channels, each normalized by itself)"},
+    {"input 6x2x2\ngroupnorm 4", "x.net:2:1: groupnorm's 4 groups must divide the 6 channels of its input"},
+    {"input 6\ngroupnorm 6", "x.net:2:1: groupnorm would normalize each number of 6 by itself, and one number has no deviation"},
+    {"input 6\ninstancenorm", "x.net:2:1: instancenorm would normalize each number of 6 by itself, and one number has no deviation"},
+    {"input 6x1x1\ninstancenorm", "x.net:2:1: instancenorm would normalize each number of 6x1x1 by itself"},
+    {"input 1\nlayernorm", "x.net:2:1: layernorm would normalize each number of 1 by itself"},
+    {"input 6x2x2\ninstancenorm track=true", "x.net:2:1: instancenorm keeps no running statistics, a sample has its own in inference too"},
+    {"input 6\nrmsnorm shift=true", "x.net:2:9: rmsnorm has no option 'shift'; its options are: eps, scale"},
     {"input 16777216x16x16",
      "x.net:1:1: the output of input would be 16777216x16x16; a dimension is at most 16777216"},
     {"input 16777216\nlinear 1024", "x.net:2:1: linear1.weight takes the net's parameters beyond 1073741824"},
@@ -166,6 +202,17 @@ static void test_canonical(void **state)
                                                                               "linear2:  linear 4\n"
                                                                               "linear4:  linear 4\n"
                                                                               "linear3:  linear 4\n"},
+        {"input 4x2x2\nlayernorm eps=1e-5 scale=true\ngroupnorm 2 eps=1e-3\ninstancenorm track=false scale=false shift=true\n"
+         "rmsnorm eps=1.1920928955078125e-07\nbatchnorm ghost=0 r_max=1 d_max=0\nbatchnorm ghost=16\nbatchnorm r_max=3 d_max=5.5 "
+         "renorm_steps=40",
+         "input           4x2x2\n"
+         "layernorm1:     layernorm\n"
+         "groupnorm1:     groupnorm 2 eps=0.001\n"
+         "instancenorm1:  instancenorm shift=true\n"
+         "rmsnorm1:       rmsnorm\n"
+         "batchnorm1:     batchnorm\n"
+         "batchnorm2:     batchnorm ghost=16\n"
+         "batchnorm3:     batchnorm r_max=3 d_max=5.5 renorm_steps=40\n"},
         /* from= stays only where it says something. */
         {"input 4\na: relu from=b\n", NULL},
         {"b: input 4\na: relu from=b\nadd b from=a\nc: tanh\nadd a\nadd c from=b", NULL},
@@ -452,7 +499,7 @@ static void test_redundant_biases(void **state)
     (void)state;
     static const struct {
         const char *text;
-        int by; /* index of the batchnorm that makes layer 1's bias redundant, or -1 */
+        int by; /* index of the normalization that makes layer 1's bias redundant, or -1 */
     } cases[] = {
         {"input 3\nlinear 3\nbatchnorm", 2},
         {"input 3x4x4\nconv 2 kernel=3 padding=1\nbatchnorm", 2},
@@ -463,6 +510,13 @@ static void test_redundant_biases(void **state)
         {"input 3\na: linear 3\nb: batchnorm\nadd a", -1},
         {"input 3\na: linear 3\nb: batchnorm\nbatchnorm from=a\nadd b", -1},
         {"i: input 3\na: linear 3\nb: relu from=i\nc: batchnorm from=a\nadd b", 3},
+        {"input 3\nlinear 3\nbatchnorm ghost=4", 2},
+        {"input 3\nlinear 3\nbatchnorm r_max=3 d_max=5", 2},
+        {"input 3x4x4\nconv 4 kernel=3\ninstancenorm", 2},
+        {"input 3x4x4\nconv 4 kernel=3\ngroupnorm 4", 2},
+        {"input 3x4x4\nconv 4 kernel=3\ngroupnorm 2", -1},
+        {"input 3x4x4\nconv 4 kernel=3\nlayernorm", -1},
+        {"input 3\nlinear 4\nrmsnorm", -1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         ek_graph graph;

@@ -13,6 +13,9 @@ typedef struct test_case {
     int n;
 } test_case;
 
+/* Samples are sequences of unequal lengths where the text says so. */
+#define LENGTHS " # lengths"
+
 static const test_case cases[] = {
     {"input 3x5x7", 3},
     {"input 1x9x9\nconv 6 kernel=5", 3},
@@ -26,6 +29,12 @@ static const test_case cases[] = {
     {"input 1x1x1\nconv 1 kernel=1", 1},
     {"input 2x4x4\nconv 3 kernel=3", 70},  /* five blocks, whose weight gradients are summed */
     {"input 1x3x3\nconv 2 kernel=2", 300}, /* more blocks than parts */
+    {"input 3x11\nconv1d 4 kernel=3 padding=1", 17},
+    {"input 1x9\nconv1d 6 kernel=5", 3},
+    {"input 2x13\nconv1d 5 kernel=4 stride=3 padding=2 dilation=2 bias=false", 5},
+    {"input 6x8\nconv1d 4 kernel=2 groups=2", 18},
+    {"input 40x21\nconv1d 33 kernel=3 padding=1", 2}, /* minimal filtering */
+    {"input 5x1\nconv1d 3 kernel=1", 2},
     {"input 5\nlinear 3", 4},
     {"input 130\nlinear 37", 67},
     {"input 1\nlinear 1 bias=false", 1},
@@ -34,6 +43,7 @@ static const test_case cases[] = {
     {"input 2x1x1\nbatchnorm scale=false", 17},
     {"input 2x3x3\nbatchnorm shift=false eps=0.1", 16},
     {"input 7\nbatchnorm", 9},
+    {"input 3x10\nbatchnorm", 5},
     {"input 33\nbatchnorm track=false", 4},
     {"input 3x3x2\nbatchnorm frozen=true", 3},
     {"input 5\nbatchnorm frozen=true", 1},
@@ -78,13 +88,41 @@ static const test_case cases[] = {
     {"input 2x4x6\nmaxpool 2", 3},
     {"input 2x5x7\nmaxpool 3x2 stride=2x1 padding=1", 18},
     {"input 3x5x4\nglobalavgpool", 17},
+    {"input 2x9\navgpool 2", 3},
+    {"input 2x9\navgpool 3 stride=2 padding=1 count_pad=false", 18},
+    {"input 2x9\nmaxpool 3 stride=1 padding=1", 17},
+    {"input 3x7\nglobalavgpool", 17},
+    {"input 3x4\nflatten", 3},
     {"input 3x4x5\nflatten", 19},
     {"input 6\nflatten", 3},
     {"input 2x3x3\ndropout 0.3", 18},
     {"input 10\ndropout 0.5", 6},
     {"a: input 2x3x3\nb: relu\nadd a", 17},
     {"a: input 5\nb: relu\nadd a", 3},
+    {"a: input 4x6\nb: silu\nadd a", 3},
     {"input 7\nsoftmax", 5},
+    {"input 3x11" LENGTHS "\nconv1d 4 kernel=3 padding=1", 19},
+    {"input 2x13" LENGTHS "\nconv1d 5 kernel=4 stride=3 padding=2 dilation=2 bias=false", 5},
+    {"input 3x10" LENGTHS "\nbatchnorm", 5},
+    {"input 2x35" LENGTHS "\nbatchnorm eps=0.01", 17},
+    {"input 3x10" LENGTHS "\nbatchnorm frozen=true", 3},
+    {"input 3x10" LENGTHS "\nbatchnorm ghost=3", 37},
+    {"input 3x10" LENGTHS "\nbatchnorm r_max=2 d_max=1", 7},
+    {"input 3x10" LENGTHS "\nlayernorm", 19},
+    {"input 4x10" LENGTHS "\ngroupnorm 2", 19},
+    {"input 3x10" LENGTHS "\ninstancenorm scale=true shift=true eps=0.01", 19},
+    {"input 3x10" LENGTHS "\nrmsnorm", 5},
+    {"input 3x10\ninstancenorm scale=true shift=true", 19},
+    {"input 3x10" LENGTHS "\nsigmoid", 17},
+    {"input 2x9" LENGTHS "\navgpool 2", 3},
+    {"input 2x9" LENGTHS "\navgpool 4 stride=2 padding=2", 18},
+    {"input 2x9" LENGTHS "\navgpool 4 stride=2 padding=2 count_pad=false", 18},
+    {"input 2x9" LENGTHS "\nmaxpool 3 stride=1 padding=1", 17},
+    {"input 2x9" LENGTHS "\nmaxpool 4 stride=2 padding=2", 17},
+    {"input 3x7" LENGTHS "\nglobalavgpool", 18},
+    {"input 2x9" LENGTHS "\ndropout 0.3", 18},
+    {"a: input 4x6" LENGTHS "\nb: silu\nadd a", 3},
+    {"a: input 4x6" LENGTHS "\nb: avgpool 2 stride=1\nc: avgpool 2 stride=1 from=a\nadd b", 20},
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
@@ -114,6 +152,7 @@ typedef struct bench {
     bool training;
     double *x[EK_MAX_INPUTS], *dx[EK_MAX_INPUTS], *y, *dy;
     ek_ref ref;
+    ek_lengths lengths;
 } bench;
 
 static double *doubles(int64_t count)
@@ -128,6 +167,28 @@ static int64_t numbers(ek_shape shape, int n) { return ek_shape_count(shape) * n
 static void fill(ek_random *random, double *p, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) p[i] = (float)ek_random_normal(random);
+}
+
+/* 0 beyond the lengths, as whoever runs nodes leaves values and gradients; `node` is whose output it is. */
+static void cut(const bench *b, int node, double *value)
+{
+    if (!b->lengths.of || !b->lengths.of[node]) return;
+    ek_shape shape = b->net->graph.node[node].out;
+    for (int64_t i = 0; i < numbers(shape, b->n); i++) {
+        if (i % shape.dim[1] >= b->lengths.of[node][i / ek_shape_count(shape)]) value[i] = 0;
+    }
+}
+
+static void set_lengths(bench *b, ek_random *random)
+{
+    assert_ok(ek_lengths_create(&b->net->graph, b->n, &b->lengths));
+    for (int i = 0; i < b->n; i++)
+        b->lengths.of[0][i] =
+            1 + (int32_t)ek_random_below(random, (uint64_t)b->net->graph.node[0].out.dim[1]);
+    ek_lengths_derive(&b->net->graph, &b->lengths, b->n);
+    b->ref.length = (const int32_t *const *)b->lengths.of;
+    for (int i = 0; i < b->node->input_count; i++) cut(b, b->node->input[i], b->x[i]);
+    cut(b, b->node->id, b->dy);
 }
 
 static void bench_begin(bench *b, ek_context *context, const test_case *c, bool training)
@@ -145,6 +206,7 @@ static void bench_begin(bench *b, ek_context *context, const test_case *c, bool 
     b->dy = doubles(numbers(b->node->out, b->n));
     fill(&random, b->dy, numbers(b->node->out, b->n));
     b->ref = (ek_ref){.n = b->n, .training = training, .seed = 5, .step = 3};
+    if (strstr(c->text, LENGTHS)) set_lengths(b, &random);
     b->ref.kept = doubles(b->node->op->reference_kept ? b->node->op->reference_kept(b->node) : 0);
     for (int p = 0; p < b->node->param_count; p++) {
         ek_param *param = &b->node->param[p];
@@ -173,18 +235,21 @@ static void bench_end(bench *b)
     ek_free(b->y);
     ek_free(b->dy);
     ek_free(b->ref.kept);
+    ek_lengths_free(&b->lengths);
     ek_net_destroy(b->net);
 }
 
 static void reference_forward(bench *b, double *y)
 {
     b->node->op->reference_forward(&b->ref, b->node, (const double *const *)b->x, y);
+    cut(b, b->node->id, y);
 }
 
 static void reference_backward(bench *b)
 {
     reference_forward(b, b->y);
     b->node->op->reference_backward(&b->ref, b->node, (const double *const *)b->x, b->y, b->dy, b->dx);
+    for (int i = 0; i < b->node->input_count; i++) cut(b, b->node->input[i], b->dx[i]);
 }
 
 static double loss(bench *b)
@@ -195,12 +260,16 @@ static double loss(bench *b)
     return sum;
 }
 
-/* d loss/d p[i] by central differences, for up to 40 places spread over p. */
-static void check_differences(bench *b, const char *text, double *p, const double *gradient, int64_t count)
+/* d loss/d p[i] by central differences, for up to 40 places spread over p, which is the output of `node` (-1: a parameter).
+ * Beyond a length there is 0, and nothing to differ. */
+static void check_differences(bench *b, const char *text, int node, double *p, const double *gradient,
+                              int64_t count)
 {
     const double h = 1e-6;
     int64_t step = count / 40 + 1;
+    const int32_t *length = node >= 0 && b->lengths.of ? b->lengths.of[node] : NULL;
     for (int64_t i = 0; i < count; i += step) {
+        if (length && i % b->net->graph.node[node].out.dim[1] >= length[i / (count / b->n)]) continue;
         double kept = p[i];
         p[i] = kept + h;
         double above = loss(b);
@@ -234,10 +303,11 @@ static void gradients_match_finite_differences(void **state)
         if (b.node->input_count && !one_value && has_differences(c, b.training)) {
             reference_backward(&b);
             for (int i = 0; i < b.node->input_count; i++)
-                check_differences(&b, c->text, b.x[i], b.dx[i], numbers(b.node->in[i], b.n));
+                check_differences(&b, c->text, b.node->input[i], b.x[i], b.dx[i],
+                                  numbers(b.node->in[i], b.n));
             for (int p = 0; p < b.node->param_count; p++) {
                 if (b.ref.grad[p])
-                    check_differences(&b, c->text, b.ref.param[p], b.ref.grad[p], b.node->param[p].count);
+                    check_differences(&b, c->text, -1, b.ref.param[p], b.ref.grad[p], b.node->param[p].count);
             }
         }
         bench_end(&b);
@@ -288,11 +358,18 @@ static void check_dead_lanes(const test_case *c, const float *dx, ek_shape shape
     }
 }
 
-static void check_lanes(ek_context *context, const test_case *c, bool training)
+/* A mean that dwarfs the deviation. */
+static void move_far(bench *b)
+{
+    for (int64_t i = 0; i < numbers(b->node->in[0], b->n); i++) b->x[0][i] = (float)(1e3 + 0.1 * b->x[0][i]);
+}
+
+static void check_lanes(ek_context *context, const test_case *c, bool training, bool far)
 {
     bench b;
     bench_begin(&b, context, c, training);
     ek_node *node = b.node;
+    if (far) move_far(&b);
     assert_ok(ek_net_prepare(b.net, c->n, true));
     ek_pass pass = b.net->plan->pass;
     pass.kernels = context->kernels;
@@ -300,6 +377,7 @@ static void check_lanes(ek_context *context, const test_case *c, bool training)
     pass.training = training;
     pass.seed = 5;
     pass.step = 3;
+    pass.length = b.ref.length;
     if (!node->op->forward || (node->op->check && node->op->check(&pass, node) != EK_OK)) {
         bench_end(&b);
         return;
@@ -317,8 +395,11 @@ static void check_lanes(ek_context *context, const test_case *c, bool training)
         flow.dx[i] = (ek_grad_out){.g = dx[i], .value = flow.x[i]};
     }
     node->op->forward(&pass, node, &flow);
+    ek_lengths_cut(&b.lengths, &pass, node, y);
     flow.dy = (ek_grad_in){.g = dy};
     node->op->backward(&pass, node, &flow);
+    for (int i = 0; i < node->input_count; i++)
+        ek_lengths_cut(&b.lengths, &pass, &b.net->graph.node[node->input[i]], dx[i]);
 
     const char *isa = ek_context_isa(context);
     check_close(c, isa, "y", b.y, y, numbers(node->out, c->n), node->out, false);
@@ -348,9 +429,21 @@ static void lanes_match_the_reference(void **state)
         ek_status status = ek_context_create(&options, &context);
         if (status == EK_E_UNSUPPORTED || status == EK_E_ARGUMENT) continue; /* not this machine's */
         assert_ok(status);
-        for (int k = 0; k < 2 * CASES; k++) check_lanes(context, &cases[k / 2], k % 2);
+        for (int k = 0; k < 2 * CASES; k++) check_lanes(context, &cases[k / 2], k % 2, false);
         ek_context_destroy(context);
     }
+}
+
+static bool normalizes(const test_case *c) { return strstr(c->text, "norm"); }
+
+static void normalizations_hold_where_the_mean_dwarfs_the_deviation(void **state)
+{
+    (void)state;
+    ek_context *context;
+    assert_ok(ek_context_create(&(ek_context_options){.threads = 2}, &context));
+    for (int k = 0; k < CASES; k++)
+        if (normalizes(&cases[k])) check_lanes(context, &cases[k], true, true);
+    ek_context_destroy(context);
 }
 
 /* --- what lanes and reference share, by hand */
@@ -478,6 +571,7 @@ int main(void)
         cmocka_unit_test(every_operator_has_a_case),
         cmocka_unit_test(gradients_match_finite_differences),
         cmocka_unit_test(lanes_match_the_reference),
+        cmocka_unit_test(normalizations_hold_where_the_mean_dwarfs_the_deviation),
         cmocka_unit_test(batchnorm_uses_the_statistics_of_its_mode),
         cmocka_unit_test(dropout_zeroes_its_share_and_keeps_the_mean),
         cmocka_unit_test(every_coordinate_chooses_the_dropout_mask),

@@ -12,7 +12,7 @@
 enum { MOST_LINES = 64, MOST_TEXT = MOST_LINES * 160, MOST_FEATURES = 2000 };
 
 typedef struct value {
-    int c, h, w; /* features have no h and w */
+    int c, h, w; /* features have no h and w, sequences no h */
 } value;
 
 typedef struct maker {
@@ -31,6 +31,8 @@ static bool one_in(maker *m, int bound) { return below(m, bound) == 0; }
 #define ANY(m, list) ((list)[below((m), (int)(sizeof(list) / sizeof *(list)))])
 
 static bool is_map(value v) { return v.h > 0; }
+static bool is_features(value v) { return v.w == 0; }
+static int positions(value v) { return is_features(v) ? 1 : is_map(v) ? v.h * v.w : v.w; }
 static bool same_size(value a, value b) { return a.h == b.h && a.w == b.w; }
 static bool same_value(value a, value b) { return a.c == b.c && same_size(a, b); }
 
@@ -69,9 +71,14 @@ static void put_input(maker *m)
         in.h = 1 + below(m, 9);
         in.w = 1 + below(m, one_in(m, 6) ? 40 : 9);
     }
+    if (is_map(in) && one_in(m, 3)) in = (value){in.c, 0, in.h * in.w};
     begin_line(m);
-    print(m, is_map(in) ? "input %dx%dx%d" : "input %d", in.c, in.h, in.w);
+    if (is_map(in))
+        print(m, "input %dx%dx%d", in.c, in.h, in.w);
+    else
+        print(m, is_features(in) ? "input %d" : "input %dx%d", in.c, in.w);
     if (one_in(m, 4)) print(m, " mean=0.3 std=1.5");
+    if (!is_map(in) && !is_features(in) && one_in(m, 2)) print(m, LENGTHS);
     end_line(m, in);
 }
 
@@ -109,10 +116,12 @@ static void put_norm(maker *m)
 static void put_sample_norm(maker *m)
 {
     static const char *const options[] = {"", "", " scale=false", " shift=false", " scale=false shift=false"};
-    int positions = is_map(m->at) ? m->at.h * m->at.w : 1, groups = m->at.c % 2 ? 1 : 2, kind = below(m, 4);
-    if (m->at.c * positions < 8) return;
-    if (kind == 2 && positions < 4) kind = 0;
-    if (kind == 1 && m->at.c / groups * positions < 4) groups = 1;
+    /* Where lengths are, some samples have but one position. */
+    int each = strstr(m->text, LENGTHS) ? 1 : positions(m->at), groups = m->at.c % 2 ? 1 : 2,
+        kind = below(m, 4);
+    if (m->at.c * each < 8) return;
+    if (kind == 2 && each < 4) kind = 0;
+    if (kind == 1 && m->at.c / groups * each < 4) groups = 1;
     begin_line(m);
     if (kind == 0) print(m, "layernorm eps=0.1%s", ANY(m, options));
     if (kind == 1) print(m, "groupnorm %d eps=0.1%s", groups, ANY(m, options));
@@ -166,10 +175,15 @@ static int any_groups(maker *m, int in, int out)
 
 static void put_conv(maker *m, int channels, window y, window x)
 {
-    value out = {channels, places(y, m->at.h), places(x, m->at.w)};
+    value out = {channels, is_map(m->at) ? places(y, m->at.h) : 0, places(x, m->at.w)};
     begin_line(m);
-    print(m, "conv %d kernel=%dx%d stride=%dx%d", channels, y.kernel, x.kernel, y.stride, x.stride);
-    print(m, " padding=%dx%d dilation=%dx%d", y.padding, x.padding, y.dilation, x.dilation);
+    if (is_map(m->at)) {
+        print(m, "conv %d kernel=%dx%d stride=%dx%d", channels, y.kernel, x.kernel, y.stride, x.stride);
+        print(m, " padding=%dx%d dilation=%dx%d", y.padding, x.padding, y.dilation, x.dilation);
+    } else {
+        print(m, "conv1d %d kernel=%d stride=%d padding=%d dilation=%d", channels, x.kernel, x.stride,
+              x.padding, x.dilation);
+    }
     print(m, " groups=%d%s", any_groups(m, m->at.c, channels), one_in(m, 3) ? " bias=false" : "");
     end_line(m, out);
 }
@@ -183,11 +197,11 @@ static void put_linear(maker *m, int features)
 
 static void put_weights(maker *m)
 {
-    if (!is_map(m->at)) {
+    if (is_features(m->at)) {
         put_linear(m, 1 + below(m, 40));
         return;
     }
-    window y = any_window(m, m->at.h), x = any_window(m, m->at.w);
+    window y = any_window(m, is_map(m->at) ? m->at.h : 1), x = any_window(m, m->at.w);
     if (one_in(m, 4) && m->at.h > 2 && m->at.w > 2) y = x = (window){3, 1, 0, 1}; /* has kernels of its own */
     put_conv(m, one_in(m, 5) ? m->at.c : 1 + below(m, one_in(m, 3) ? 20 : 8), y, x);
 }
@@ -195,7 +209,7 @@ static void put_weights(maker *m)
 /* A layer with weights whose output can be added to `like`. */
 static void put_weights_like(maker *m, value like)
 {
-    if (is_map(like))
+    if (!is_features(like))
         put_conv(m, like.c, keeping_window(m), keeping_window(m));
     else
         put_linear(m, like.c);
@@ -213,14 +227,14 @@ static window pool_window(maker *m, int in)
 
 static void put_pool(maker *m)
 {
-    value out = {m->at.c, 1, 1};
+    value out = {m->at.c, is_map(m->at), 1};
     begin_line(m);
     if (one_in(m, 4)) {
         print(m, "globalavgpool");
     } else {
-        window y = pool_window(m, m->at.h), x = pool_window(m, m->at.w);
+        window x = pool_window(m, m->at.w), y = is_map(m->at) ? pool_window(m, m->at.h) : x;
         int kind = below(m, 3);
-        out = (value){m->at.c, places(y, m->at.h), places(x, m->at.w)};
+        out = (value){m->at.c, is_map(m->at) ? places(y, m->at.h) : 0, places(x, m->at.w)};
         print(m, "%s %dx%d stride=%dx%d padding=%dx%d%s", kind ? "avgpool" : "maxpool", y.kernel, x.kernel,
               y.stride, x.stride, y.padding, x.padding, kind == 2 ? " count_pad=false" : "");
     }
@@ -229,7 +243,7 @@ static void put_pool(maker *m)
 
 static void put_flatten(maker *m)
 {
-    int count = is_map(m->at) ? m->at.c * m->at.h * m->at.w : m->at.c;
+    int count = m->at.c * positions(m->at);
     if (count > MOST_FEATURES) return;
     begin_line(m);
     print(m, "flatten");
@@ -283,7 +297,7 @@ static void put_any(maker *m)
     case SUM: put_sum(m); break;
     case BRANCH: put_branch(m); break;
     case POOL:
-        if (is_map(m->at)) put_pool(m);
+        if (!is_features(m->at)) put_pool(m);
         break;
     case DROPOUT:
         if (one_in(m, 2)) put(m, "dropout 0.3");
@@ -295,8 +309,8 @@ static void put_any(maker *m)
 /* Most nets end in features, some in softmax, some with whatever came. */
 static void put_end(maker *m)
 {
-    if (is_map(m->at) && one_in(m, 2)) put_flatten(m);
-    if (is_map(m->at)) return;
+    if (!is_features(m->at) && one_in(m, 2)) put_flatten(m);
+    if (!is_features(m->at)) return;
     if (one_in(m, 2)) put_linear(m, 4);
     if (one_in(m, 6)) put(m, "softmax");
 }

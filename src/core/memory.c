@@ -96,16 +96,23 @@ char *ek_strndup(const char *text, size_t length)
 
 char *ek_strdup(const char *text) { return ek_strndup(text, strlen(text)); }
 
-char *ek_strf(const char *format, ...)
+char *ek_vstrf(const char *format, va_list args)
 {
-    va_list args, again;
-    va_start(args, format);
+    va_list again;
     va_copy(again, args);
     int length = vsnprintf(NULL, 0, format, args);
-    va_end(args);
     char *text = length < 0 ? NULL : ek_calloc((size_t)length + 1, 1);
     if (text) vsnprintf(text, (size_t)length + 1, format, again);
     va_end(again);
+    return text;
+}
+
+char *ek_strf(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    char *text = ek_vstrf(format, args);
+    va_end(args);
     return text;
 }
 

@@ -4,6 +4,8 @@
 
 #include "core/status.h"
 
+#include <stdarg.h>
+
 #define EK_ALIGN 64
 
 /* count * size zeroed bytes, aligned to EK_ALIGN; NULL (with the error recorded) when the product
@@ -17,6 +19,7 @@ void *ek_grow(void *memory, size_t count, size_t size);
 char *ek_strdup(const char *text);
 char *ek_strndup(const char *text, size_t length);
 __attribute__((format(printf, 1, 2))) char *ek_strf(const char *format, ...);
+__attribute__((format(printf, 1, 0))) char *ek_vstrf(const char *format, va_list args);
 
 /* *pointer = zeroed room for `count` elements. */
 #define EK_NEW(pointer, count) (((pointer) = ek_calloc((count), sizeof *(pointer))) ? EK_OK : EK_E_MEMORY)

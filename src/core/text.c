@@ -65,6 +65,20 @@ const char *ek_real_digits(double value, int digits, char buffer[EK_REAL_TEXT])
     return buffer;
 }
 
+const char *ek_count_text(int64_t count, char buffer[EK_REAL_TEXT])
+{
+    char digits[EK_REAL_TEXT];
+    int length = snprintf(digits, sizeof digits, "%lld", (long long)count);
+    char *end = buffer;
+    for (int i = 0; i < length; i++) {
+        bool between = i > 0 && digits[i - 1] != '-' && (length - i) % 3 == 0;
+        if (between) *end++ = ',';
+        *end++ = digits[i];
+    }
+    *end = '\0';
+    return buffer;
+}
+
 const char *ek_real_text(double value, char buffer[EK_REAL_TEXT])
 {
     if (isnan(value)) return strcpy(buffer, "none");

@@ -26,6 +26,8 @@ const char *ek_nearest(const char *wrong, const char *const *names, int count);
 const char *ek_real_text(double value, char buffer[EK_REAL_TEXT]);
 /* The number with so many digits, with a point whatever the locale. Returns `buffer`. */
 const char *ek_real_digits(double value, int digits, char buffer[EK_REAL_TEXT]);
+/* "44,426" */
+const char *ek_count_text(int64_t count, char buffer[EK_REAL_TEXT]);
 /* All of the text from `at` to `end` as a decimal number, with a point; no infinity, no NaN, no hexadecimals. What
  * follows the text in memory must not go on with the number. */
 bool ek_read_real(const char *at, const char *end, double *out);

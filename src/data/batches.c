@@ -163,6 +163,9 @@ void ek_batch_fill(ek_net *net, const ek_dataset *dataset, const int64_t *index,
         .x = ek_net_input(net),
         .pixels = ek_net_pixels(net),
     };
+    int32_t *length = ek_net_lengths(net);
+    for (int64_t i = 0; length && i < n; i++)
+        length[i] = dataset->length ? dataset->length[index[i]] : (int32_t)ek_net_input_shape(net).dim[1];
     f.plane = dataset->item / f.pixels.channels;
     make_tables(&f);
     ek_pool_run(net->context->pool, ek_blocks(n) * f.pixels.channels, fill_piece, &f);
@@ -172,18 +175,24 @@ void ek_batch_fill(ek_net *net, const ek_dataset *dataset, const int64_t *index,
 
 ek_status ek_batches_start(ek_batches *b)
 {
+    EK_TRY(ek_net_use_lengths(b->net, b->dataset->length));
     return EK_NEW(b->labels, (size_t)ek_batch_largest(b->count, b->batch, b->drop_last));
 }
 
 bool ek_batches_next(ek_batches *b, int64_t *n)
 {
     if (b->next >= ek_batch_count(b->count, b->batch, b->drop_last)) return false;
-    int64_t first;
-    ek_batch_range(b->count, b->batch, b->drop_last, b->next++, &first, n);
-    const int64_t *index = b->index + first;
-    ek_batch_fill(b->net, b->dataset, index, *n);
-    for (int64_t i = 0; i < *n; i++) b->labels[i] = b->dataset->label[index[i]];
+    ek_batch_range(b->count, b->batch, b->drop_last, b->next++, &b->first, n);
+    const int64_t *index = b->index + b->first;
+    if (!b->in_parts) ek_batches_fill(b, 0, *n);
+    for (int64_t i = 0; b->dataset->label && i < *n; i++) b->labels[i] = b->dataset->label[index[i]];
     return true;
+}
+
+void ek_batches_fill(void *batches, int64_t first, int64_t n)
+{
+    const ek_batches *b = batches;
+    ek_batch_fill(b->net, b->dataset, b->index + b->first + first, n);
 }
 
 void ek_batches_end(ek_batches *b) { ek_free(b->labels); }

@@ -18,7 +18,7 @@ void ek_batch_range(int64_t count, int64_t batch, bool drop_last, int64_t number
 int64_t ek_batch_largest(int64_t count, int64_t batch, bool drop_last); /* samples; 0: there is no batch */
 
 /* Samples index[0] to index[n-1] into the input of a net prepared for n: pixels normalized, in lane blocks, dead
- * lanes zero. The dataset fits the net. */
+ * lanes zero; and their lengths. The dataset fits the net, which uses lengths (ek_net_use_lengths) where it has them. */
 void ek_batch_fill(ek_net *net, const ek_dataset *dataset, const int64_t *index, int64_t n);
 
 /* The batches of an order, one after the other. Filling one is work for the net's pool, spread like the first
@@ -28,15 +28,18 @@ typedef struct ek_batches {
     const ek_dataset *dataset;
     const int64_t *index;
     int64_t count, batch; /* samples in all and in a batch */
-    bool drop_last;
-    int64_t next;    /* number of the next batch */
-    int32_t *labels; /* of the present one */
+    bool drop_last, in_parts; /* in_parts: who runs a batch puts it in part by part, by ek_batches_fill */
+    int64_t next;             /* number of the next batch */
+    int64_t first;            /* where the present one begins in `index` */
+    int32_t *labels;          /* and its labels */
 } ek_batches;
 
-/* Room for the labels; all else is set. */
+/* Room for the labels, and the net for lengths, or not, as the dataset is; all else is set. */
 ek_status ek_batches_start(ek_batches *batches);
-/* Puts the next batch into the net's input and its labels into batches->labels; false after the last. */
+/* Puts the next batch into the net's input and its labels, where there are any, into batches->labels; false after the last. */
 bool ek_batches_next(ek_batches *batches, int64_t *n);
+/* Samples [first, first + n) of the present batch into the net's input; batches: an ek_batches. */
+void ek_batches_fill(void *batches, int64_t first, int64_t n);
 void ek_batches_end(ek_batches *batches);
 
 #endif

@@ -15,9 +15,15 @@ void ek_dataset_destroy(ek_dataset *d)
     for (int i = 0; d->class_name && i < d->classes; i++) ek_free(d->class_name[i]);
     ek_free(d->class_name);
     ek_free(d->label);
+    ek_free(d->length);
     ek_free(d->bytes);
     ek_free(d->floats);
     ek_free(d);
+}
+
+int32_t ek_dataset_length(const ek_dataset *d, int64_t index)
+{
+    return d->length && index >= 0 && index < d->count ? d->length[index] : 0;
 }
 
 int64_t ek_dataset_count(const ek_dataset *d) { return d->count; }
@@ -44,14 +50,22 @@ ek_status ek_dataset_item(const ek_dataset *d, int64_t index, float *x, int *lab
     return EK_OK;
 }
 
+/* Whether one is the sequence CxL and the other the image 1xCxL: the same numbers. */
+static bool same_sequence(ek_shape a, ek_shape b)
+{
+    ek_shape image = a.rank == 3 ? a : b, sequence = a.rank == 3 ? b : a;
+    return image.rank == 3 && sequence.rank == 2 && image.dim[0] == 1 && image.dim[1] == sequence.dim[0] &&
+           image.dim[2] == sequence.dim[1];
+}
+
 ek_status ek_dataset_check(const ek_dataset *d, const ek_net *net)
 {
     char have[EK_SHAPE_TEXT], want[EK_SHAPE_TEXT];
     ek_shape input = ek_net_input_shape(net), output = ek_net_output_shape(net);
-    bool flat = input.rank == 1 || d->shape.rank == 1;
-    if (!ek_shape_equal(d->shape, input) && !(flat && d->item == ek_shape_count(input)))
-        return ek_fail(EK_E_SHAPE, "items are %s, the net's input is %s", ek_shape_text(d->shape, have),
-                       ek_shape_text(input, want));
+    bool flat = (input.rank == 1 || d->shape.rank == 1) && !d->length && d->item == ek_shape_count(input);
+    if (!ek_shape_equal(d->shape, input) && !flat && (d->length || !same_sequence(d->shape, input)))
+        return ek_fail(EK_E_SHAPE, "items are %s%s, the net's input is %s", ek_shape_text(d->shape, have),
+                       d->length ? ", sequences with lengths" : "", ek_shape_text(input, want));
     if (!d->label) return EK_OK;
     if (output.rank != 1)
         return ek_fail(EK_E_SHAPE,
@@ -92,6 +106,25 @@ static ek_status item_shape(const ek_array *x, const char *name, ek_shape *out)
     return EK_OK;
 }
 
+/* Those of sequences with lengths: [n, c, l] or [n, l]. */
+static ek_status sequence_shape(const ek_array *x, const char *name, ek_shape *out)
+{
+    if (x->rank < 2 || x->rank > 3)
+        return ek_fail(
+            EK_E_SHAPE,
+            "%s has %d dimensions; sequences with lengths are [n, channels, positions] or [n, positions]",
+            name, x->rank);
+    if (x->count == 0) return ek_fail(EK_E_FORMAT, "%s holds no items", name);
+    *out = (ek_shape){2, {x->rank == 3 ? x->dim[1] : 1, x->dim[x->rank - 1]}};
+    return EK_OK;
+}
+
+/* What stands beyond a sequence's length is never looked at, and may be NaN. */
+static bool is_padding(const ek_dataset *d, int64_t i)
+{
+    return d->length && i % d->shape.dim[1] >= d->length[i / d->item];
+}
+
 /* Bytes stay bytes, floats floats; other integers become floats. */
 static ek_status take_values(ek_dataset *d, ek_array *x, const char *name)
 {
@@ -105,32 +138,60 @@ static ek_status take_values(ek_dataset *d, ek_array *x, const char *name)
         d->floats = x->data;
     x->data = NULL;
     for (int64_t i = 0; d->floats && i < x->count; i++) {
-        if (!isfinite(d->floats[i]))
+        if (!isfinite(d->floats[i]) && !is_padding(d, i))
             return ek_fail(EK_E_NUMERIC, "%s: item %lld holds a value that is not finite", name,
                            (long long)(i / d->item));
     }
     return EK_OK;
 }
 
-/* The label as a whole number, -1 where it is none. */
-static int64_t label_at(const ek_array *y, int64_t i)
+/* A number as a whole one from 0 to `most`, -1 where it is none. */
+static int64_t whole_at(const ek_array *y, int64_t i, int64_t most)
 {
     if (y->type == EK_ARRAY_U8) return ((const unsigned char *)y->data)[i];
     if (y->type == EK_ARRAY_I64) return ((const int64_t *)y->data)[i];
     float value = ((const float *)y->data)[i];
-    return value >= 0 && value <= MAX_LABEL && value == (float)(int64_t)value ? (int64_t)value : -1;
+    return value >= 0 && value <= (float)most && value == (float)(int64_t)value ? (int64_t)value : -1;
+}
+
+static bool is_column(const ek_array *y) { return y->rank == 1 || (y->rank == 2 && y->dim[1] == 1); }
+
+static ek_status read_lengths(const ek_array *a, const char *name, int64_t n, int64_t positions, int32_t *out)
+{
+    if (!is_column(a)) return ek_fail(EK_E_SHAPE, "%s has %d dimensions; lengths are [n]", name, a->rank);
+    if (a->count != n)
+        return ek_fail(EK_E_SHAPE, "%s has %lld lengths, but there are %lld sequences", name,
+                       (long long)a->count, (long long)n);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t length = whole_at(a, i, positions);
+        if (length < 1 || length > positions)
+            return ek_fail(EK_E_FORMAT,
+                           "%s: the length of sequence %lld is not a whole number from 1 to %lld, the "
+                           "positions that there are",
+                           name, (long long)i, (long long)positions);
+        out[i] = (int32_t)length;
+    }
+    return EK_OK;
+}
+
+ek_status ek_lengths_read(const char *path, int64_t n, int64_t positions, int32_t *lengths)
+{
+    ek_array array;
+    EK_TRY(ek_array_load(path, &array));
+    ek_status status = read_lengths(&array, path, n, positions, lengths);
+    ek_array_clear(&array);
+    return status;
 }
 
 static ek_status take_labels(ek_dataset *d, const ek_array *y, const char *name, const char *x_name)
 {
-    bool column = y->rank == 1 || (y->rank == 2 && y->dim[1] == 1);
-    if (!column) return ek_fail(EK_E_SHAPE, "%s has %d dimensions; labels are [n]", name, y->rank);
+    if (!is_column(y)) return ek_fail(EK_E_SHAPE, "%s has %d dimensions; labels are [n]", name, y->rank);
     if (y->count != d->count)
         return ek_fail(EK_E_SHAPE, "%s has %lld items, but %s has %lld labels", x_name, (long long)d->count,
                        name, (long long)y->count);
     EK_TRY(EK_NEW(d->label, (size_t)d->count));
     for (int64_t i = 0; i < d->count; i++) {
-        int64_t label = label_at(y, i);
+        int64_t label = whole_at(y, i, MAX_LABEL);
         if (label < 0 || label > MAX_LABEL)
             return ek_fail(EK_E_FORMAT, "%s: the label of item %lld is not a whole number from 0 to %d", name,
                            (long long)i, MAX_LABEL);
@@ -140,17 +201,21 @@ static ek_status take_labels(ek_dataset *d, const ek_array *y, const char *name,
     return EK_OK;
 }
 
-ek_status ek_dataset_from_arrays(ek_array *x, const char *x_name, const ek_array *y, const char *y_name,
-                                 ek_dataset **out)
+ek_status ek_dataset_from_arrays(ek_source *x, const ek_source *y, const ek_source *lengths, ek_dataset **out)
 {
     ek_status status = EK_OK;
     ek_dataset *d;
     EK_TRY(EK_NEW(d, 1));
-    EK_GO(item_shape(x, x_name, &d->shape));
-    d->count = x->dim[0];
+    EK_GO(lengths ? sequence_shape(&x->array, x->name, &d->shape)
+                  : item_shape(&x->array, x->name, &d->shape));
+    d->count = x->array.dim[0];
     d->item = ek_shape_count(d->shape);
-    EK_GO(take_values(d, x, x_name));
-    EK_GO(take_labels(d, y, y_name, x_name));
+    if (lengths) {
+        EK_GO(EK_NEW(d->length, (size_t)d->count));
+        EK_GO(read_lengths(&lengths->array, lengths->name, d->count, d->shape.dim[1], d->length));
+    }
+    EK_GO(take_values(d, &x->array, x->name));
+    EK_GO(take_labels(d, &y->array, y->name, x->name));
     *out = d;
     d = NULL;
 done:
@@ -173,8 +238,8 @@ ek_status ek_dataset_name_classes(ek_dataset *d, const char *const *names, int c
 
 /* --- items to predict */
 
-/* How many items of `shape` the array is: it may be one item, or [n, item]; images of one channel may
- * lack that dimension, and features may come as images. -1: it does not fit. */
+/* How many items of `shape` the array is: it may be one item, or [n, item]; images of one channel may lack that
+ * dimension, sequences have it, and features may come as images. -1: it does not fit. */
 static int64_t items_in(const ek_array *x, ek_shape shape)
 {
     int64_t item = ek_shape_count(shape);
@@ -185,11 +250,9 @@ static int64_t items_in(const ek_array *x, ek_shape shape)
         int64_t count = 1;
         for (int i = 0; i < rank; i++) count *= dim[i];
         bool flat = (rank == 1 || shape.rank == 1) && count == item;
-        bool full = rank == 3 && shape.rank == 3 && dim[0] == shape.dim[0] && dim[1] == shape.dim[1] &&
-                    dim[2] == shape.dim[2];
-        bool grey = rank == 2 && shape.rank == 3 && shape.dim[0] == 1 && dim[0] == shape.dim[1] &&
-                    dim[1] == shape.dim[2];
-        if (flat || full || grey) return lead ? x->dim[0] : 1;
+        ek_shape here = {.rank = rank <= EK_MAX_RANK ? rank : 0};
+        for (int i = 0; i < here.rank; i++) here.dim[i] = dim[i];
+        if (flat || ek_shape_equal(here, shape) || same_sequence(here, shape)) return lead ? x->dim[0] : 1;
     }
     return -1;
 }

@@ -16,13 +16,22 @@ static ek_status one_set_only(const char *spec, ek_split split)
         spec);
 }
 
-static ek_status open_pair(const char *spec, ek_dataset **out)
+/* x,y or x,y,lengths */
+static ek_status open_files(const char *spec, ek_dataset **out)
 {
-    const char *comma = strchr(spec, ',');
-    char *x = ek_strndup(spec, (size_t)(comma - spec));
-    if (!x) return EK_E_MEMORY;
-    ek_status status = ek_pair_open(x, comma + 1, out);
-    ek_free(x);
+    enum { MOST = 3 };
+    char *part[MOST] = {NULL};
+    ek_status status = EK_OK;
+    for (int i = 0; spec && i < MOST; i++) {
+        const char *comma = i < MOST - 1 ? strchr(spec, ',') : NULL;
+        part[i] = ek_strndup(spec, comma ? (size_t)(comma - spec) : strlen(spec));
+        if (!part[i]) status = EK_E_MEMORY;
+        spec = comma ? comma + 1 : NULL;
+    }
+    EK_GO(status);
+    EK_GO(ek_files_open(part[0], part[1], part[2], out));
+done:
+    for (int i = 0; i < MOST; i++) ek_free(part[i]);
     return status;
 }
 
@@ -34,31 +43,34 @@ static ek_status open_csv(const char *path, ek_dataset **out)
     ek_status status = EK_OK;
     ek_dataset *d = NULL;
     int64_t features = t.columns - 1;
-    ek_array x = {.type = EK_ARRAY_F32, .rank = 2, .dim = {t.rows, features}, .count = t.rows * features};
-    ek_array y = {.type = EK_ARRAY_F32, .rank = 1, .dim = {t.rows}, .count = t.rows};
+    ek_source x = {
+        .name = path,
+        .array = {.type = EK_ARRAY_F32, .rank = 2, .dim = {t.rows, features}, .count = t.rows * features}};
+    ek_source y = {.name = path,
+                   .array = {.type = EK_ARRAY_F32, .rank = 1, .dim = {t.rows}, .count = t.rows}};
     if (features < 1) {
         status = ek_fail(EK_E_FORMAT,
                          "%s has one column; features and, in the last column, the class are needed", path);
         goto done;
     }
     float *values, *labels;
-    EK_GO(EK_NEW(values, (size_t)x.count));
-    x.data = values;
-    EK_GO(EK_NEW(labels, (size_t)y.count));
-    y.data = labels;
+    EK_GO(EK_NEW(values, (size_t)x.array.count));
+    x.array.data = values;
+    EK_GO(EK_NEW(labels, (size_t)y.array.count));
+    y.array.data = labels;
     for (int64_t i = 0; i < t.rows; i++) {
         const float *row = t.values + i * t.columns;
         memcpy(values + i * features, row, (size_t)features * sizeof *row);
         labels[i] = row[features];
     }
-    EK_GO(ek_dataset_from_arrays(&x, path, &y, path, &d));
+    EK_GO(ek_dataset_from_arrays(&x, &y, NULL, &d));
     if (t.names) EK_GO(ek_dataset_name_classes(d, (const char *const *)t.names, t.name_count, path));
     *out = d;
     d = NULL;
 done:
     ek_dataset_destroy(d);
-    ek_array_clear(&x);
-    ek_array_clear(&y);
+    ek_array_clear(&x.array);
+    ek_array_clear(&y.array);
     ek_table_clear(&t);
     return status;
 }
@@ -84,13 +96,14 @@ ek_status ek_dataset_open(const char *spec, ek_split split, ek_dataset **out)
     }
     if (strchr(spec, ',')) {
         EK_TRY(one_set_only(spec, split));
-        return open_pair(spec, out);
+        return open_files(spec, out);
     }
     if (there)
-        return ek_fail(EK_E_FORMAT,
-                       "%s is not a data set: give images and labels as two files, x.npy,y.npy, or a folder, "
-                       "or a .csv file",
-                       spec);
+        return ek_fail(
+            EK_E_FORMAT,
+            "%s is not a data set: give images and labels as two files, x.npy,y.npy (sequences with "
+            "their lengths as three, x.npy,y.npy,lengths.npy), or a folder, or a .csv file",
+            spec);
     const char *nearest = ek_nearest(spec, names, sizeof names / sizeof names[0]);
     if (nearest) return ek_fail(EK_E_NOT_FOUND, "there is no data '%s'; did you mean %s?", spec, nearest);
     return ek_fail(EK_E_NOT_FOUND,

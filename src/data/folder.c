@@ -48,23 +48,36 @@ ek_status ek_folder_has(const char *folder, ek_split split, bool *has)
     return EK_OK;
 }
 
-ek_status ek_pair_open(const char *x_path, const char *y_path, ek_dataset **out)
+ek_status ek_files_open(const char *x_path, const char *y_path, const char *lengths_path, ek_dataset **out)
 {
     ek_status status = EK_OK;
-    ek_array x = {0}, y = {0};
-    EK_GO(ek_array_load(x_path, &x));
-    EK_GO(ek_array_load(y_path, &y));
-    EK_GO(ek_dataset_from_arrays(&x, x_path, &y, y_path, out));
+    ek_source x = {.name = x_path}, y = {.name = y_path}, lengths = {.name = lengths_path};
+    EK_GO(ek_array_load(x_path, &x.array));
+    EK_GO(ek_array_load(y_path, &y.array));
+    if (lengths_path) EK_GO(ek_array_load(lengths_path, &lengths.array));
+    EK_GO(ek_dataset_from_arrays(&x, &y, lengths_path ? &lengths : NULL, out));
 done:
-    ek_array_clear(&x);
-    ek_array_clear(&y);
+    ek_array_clear(&x.array);
+    ek_array_clear(&y.array);
+    ek_array_clear(&lengths.array);
     return status;
+}
+
+/* *path = the folder's lengths, NULL if it has none. */
+static ek_status find_lengths(const char *folder, ek_split split, char **path)
+{
+    *path = ek_strf("%s/%s_lengths.npy", folder, word(split));
+    if (!*path) return EK_E_MEMORY;
+    if (exists(*path)) return EK_OK;
+    ek_free(*path);
+    *path = NULL;
+    return EK_OK;
 }
 
 ek_status ek_folder_open(const char *folder, ek_split split, ek_dataset **out)
 {
     ek_status status = EK_OK;
-    char *x = NULL, *y = NULL;
+    char *x = NULL, *y = NULL, *lengths = NULL;
     bool test = false;
     if (split == EK_SPLIT_ANY) {
         EK_GO(ek_folder_has(folder, EK_SPLIT_TEST, &test));
@@ -85,8 +98,10 @@ ek_status ek_folder_open(const char *folder, ek_split split, ek_dataset **out)
             folder, word(split), split == EK_SPLIT_TEST ? "t10k" : "train", word(split));
         goto done;
     }
-    EK_GO(ek_pair_open(x, y, out));
+    EK_GO(find_lengths(folder, split, &lengths));
+    EK_GO(ek_files_open(x, y, lengths, out));
 done:
+    ek_free(lengths);
     ek_free(x);
     ek_free(y);
     return status;

@@ -5,19 +5,25 @@
 #include "data/dataset.h"
 #include "formats/arrays.h"
 
-/* Puts images [n, h, w] or [n, c, h, w] or features [n, f] and their labels [n] together. x's data may be
- * taken over. The names are for messages. */
-ek_status ek_dataset_from_arrays(ek_array *x, const char *x_name, const ek_array *y, const char *y_name,
+/* An array, and what it is called in messages. */
+typedef struct ek_source {
+    ek_array array;
+    const char *name;
+} ek_source;
+
+/* Puts images [n, h, w] or [n, c, h, w] or features [n, f] and their labels [n] together; with lengths [n] (NULL: none)
+ * sequences [n, c, l] or [n, l]. x's data may be taken over. */
+ek_status ek_dataset_from_arrays(ek_source *x, const ek_source *y, const ek_source *lengths,
                                  ek_dataset **out);
 
 /* class_name = copies of the names; labels must be below `count`. */
 ek_status ek_dataset_name_classes(ek_dataset *dataset, const char *const *names, int count,
                                   const char *origin);
 
-/* Two files, IDX or NPY. */
-ek_status ek_pair_open(const char *x_path, const char *y_path, ek_dataset **out);
+/* Two files, IDX or NPY, or three: lengths NULL: there are none. */
+ek_status ek_files_open(const char *x, const char *y, const char *lengths, ek_dataset **out);
 
-/* A folder with IDX files or {train,test}_{x,y}.npy. */
+/* A folder with IDX files or {train,test}_{x,y,lengths}.npy. */
 ek_status ek_folder_open(const char *folder, ek_split split, ek_dataset **out);
 /* Whether the folder has the images of the split (EK_SPLIT_ANY: of any). */
 ek_status ek_folder_has(const char *folder, ek_split split, bool *has);

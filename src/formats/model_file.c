@@ -49,6 +49,25 @@ static ek_status add_classes(const ek_net *net, ek_st_writer *writer)
     return add_json(writer, CLASSES_KEY, names);
 }
 
+/* What a normalization does beside eps and the running statistics, as the net text says it, where it does it. */
+static int add_options(const ek_node *node, json_t *layer)
+{
+    static const char *const told[] = {"track", "frozen", "ghost", "r_max", "d_max", "renorm_steps"};
+    int failed = 0;
+    for (int i = 0; node->op->attrs[i].name; i++) {
+        const ek_attr_spec *spec = &node->op->attrs[i];
+        double value = node->attr[i].v[0];
+        for (size_t k = 0; k < sizeof told / sizeof *told; k++) {
+            if (strcmp(spec->name, told[k]) || value == spec->fallback) continue;
+            json_t *json = spec->type == EK_ATTR_BOOL    ? json_boolean(value != 0)
+                           : spec->type == EK_ATTR_COUNT ? json_integer((json_int_t)value)
+                                                         : json_real(value);
+            failed |= json_object_set_new(layer, spec->name, json);
+        }
+    }
+    return failed;
+}
+
 /* The conventions by layer, for readers of other frameworks; the net text holds them for this one. */
 static ek_status add_conventions(const ek_net *net, ek_st_writer *writer)
 {
@@ -61,7 +80,7 @@ static ek_status add_conventions(const ek_net *net, ek_st_writer *writer)
         json_t *layer = json_pack("{s:f, s:o, s:s}", "eps", o.eps, "momentum",
                                   o.cumulative ? json_null() : json_real(o.momentum), "running_var",
                                   o.unbiased_running_var ? "unbiased" : "biased");
-        failed |= json_object_set_new(layers, node->label, layer);
+        failed |= add_options(node, layer) | json_object_set_new(layers, node->label, layer);
     }
     if (failed || json_object_size(layers) == 0) {
         json_decref(layers);
@@ -256,24 +275,24 @@ static ek_status check_values(const slot *s)
 /* Far beyond any training, and far below where counting on would overflow. */
 static const int64_t MAX_BATCHES = (int64_t)1 << 53;
 
-static ek_status read_slot(slot *s)
+static ek_status read_slot(slot *s, bool sick)
 {
     if (!s->tensor) return EK_OK; /* a counter of an old file: 0 */
     EK_TRY(check_dims(s->param, s->tensor));
     if (s->param->role != EK_ROLE_COUNTER) {
         EK_TRY(ek_st_to_float(s->tensor, s->value));
-        return check_values(s);
+        return sick ? EK_OK : check_values(s);
     }
     EK_TRY(ek_st_to_int64(s->tensor, &s->counter));
-    if (s->counter >= 0 && s->counter <= MAX_BATCHES) return EK_OK;
+    if (sick || (s->counter >= 0 && s->counter <= MAX_BATCHES)) return EK_OK;
     return ek_fail(EK_E_NUMERIC, "%s is %lld, which no count of batches can be", s->param->name,
                    (long long)s->counter);
 }
 
-/* A redundant bias b adds to what the BN behind it sees, and its running mean has b in it; this net computes
- * without b. Moved, exactly up to one rounding: running_mean - b. Where no running mean is kept, the batch's
- * own takes b away. */
-static ek_status move_bias(ek_net *net, const slots *s, const slot *bias)
+/* A redundant bias b adds to what the normalization behind it sees, and a running mean has b in it; this net computes
+ * without b. Moved, exactly up to one rounding: running_mean - b. Where no running mean is kept, the batch's or the
+ * sample's own takes b away. */
+static ek_status move_bias(ek_net *net, const slots *s, const slot *bias, bool sick)
 {
     ek_node *norm = ek_graph_redundant_by(&net->graph, bias->node);
     ek_param *param = ek_node_param(norm, EK_ROLE_RUNNING_MEAN);
@@ -281,18 +300,18 @@ static ek_status move_bias(ek_net *net, const slots *s, const slot *bias)
     for (int64_t i = 0; mean && i < param->count; i++)
         mean->value[i] = (float)((double)mean->value[i] - bias->value[i]);
     memset(bias->value, 0, (size_t)bias->param->count * sizeof *bias->value);
-    return mean ? check_values(mean) : EK_OK;
+    return mean && !sick ? check_values(mean) : EK_OK;
 }
 
-ek_status ek_model_take(ek_net *net, const ek_safetensors *file, const char *path)
+ek_status ek_model_take(ek_net *net, const ek_safetensors *file, const char *path, bool sick)
 {
     slots s = {0};
     ek_status status = EK_OK;
     EK_GO(make_slots(net, &s));
     EK_GO(match(&s, file));
-    for (size_t i = 0; i < s.count; i++) EK_GO(read_slot(&s.slot[i]));
+    for (size_t i = 0; i < s.count; i++) EK_GO(read_slot(&s.slot[i], sick));
     for (size_t i = 0; i < s.count; i++) {
-        if (s.slot[i].param->redundant) EK_GO(move_bias(net, &s, &s.slot[i]));
+        if (s.slot[i].param->redundant) EK_GO(move_bias(net, &s, &s.slot[i], sick));
     }
     for (size_t i = 0; i < s.count; i++) {
         ek_param *param = s.slot[i].param;
@@ -352,8 +371,8 @@ static ek_status keep_metadata(ek_net *net, const ek_safetensors *file)
     enum { MOST = 1024 };
     EK_TRY(EK_NEW(net->metadata, (size_t)file->metadata_count));
     for (int i = 0; i < file->metadata_count; i++) {
-        if (!strcmp(file->metadata[i].key, "format") ||
-            !strncmp(file->metadata[i].key, OWN_KEYS, strlen(OWN_KEYS)))
+        bool own = !strncmp(file->metadata[i].key, OWN_KEYS, strlen(OWN_KEYS));
+        if (!strcmp(file->metadata[i].key, "format") || (own && strcmp(file->metadata[i].key, EK_RECALIBRATED_KEY) != 0))
             continue;
         if (net->metadata_count == MOST)
             return ek_fail(EK_E_FORMAT, "its metadata has more than %d entries of others; no more are kept",

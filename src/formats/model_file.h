@@ -8,8 +8,9 @@
 /* Adds all of the net (redundant biases as zeros, num_batches_tracked as int64 scalar). */
 ek_status ek_model_add(const ek_net *net, ek_st_writer *writer);
 /* Parameters by name; a checkpoint's optimizer state is passed over. Checks everything before changing
- * anything. `path` names the file in errors. */
-ek_status ek_model_take(ek_net *net, const ek_safetensors *file, const char *path);
+ * anything. `path` names the file in errors. sick: values that no sound model has are taken too (not finite, a negative
+ * variance, an impossible count), for those who examine or mend them. */
+ek_status ek_model_take(ek_net *net, const ek_safetensors *file, const char *path, bool sick);
 /* A net from an open model file, without the tensors. EK_E_FORMAT where it carries no net text: says to
  * give the net and use --init. */
 ek_status ek_model_net(ek_context *context, const ek_safetensors *file, const char *path, ek_net **out);

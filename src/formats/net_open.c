@@ -25,14 +25,15 @@ bool ek_is_model(const char *path)
     return zeros;
 }
 
-static ek_status open_model(ek_context *context, const char *path, ek_net **out)
+static ek_status open_model(ek_context *context, const char *path, bool sick, ek_net **out)
 {
     ek_safetensors file;
     EK_TRY(ek_safetensors_read(path, &file));
     ek_net *net = NULL;
     ek_status status = EK_OK;
     EK_GO(ek_model_net(context, &file, path, &net));
-    status = ek_model_take(net, &file, path);
+    status = ek_model_take(net, &file, path, sick);
+    if (status == EK_E_NUMERIC) ek_fail(status, "%s; evenkeel audit %s says what to do", ek_error(), path);
 done:
     ek_safetensors_free(&file);
     if (status == EK_OK)
@@ -73,15 +74,25 @@ static ek_status unknown(const char *name)
     return status;
 }
 
-ek_status ek_net_open(ek_context *context, const char *name_or_path, ek_net **out)
+static ek_status open_any(ek_context *context, const char *name_or_path, bool sick, ek_net **out)
 {
     if (!context || !name_or_path || !out)
         return ek_fail(EK_E_ARGUMENT, "ek_net_open needs a context, a name and a place for the net");
     int shipped = ek_shipped_net_find(name_or_path);
     if (shipped >= 0) return ek_net_create(context, ek_shipped_net_text(shipped), name_or_path, out);
     if (access(name_or_path, F_OK) != 0) return unknown(name_or_path);
-    return ek_is_model(name_or_path) ? open_model(context, name_or_path, out)
+    return ek_is_model(name_or_path) ? open_model(context, name_or_path, sick, out)
                                      : open_text(context, name_or_path, out);
+}
+
+ek_status ek_net_open(ek_context *context, const char *name_or_path, ek_net **out)
+{
+    return open_any(context, name_or_path, false, out);
+}
+
+ek_status ek_net_open_sick(ek_context *context, const char *name_or_path, ek_net **out)
+{
+    return open_any(context, name_or_path, true, out);
 }
 
 ek_status ek_net_load_weights(ek_net *net, const char *path)
@@ -89,7 +100,8 @@ ek_status ek_net_load_weights(ek_net *net, const char *path)
     if (!net || !path) return ek_fail(EK_E_ARGUMENT, "ek_net_load_weights needs a net and a path");
     ek_safetensors file;
     EK_TRY(ek_safetensors_read(path, &file));
-    ek_status status = ek_model_take(net, &file, path);
+    ek_status status = ek_model_take(net, &file, path, false);
+    if (status == EK_OK) status = ek_net_set_metadata(net, EK_RECALIBRATED_KEY, NULL);
     ek_safetensors_free(&file);
     return status;
 }

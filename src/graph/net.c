@@ -17,6 +17,12 @@ static void mark_trained(ek_graph *graph)
     }
 }
 
+static void mark_fusion(ek_net *net)
+{
+    for (int i = 0; i < net->graph.count; i++) net->graph.node[i].fusion = EK_ALONE;
+    if (!net->context->unfused && !net->lengths) ek_graph_fuse(&net->graph);
+}
+
 ek_status ek_net_create(ek_context *context, const char *text, const char *origin, ek_net **out)
 {
     if (!context || !text || !out)
@@ -29,7 +35,7 @@ ek_status ek_net_create(ek_context *context, const char *text, const char *origi
     EK_GO(ek_graph_allocate(&net->graph));
     mark_trained(&net->graph);
     EK_GO(ek_graph_readers(&net->graph));
-    if (!context->unfused) ek_graph_fuse(&net->graph);
+    mark_fusion(net);
     ek_graph_init(&net->graph, EK_INIT_DEFAULT, 0);
     EK_GO(EK_NEW(net->options_text, (size_t)net->graph.count));
     for (int i = 0; i < net->graph.count; i++) {
@@ -75,6 +81,49 @@ ek_status ek_net_init(ek_net *net, ek_init init, uint64_t seed)
     if (init < EK_INIT_DEFAULT || init > EK_INIT_KAIMING)
         return ek_fail(EK_E_ARGUMENT, "there is no initialization number %d", (int)init);
     ek_graph_init(&net->graph, init, seed);
+    return ek_net_set_metadata(net, EK_RECALIBRATED_KEY, NULL);
+}
+
+static int find_metadata(const ek_net *net, const char *key)
+{
+    for (int i = 0; i < net->metadata_count; i++) {
+        if (!strcmp(net->metadata[i].key, key)) return i;
+    }
+    return -1;
+}
+
+const char *ek_net_metadata(const ek_net *net, const char *key)
+{
+    int i = find_metadata(net, key);
+    return i < 0 ? NULL : net->metadata[i].value;
+}
+
+static void drop_metadata(ek_net *net, const char *key)
+{
+    int i = find_metadata(net, key);
+    if (i < 0) return;
+    ek_free(net->metadata[i].key);
+    ek_free(net->metadata[i].value);
+    net->metadata[i] = net->metadata[--net->metadata_count];
+}
+
+ek_status ek_net_set_metadata(ek_net *net, const char *key, const char *value)
+{
+    if (!value) {
+        drop_metadata(net, key);
+        return EK_OK;
+    }
+    struct ek_metadata *grown = ek_grow(net->metadata, (size_t)net->metadata_count + 1, sizeof *grown);
+    if (!grown) return EK_E_MEMORY;
+    net->metadata = grown;
+    struct ek_metadata entry = {ek_strdup(key), ek_strdup(value)};
+    if (!entry.key || !entry.value) {
+        ek_free(entry.key);
+        ek_free(entry.value);
+        return EK_E_MEMORY;
+    }
+    drop_metadata(net, key);
+    net->metadata[net->metadata_count++] = entry;
     return EK_OK;
 }
 
@@ -139,6 +188,7 @@ ek_layer_info ek_net_layer(const ek_net *net, int index)
         else if (param->role != EK_ROLE_COUNTER)
             info.parameters += param->count;
     }
+    info.normalizes = node->op->normalizes;
     if (node->op->multiply_adds) info.multiply_adds = node->op->multiply_adds(node);
     return info;
 }
@@ -203,6 +253,34 @@ done:
 
 /* --- running */
 
+/* The old one goes first: the two together might not fit. */
+static ek_status make_plan(ek_net *net, int64_t samples, bool training)
+{
+    ek_plan_destroy(net->plan);
+    net->plan = NULL;
+    for (int i = 0; i < net->graph.count; i++) net->graph.node[i].workspace = NULL;
+    return ek_plan_create(net, samples, training, &net->plan);
+}
+
+static ek_status check_sequences(const ek_net *net)
+{
+    char text[EK_SHAPE_TEXT];
+    ek_shape input = ek_net_input_shape(net);
+    if (input.rank == 2) return EK_OK;
+    return ek_fail(EK_E_SHAPE,
+                   "lengths are for sequences, and the net's input is %s, not CxL (such as 8x100)",
+                   ek_shape_text(input, text));
+}
+
+/* Where each layer's time is to be looked for. */
+static void set_times(ek_net *net)
+{
+    for (int i = 0; net->times && i < net->graph.count; i++) {
+        net->times[i].forward_in = ek_graph_runs_in(&net->graph, i, false);
+        net->times[i].backward_in = ek_graph_runs_in(&net->graph, i, true);
+    }
+}
+
 ek_status ek_net_prepare(ek_net *net, int64_t samples, bool training)
 {
     if (samples < 1)
@@ -214,11 +292,44 @@ ek_status ek_net_prepare(ek_net *net, int64_t samples, bool training)
     if (old && old->capacity >= samples && (old->training || !training)) return EK_OK;
     if (old && old->capacity > samples) samples = old->capacity;
     if (old && old->training) training = true;
-    /* The old one goes first: the two together might not fit. */
-    ek_plan_destroy(old);
-    net->plan = NULL;
-    for (int i = 0; i < net->graph.count; i++) net->graph.node[i].workspace = NULL;
-    return ek_plan_create(net, samples, training, &net->plan);
+    return make_plan(net, samples, training);
+}
+
+ek_status ek_net_use_lengths(ek_net *net, bool on)
+{
+    if (net->lengths == on) return EK_OK;
+    if (on) EK_TRY(check_sequences(net));
+    net->lengths = on;
+    mark_fusion(net);
+    set_times(net);
+    return net->plan ? make_plan(net, net->plan->capacity, net->plan->training) : EK_OK;
+}
+
+int32_t *ek_net_lengths(ek_net *net) { return net->lengths ? net->plan->lengths.of[0] : NULL; }
+
+const int32_t *ek_net_layer_lengths(const ek_net *net, int layer)
+{
+    return net->lengths ? net->plan->lengths.of[layer] : NULL;
+}
+
+ek_status ek_net_check_lengths(const ek_net *net, int64_t n, const int32_t *lengths)
+{
+    if (!lengths) return EK_OK;
+    EK_TRY(check_sequences(net));
+    int64_t most = ek_net_input_shape(net).dim[1];
+    for (int64_t i = 0; i < n; i++) {
+        if (lengths[i] < 1 || lengths[i] > most)
+            return ek_fail(EK_E_ARGUMENT, "lengths[%lld] is %d; the net's sequences have 1 to %lld positions",
+                           (long long)i, (int)lengths[i], (long long)most);
+    }
+    return EK_OK;
+}
+
+void ek_net_set_lengths(ek_net *net, int64_t n, const int32_t *lengths)
+{
+    int32_t *to = ek_net_lengths(net);
+    for (int64_t i = 0; to && i < n; i++)
+        to[i] = lengths ? lengths[i] : (int32_t)ek_net_input_shape(net).dim[1];
 }
 
 float *ek_net_input(ek_net *net) { return net->plan->input; }
@@ -253,6 +364,7 @@ void ek_net_set_input(ek_net *net, int64_t n, const float *x)
     laying w = {.net = net, .n = n, .features = ek_shape_count(ek_net_input_shape(net)), .rows = x, .pixels = ek_net_pixels(net)};
     ek_net_clock_start(net);
     ek_pool_run(net->context->pool, ek_blocks(n), input_piece, &w);
+    ek_net_set_lengths(net, n, NULL);
     ek_net_clock_lap(net, 0, false);
 }
 
@@ -283,15 +395,24 @@ static void read_output(ek_net *net, int64_t n, float *y)
 
 ek_status ek_net_forward(ek_net *net, ek_mode mode, int64_t n, const float *x, float *y)
 {
+    return ek_net_forward_lengths(net, mode, n, x, NULL, y);
+}
+
+ek_status ek_net_forward_lengths(ek_net *net, ek_mode mode, int64_t n, const float *x, const int32_t *lengths,
+                                 float *y)
+{
     enum { CUT = 512 };
     if (!net || !x || !y)
         return ek_fail(EK_E_ARGUMENT, "ek_net_forward needs a net, an input and room for the output");
+    EK_TRY(ek_net_check_lengths(net, n, lengths));
+    EK_TRY(ek_net_use_lengths(net, lengths));
     int64_t each = independent(net, mode) && n > CUT ? CUT : n;
     EK_TRY(ek_net_prepare(net, each, false));
     int64_t in = ek_shape_count(ek_net_input_shape(net)), out = ek_shape_count(ek_net_output_shape(net));
     for (int64_t at = 0; at < n; at += each) {
         int64_t size = n - at < each ? n - at : each;
         ek_net_set_input(net, size, x + at * in);
+        if (lengths) ek_net_set_lengths(net, size, lengths + at);
         EK_TRY(ek_net_run_alone(net, size, mode));
         read_output(net, size, y + at * out);
     }
@@ -304,8 +425,8 @@ ek_status ek_net_time_layers(ek_net *net, ek_layer_time *times)
     if (times && net->context->reference)
         return ek_fail(EK_E_UNSUPPORTED, "the reference (EVENKEEL_ISA=reference) runs a net as a whole and "
                                          "knows no times of layers");
-    for (int i = 0; times && i < net->graph.count; i++)
-        times[i] = (ek_layer_time){0, 0, ek_graph_runs_in(&net->graph, i, false), ek_graph_runs_in(&net->graph, i, true)};
+    for (int i = 0; times && i < net->graph.count; i++) times[i] = (ek_layer_time){0};
     net->times = times;
+    set_times(net);
     return EK_OK;
 }

@@ -11,6 +11,7 @@ struct ek_net {
     ek_context *context;
     ek_graph graph;
     ek_plan *plan; /* made when first run, remade when a larger batch comes */
+    bool lengths;  /* batches are sequences of unequal lengths, and the plan is for them */
     char **class_name;
     int class_count;
     char **options_text; /* by layer, for ek_net_layer */
@@ -43,6 +44,17 @@ ek_status ek_net_check(const ek_net *net, int64_t n, ek_mode mode);
 
 /* Room for `samples`; backward too where `training`. */
 ek_status ek_net_prepare(ek_net *net, int64_t samples, bool training);
+/* Whether the batches to come have lengths: of each sample's sequence [c, l] only the first so many positions are alive
+ * (graph/lengths.h). Called before ek_net_prepare, or after: what was prepared is prepared again, and the input to be
+ * written anew.
+ * EK_E_SHAPE  the net's input is no sequence */
+ek_status ek_net_use_lengths(ek_net *net, bool on);
+/* Where the batch maker writes the lengths, 1 to l; NULL: they are not in use. */
+int32_t *ek_net_lengths(ek_net *net);
+/* `lengths` [n] (NULL: fine) fit the net: its input is a sequence, and each is 1 to l. */
+ek_status ek_net_check_lengths(const ek_net *net, int64_t n, const int32_t *lengths);
+/* How many positions of the output of `layer` are alive in the last forward pass, by sample; NULL: all. */
+const int32_t *ek_net_layer_lengths(const ek_net *net, int layer);
 /* Where the batch maker writes the input, in lane blocks. */
 float *ek_net_input(ek_net *net);
 /* x is in place, its pixels normalized (ek_net_pixels) by whoever wrote it.
@@ -50,6 +62,10 @@ float *ek_net_input(ek_net *net);
 ek_status ek_net_run_forward(ek_net *net, int64_t n, ek_mode mode, uint64_t seed, uint64_t step);
 /* The same where no backward pass follows: few samples take less time. */
 ek_status ek_net_run_alone(ek_net *net, int64_t n, ek_mode mode);
+/* The same for a part of a batch in training: samples [first, first + n) of it, up to the layer `last`; what lies beyond
+ * is not computed. And its backward pass, down to the layer `last`. */
+ek_status ek_net_run_part(ek_net *net, int64_t first, int64_t n, uint64_t seed, uint64_t step, int last);
+void ek_net_run_part_backward(ek_net *net, int last);
 /* The output of the last forward pass, or what goes into a softmax at its end, in lane blocks. */
 const float *ek_net_logits(ek_net *net);
 /* Where the gradient of the output goes. */
@@ -58,13 +74,34 @@ void ek_net_run_backward(ek_net *net);
 /* Running statistics of the last training pass. */
 void ek_net_commit(ek_net *net);
 
-/* What the normalization `layer` read in the last forward pass, of samples [first, first + n), plain [n, c, ...].
+/* What the normalization `layer` (ek_layer_info.normalizes) read in the last forward pass, of samples [first, first + n), plain [n, c, ...].
  * It is kept for the backward pass: the net is prepared for training, and no backward pass came since; the mode may be
- * either. first is a multiple of EK_LANES. */
+ * either. first is a multiple of EK_LANES. Beyond a sequence's length (ek_net_layer_lengths) stands 0. */
 void ek_net_norm_input(const ek_net *net, int layer, int64_t first, int64_t n, float *out);
 
-/* Plain [n, shape] into the net's input. */
+/* The same for a batchnorm, by samples of it: in `block`, the lane row of `element` (channel * positions + position),
+ * before and after the normalization (gamma and beta in it, an activation not). Gives how many
+ * of its lanes are alive, which stand first. */
+int ek_net_norm_row(const ek_net *net, int layer, int64_t block, int64_t element, float before[EK_LANES],
+                    float after[EK_LANES]);
+/* Mean and biased variance of each channel that a batchnorm normalized by in it: the batch's (*batch), or the running
+ * ones. */
+ek_batch_norm_saved ek_net_norm_saved(const ek_net *net, int layer, bool *batch);
+/* A forward pass that ends where what `layer` reads has been made. */
+ek_status ek_net_run_to(ek_net *net, int layer, int64_t n, ek_mode mode, uint64_t seed, uint64_t step);
+/* Moments of what the normalization `layer` read in the last forward pass, or of the input (layer 0), over all samples
+ * by channel. Conditions as for ek_net_norm_input. parts: room for [ek_blocks(n)][channels]; out [channels]. */
+void ek_net_norm_moments(const ek_net *net, int layer, ek_moments *parts, ek_moments *out);
+
+/* What is noted in the model file. value NULL: taken away. A value that is not there is NULL. */
+#define EK_RECALIBRATED_KEY "evenkeel.recalibrated" /* running statistics were measured, not averaged in training */
+ek_status ek_net_set_metadata(ek_net *net, const char *key, const char *value);
+const char *ek_net_metadata(const ek_net *net, const char *key);
+
+/* Plain [n, shape] into the net's input; where lengths are in use all positions are alive until ek_net_set_lengths. */
 void ek_net_set_input(ek_net *net, int64_t n, const float *x);
+/* lengths [n], which fit; NULL: all positions are alive. */
+void ek_net_set_lengths(ek_net *net, int64_t n, const int32_t *lengths);
 
 /* The normalization of the net's input. */
 ek_pixels ek_net_pixels(const ek_net *net);

@@ -351,12 +351,24 @@ static ek_status add_node(const parser *p, ek_node **out)
     return EK_OK;
 }
 
+/* conv2d is near conv1d, but means conv: in other frameworks' names the dimensions stand at the end. */
+static bool is_with_dimensions(const char *name)
+{
+    size_t length = strlen(name);
+    char plain[EK_LABEL_MAX] = "";
+    if (length > 2) memcpy(plain, name, length - 2);
+    return ek_ends_with(name, "2d") && ek_op_find(plain);
+}
+
 static ek_status read_operator(const parser *p, word w, ek_node *node)
 {
     char name[EK_LABEL_MAX];
     copy_word(w, name);
     node->column = w.column;
     node->op = w.length < EK_LABEL_MAX ? ek_op_find(name) : NULL;
+    if (!node->op && is_with_dimensions(name))
+        return fail_at(p, w.column, "there is no layer '%s'; did you mean '%.*s'?", name,
+                       (int)strlen(name) - 2, name);
     if (!node->op) {
         const char *names[64];
         int count = 0;

@@ -92,6 +92,17 @@ static void from_plain(ek_shape shape, int64_t n, const double *from, float *to)
     }
 }
 
+/* A node's value, or its gradient, is 0 beyond its lengths. */
+static void cut(const ek_net *net, const ek_node *node, double *value)
+{
+    const ek_pass *pass = &net->plan->pass;
+    if (!pass->length || !pass->length[node->id]) return;
+    int64_t rows = node->out.dim[0], positions = node->out.dim[1];
+    for (int64_t s = 0; s < pass->n; s++)
+        for (int64_t r = s * rows; r < (s + 1) * rows; r++)
+            for (int64_t i = pass->length[node->id][s]; i < positions; i++) value[r * positions + i] = 0;
+}
+
 static ek_ref ref_of(const ek_oracle *o, const ek_net *net, int node)
 {
     const ek_pass *pass = &net->plan->pass;
@@ -99,6 +110,7 @@ static ek_ref ref_of(const ek_oracle *o, const ek_net *net, int node)
                   .training = pass->training,
                   .seed = pass->seed,
                   .step = pass->step,
+                  .length = pass->length,
                   .kept = o->kept[node]};
     memcpy(ref.param, o->param[node], sizeof ref.param);
     memcpy(ref.grad, o->param_grad[node], sizeof ref.grad);
@@ -110,6 +122,7 @@ void ek_oracle_forward(ek_oracle *o, ek_net *net)
     ek_graph *graph = &net->graph;
     int64_t n = net->plan->pass.n;
     to_plain(graph->node[0].out, n, net->plan->input, o->value[0]);
+    cut(net, &graph->node[0], o->value[0]);
     for (int i = 1; i < graph->count; i++) {
         ek_node *node = &graph->node[i];
         for (int p = 0; p < node->param_count; p++) {
@@ -120,6 +133,7 @@ void ek_oracle_forward(ek_oracle *o, ek_net *net)
         for (int k = 0; k < node->input_count; k++) x[k] = o->value[node->input[k]];
         ek_ref ref = ref_of(o, net, i);
         node->op->reference_forward(&ref, node, x, o->value[i]);
+        cut(net, node, o->value[i]);
     }
     int last = graph->count - 1, logits = ek_graph_logits(graph);
     from_plain(graph->node[last].out, n, o->value[last], net->plan->output);
@@ -150,6 +164,7 @@ void ek_oracle_backward(ek_oracle *o, ek_net *net)
             dx[k] = o->grad[node->input[k]];
         }
         ek_ref ref = ref_of(o, net, i);
+        cut(net, node, o->grad[i]);
         node->op->reference_backward(&ref, node, x, o->value[i], o->grad[i], dx);
         for (int p = 0; p < node->param_count; p++) {
             for (int64_t k = 0; o->param_grad[i][p] && k < node->param[p].count; k++)
@@ -172,4 +187,24 @@ void ek_oracle_value(const ek_oracle *o, const ek_node *node, int64_t first, int
     int64_t elements = ek_shape_count(node->out);
     const double *from = o->value[node->id] + first * elements;
     for (int64_t i = 0; i < n * elements; i++) out[i] = (float)from[i];
+}
+
+void ek_oracle_row(const ek_oracle *o, const ek_node *node, int64_t block, int64_t element, int live, float *out)
+{
+    int64_t elements = ek_shape_count(node->out);
+    const double *from = o->value[node->id] + block * EK_LANES * elements + element;
+    for (int i = 0; i < live; i++) out[i] = (float)from[i * elements];
+}
+
+void ek_oracle_moments(const ek_oracle *o, const ek_node *node, int64_t n, const int32_t *length, ek_moments *out)
+{
+    int64_t channels = node->out.dim[0], run = ek_shape_count(node->out) / channels;
+    for (int64_t c = 0; c < channels; c++) {
+        out[c] = (ek_moments){0};
+        for (int64_t i = 0; i < n * run; i++) {
+            if (length && i % run >= length[i / run]) continue;
+            double x = o->value[node->id][(i / run * channels + c) * run + i % run];
+            ek_moments_merge(&out[c], (ek_moments){.count = 1, .mean = x});
+        }
+    }
 }

@@ -3,6 +3,7 @@
 #define EK_GRAPH_PLAN_H
 
 #include "graph/arena.h"
+#include "graph/lengths.h"
 #include "graph/net.h"
 
 /* A buffer: its index in ek_steps.buffer, -1 for none. */
@@ -64,6 +65,7 @@ struct ek_plan {
     int64_t capacity; /* samples */
     bool training;    /* backward is there */
     ek_pass pass;     /* of the last forward pass */
+    ek_lengths lengths; /* where the net has lengths */
     ek_steps steps;
     float *arena;
     float *input, *logits, *output, *output_grad; /* output_grad NULL: nothing is trained */
@@ -87,5 +89,9 @@ void ek_oracle_backward(ek_oracle *oracle, ek_net *net);
 void ek_oracle_commit(ek_oracle *oracle, ek_net *net);
 /* A node's output, plain: samples [first, first + n). */
 void ek_oracle_value(const ek_oracle *oracle, const ek_node *node, int64_t first, int64_t n, float *out);
+/* One element of it in the first `live` samples of a block. */
+void ek_oracle_row(const ek_oracle *oracle, const ek_node *node, int64_t block, int64_t element, int live, float *out);
+/* Moments of the output's n samples by channel, in two passes. */
+void ek_oracle_moments(const ek_oracle *oracle, const ek_node *node, int64_t n, const int32_t *length, ek_moments *out);
 
 #endif

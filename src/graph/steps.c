@@ -168,6 +168,7 @@ static void forward_steps(builder *b)
         if (has_step(&graph->node[i])) forward_step(b, &graph->node[i]);
         keep_norm_input(b, &graph->node[i]);
     }
+    if (b->training) use(b, b->value[0], loss); /* for ek_net_norm_moments, too */
     b->s->output = use(b, b->value[ek_graph_root(graph, graph->count - 1)], loss);
     b->s->logits = use(b, b->value[ek_graph_root(graph, ek_graph_logits(graph))], loss);
 }
@@ -357,7 +358,7 @@ ek_status ek_steps_create(const ek_net *net, int64_t samples, bool training, ek_
                  .s = out,
                  .samples = samples,
                  .training = training,
-                 .fused = !net->context->unfused};
+                 .fused = !net->context->unfused && !net->lengths};
     ek_status status = EK_OK;
     *out = (ek_steps){.output_grad = NONE};
     EK_GO(EK_NEW(out->forward, nodes));

@@ -204,6 +204,10 @@ typedef struct ek_kernels {
     void (*map_add)(const ek_slab *s, const ek_map_in *a, const ek_map_in *b, ek_activation f, float *y);
     void (*add)(int64_t count, const float *a, const float *b, float *y); /* y = a + b; y may be a or b */
 
+    /* --- sequences [channels][positions] of unequal lengths, one lane block: of lane i the first length[i] positions are
+     * alive, and in dead lanes none; what is beyond becomes `with`. */
+    void (*sequence_cut)(int64_t channels, int64_t positions, const int32_t *length, float with, float *x);
+
     /* --- normalization of plain arrays: by a channel's runs, with the terms of ek_norm_terms. What is written may be x or
      * dy itself unless it is streamed. Sums are in double. */
     void (*runs_moments)(const ek_norm_piece *p, const float *x, ek_moments *out); /* [channels] */

@@ -8,7 +8,7 @@ TEMPLATE vf activate(const ek_activation kind, float slope, vf x)
     case EK_LEAKY_RELU: return select(x > 0.0f, x, x * slope);
     case EK_SIGMOID: return sigmoid_vector(x);
     case EK_TANH: return tanh_vector(x);
-    case EK_SILU: return select(x < -88.0f, splat(-88.0f), x) * sigmoid_vector(x); /* 0, near enough, below */
+    case EK_SILU: return MAXIMUM(splat(-88.0f), x) * sigmoid_vector(x); /* 0, near enough, below */
     }
     return x;
 }

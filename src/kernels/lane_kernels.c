@@ -7,6 +7,7 @@
 #include "kernels/lane_activation.h"
 #include "kernels/lane_io.h"
 #include "kernels/lane_sample_norm.h"
+#include "kernels/lane_sequence.h"
 #include "kernels/lane_conv.h"
 #include "kernels/lane_linear.h"
 #include "kernels/lane_pool.h"
@@ -38,6 +39,7 @@ const ek_kernels TABLE(EK_KERNELS_ISA) = {
     .grad_write = grad_write,
     .moments = moments,
     .map_add = map_add,
+    .sequence_cut = sequence_cut,
     .add = add,
     .runs_moments = runs_moments,
     .runs_apply = runs_apply,

@@ -328,11 +328,24 @@ static void add_channel_gradients(const lane_sums *of, float gain, const float *
     if (doffset) *doffset += (float)sum_doubles(of->g);
 }
 
+/* Of one number a lane; the sums are 0 before. */
+static void single_gradients(const ek_sample_slab *s, const ek_sample_terms *t, const float *x, const float *dy, double *sums)
+{
+    for (int64_t g = 0; g < s->groups; g++, sums += 2 * EK_LANES)
+        for (int lane = 0; lane < LANES; lane++) {
+            int64_t at = g * EK_LANES + lane;
+            if (ek_sample_rows(s, lane) == 0) continue;
+            sums[lane] = (double)(t->gain ? t->gain[g] : 1) * dy[at];
+            sums[EK_LANES + lane] = sums[lane] * (x[at] - t->mean[at]);
+        }
+}
+
 /* The same by rows, VL of which are summed over their lanes together. */
-TEMPLATE void row_gradients(const bool masked, const row_limits *limits, int64_t first, int rows, const channel_terms *t, const float *x, const float *dy, lane_sums *sums, float *dgain, float *doffset)
+TEMPLATE void row_gradients(const bool masked, const bool whole, const row_limits *limits, int64_t first, int rows, const channel_terms *t, const float *x, const float *dy, lane_sums *sums, float *dgain, float *doffset)
 {
     vf of_g[VL] = {{0}}, of_gxhat[VL] = {{0}};
     lane_row sum = {{{0}}}, product = {{{0}}};
+    if (whole) rows = VL;
     for (int r = 0; r < rows; r++) {
         float gain = t->gain ? t->gain[first + r] : 1;
         vf g_all = {0}, gxhat_all = {0};
@@ -359,8 +372,9 @@ static void rows_gradients(const ek_sample_slab *s, const row_limits *limits, co
     for (int64_t r = 0; r < s->rows; r += VL) {
         int64_t at = r * EK_LANES;
         int rows = at_most_vl(s->rows - r);
-        if (has_dead(s)) row_gradients(true, limits, r, rows, t, x + at, dy + at, sums, dgain, doffset);
-        else row_gradients(false, limits, r, rows, t, x + at, dy + at, sums, dgain, doffset);
+        if (has_dead(s)) row_gradients(true, false, limits, r, rows, t, x + at, dy + at, sums, dgain, doffset);
+        else if (rows == VL) row_gradients(false, true, limits, r, rows, t, x + at, dy + at, sums, dgain, doffset);
+        else row_gradients(false, false, limits, r, rows, t, x + at, dy + at, sums, dgain, doffset);
     }
 }
 
@@ -370,6 +384,10 @@ static void sample_backward_sums(const ek_sample_slab *slab, const ek_sample_ter
     ek_sample_slab s = joined(slab, has_gains);
     row_limits limits = limits_of(&s);
     memset(sums, 0, (size_t)s.groups * 2 * EK_LANES * sizeof *sums);
+    if (s.channels * s.rows == 1 && !dgain && !doffset) {
+        single_gradients(&s, t, x, dy, sums);
+        return;
+    }
     for (int64_t g = 0, c = 0; g < s.groups; g++, sums += 2 * EK_LANES) {
         channel_terms terms = group_terms(false, t, g);
         for (int64_t end = c + s.channels; c < end; c++) {

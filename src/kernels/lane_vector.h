@@ -163,11 +163,28 @@ TEMPLATE vf square_root(vf x)
     return load(each);
 }
 
+/* The machine's instructions, which gcc does not find by itself: they give their second argument where one is NaN. */
+#if defined(__SSE__) && !defined(__clang__)
+#if VL == 16
+#define MINIMUM(a, b) __builtin_ia32_minps512_mask(a, b, b, -1, 4)
+#define MAXIMUM(a, b) __builtin_ia32_maxps512_mask(a, b, b, -1, 4)
+#elif VL == 8
+#define MINIMUM(a, b) __builtin_ia32_minps256(a, b)
+#define MAXIMUM(a, b) __builtin_ia32_maxps256(a, b)
+#else
+#define MINIMUM(a, b) __builtin_ia32_minps(a, b)
+#define MAXIMUM(a, b) __builtin_ia32_maxps(a, b)
+#endif
+#else
+#define MINIMUM(a, b) select((a) < (b), a, b)
+#define MAXIMUM(a, b) select((a) > (b), a, b)
+#endif
+
 /* A NaN stays. */
 TEMPLATE vf clamp(vf x, float low, float high)
 {
-    x = select(x > high, splat(high), x);
-    return select(x < low, splat(low), x);
+    x = MINIMUM(splat(high), x);
+    return MAXIMUM(splat(low), x);
 }
 
 TEMPLATE vf power_of_two(vi n) { return (vf)((n + 127) << 23); }

@@ -1,8 +1,9 @@
 /* One self-contained HTML page. The parts are written as HTML into a text as they are added; a picture is a figure with
  * its data as JSON in it, which page/page.js draws. */
+#include "lab/report.h"
+
 #include "core/file.h"
 #include "core/memory.h"
-#include "core/text.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -24,7 +25,8 @@ struct ek_report {
 
 ek_status ek_report_create(const char *title, ek_report **out)
 {
-    if (!title || !out) return ek_fail(EK_E_ARGUMENT, "ek_report_create needs a title and a place for the report");
+    if (!title || !out)
+        return ek_fail(EK_E_ARGUMENT, "ek_report_create needs a title and a place for the report");
     ek_report *report;
     EK_TRY(EK_NEW(report, 1));
     report->title = ek_strdup(title);
@@ -46,17 +48,16 @@ void ek_report_destroy(ek_report *report)
     ek_free(report);
 }
 
-/* The first error stays. */
-static void keep_error(ek_report *report, ek_status status)
+void ek_report_keep(ek_report *report, ek_status status)
 {
-    if (report->status != EK_OK) return;
+    if (status == EK_OK || report->status != EK_OK) return;
     report->status = status;
     report->error = ek_strdup(ek_error());
 }
 
 static bool refuse(ek_report *report, const char *sentence)
 {
-    keep_error(report, ek_fail(EK_E_ARGUMENT, "%s", sentence));
+    ek_report_keep(report, ek_fail(EK_E_ARGUMENT, "%s", sentence));
     return false;
 }
 
@@ -90,7 +91,10 @@ static const char *json_escape(char c)
 }
 
 /* U+2028 and U+2029, line ends to older scripts. */
-static bool is_separator(const char *at) { return !memcmp(at, "\xe2\x80", 2) && ((unsigned char)at[2] & 0xfe) == 0xa8; }
+static bool is_separator(const char *at)
+{
+    return !memcmp(at, "\xe2\x80", 2) && ((unsigned char)at[2] & 0xfe) == 0xa8;
+}
 
 static void add_escaped(ek_text *to, const char *text, const char *(*escape)(char))
 {
@@ -170,6 +174,13 @@ void ek_report_text(ek_report *report, const char *text)
     ek_text_add(&report->body, "</p>\n");
 }
 
+void ek_report_take_text(ek_report *report, ek_text *text)
+{
+    ek_report_keep(report, ek_text_status(text));
+    if (text->length) ek_report_text(report, text->data);
+    ek_text_free(text);
+}
+
 /* Digits, with what stands around numbers: "-1.5e-3", "44,426", "98.2 %", "0.91 ± 0.02", a dash for none. */
 static bool looks_numeric(const char *cell)
 {
@@ -190,7 +201,8 @@ static bool numeric_column(int columns, int column, int rows, const char *const 
     return any;
 }
 
-static void add_row(ek_text *to, const char *element, int columns, const bool *numeric, const char *const *cells)
+static void add_row(ek_text *to, const char *element, int columns, const bool *numeric,
+                    const char *const *cells)
 {
     ek_text_add(to, "<tr>");
     for (int column = 0; column < columns; column++) {
@@ -208,9 +220,11 @@ static void add_caption(ek_text *to, const char *title)
     ek_text_add(to, "</span></figcaption>\n");
 }
 
-static bool check_table(ek_report *report, int columns, const char *const *header, int rows, const char *const *cells)
+static bool check_table(ek_report *report, int columns, const char *const *header, int rows,
+                        const char *const *cells)
 {
-    if (columns < 1 || rows < 0) return refuse(report, "a table has at least one column, and no fewer than no rows");
+    if (columns < 1 || rows < 0)
+        return refuse(report, "a table has at least one column, and no fewer than no rows");
     if (!header || (rows && !cells)) return refuse(report, "a table lacks its header or its cells");
     return true;
 }
@@ -222,7 +236,7 @@ void ek_report_table(ek_report *report, const char *title, int columns, const ch
     bool *numeric;
     ek_status status = EK_NEW(numeric, (size_t)columns);
     if (status != EK_OK) {
-        keep_error(report, status);
+        ek_report_keep(report, status);
         return;
     }
     for (int i = 0; i < columns; i++) numeric[i] = numeric_column(columns, i, rows, cells);
@@ -233,7 +247,8 @@ void ek_report_table(ek_report *report, const char *title, int columns, const ch
     ek_text_add(to, "<div class=\"scroll\"><table>\n<thead>");
     add_row(to, "th", columns, numeric, header);
     ek_text_add(to, "</thead>\n<tbody>\n");
-    for (int row = 0; row < rows; row++) add_row(to, "td", columns, numeric, cells + (size_t)row * (size_t)columns);
+    for (int row = 0; row < rows; row++)
+        add_row(to, "td", columns, numeric, cells + (size_t)row * (size_t)columns);
     ek_text_add(to, "</tbody>\n</table></div>\n</figure>\n");
     ek_free(numeric);
 }
@@ -298,7 +313,8 @@ static ek_status make_drawn(const ek_report_series *s, drawn *d)
 /* The series without x has the x of the one before it. */
 static void add_series(ek_text *to, const char *name, const drawn *d, const drawn *before)
 {
-    bool same_x = before && before->count == d->count && !memcmp(before->x, d->x, (size_t)d->count * sizeof *d->x);
+    bool same_x =
+        before && before->count == d->count && !memcmp(before->x, d->x, (size_t)d->count * sizeof *d->x);
     ek_text_add(to, "{\"name\":");
     add_string(to, name);
     if (!same_x) add_numbers(to, "x", d->count, d->x);
@@ -328,15 +344,18 @@ static void end_chart(ek_report *report, const ek_report_chart *chart, int64_t t
     if (chart->note || thinned > 1) ek_text_add(to, "<p class=\"note\">");
     add_html(to, chart->note);
     if (thinned > 1)
-        ek_text_add(to, "%sA point stands for up to %lld: their mean, and a band from their least to their most.",
+        ek_text_add(to,
+                    "%sA point stands for up to %lld: their mean, and a band from their least to their most.",
                     chart->note ? " " : "", (long long)thinned);
     if (chart->note || thinned > 1) ek_text_add(to, "</p>\n");
     ek_text_add(to, "</figure>\n");
 }
 
-static bool check_lines(ek_report *report, const ek_report_chart *chart, int count, const ek_report_series *series)
+static bool check_lines(ek_report *report, const ek_report_chart *chart, int count,
+                        const ek_report_series *series)
 {
-    if (!chart || count < 0 || (count && !series)) return refuse(report, "a picture lacks its description or its series");
+    if (!chart || count < 0 || (count && !series))
+        return refuse(report, "a picture lacks its description or its series");
     for (int i = 0; i < count; i++) {
         const ek_report_series *s = &series[i];
         bool band = s->low && s->high;
@@ -346,7 +365,8 @@ static bool check_lines(ek_report *report, const ek_report_chart *chart, int cou
     return true;
 }
 
-void ek_report_lines(ek_report *report, const ek_report_chart *chart, int count, const ek_report_series *series)
+void ek_report_lines(ek_report *report, const ek_report_chart *chart, int count,
+                     const ek_report_series *series)
 {
     if (!check_lines(report, chart, count, series)) return;
     drawn *all;
@@ -368,7 +388,7 @@ void ek_report_lines(ek_report *report, const ek_report_chart *chart, int count,
 done:
     for (int i = 0; all && i < count; i++) ek_free(all[i].room);
     ek_free(all);
-    if (status != EK_OK) keep_error(report, status);
+    ek_report_keep(report, status);
 }
 
 void ek_report_bars(ek_report *report, const ek_report_chart *chart, int count, const char *const *labels,
@@ -406,19 +426,21 @@ static ek_status add_text(ek_text *to, const ek_text *from)
 /* The policy forbids all that the page could load: it must live by itself. */
 static void begin_page(const ek_report *report, ek_text *page)
 {
-    ek_text_add(page, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-                      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
-                      "<meta name=\"color-scheme\" content=\"light dark\">\n"
-                      "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; "
-                      "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n"
-                      "<link rel=\"icon\" href=\"data:,\">\n<title>");
+    ek_text_add(page,
+                "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+                "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+                "<meta name=\"color-scheme\" content=\"light dark\">\n"
+                "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; "
+                "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n"
+                "<link rel=\"icon\" href=\"data:,\">\n<title>");
     add_html(page, report->title);
     ek_text_add(page, "</title>\n<style>\n");
     add_lines(page, ek_page_css);
     ek_text_add(page, "</style>\n</head>\n<body>\n<main>\n<h1>");
     add_html(page, report->title);
-    ek_text_add(page, "</h1>\n<noscript><p class=\"note\">The pictures are drawn by a script in this page, which is "
-                      "switched off; texts and tables are all here.</p></noscript>\n");
+    ek_text_add(
+        page, "</h1>\n<noscript><p class=\"note\">The pictures are drawn by a script in this page, which is "
+              "switched off; texts and tables are all here.</p></noscript>\n");
 }
 
 static ek_status make_page(const ek_report *report, ek_text *page)
@@ -431,8 +453,8 @@ static ek_status make_page(const ek_report *report, ek_text *page)
         ek_text_add(page, "</ul></nav>\n");
     }
     EK_TRY(add_text(page, &report->body));
-    ek_text_add(page, "%s<footer>Written by Evenkeel %s.</footer>\n</main>\n<script>\n", report->grid ? "</div>\n" : "",
-                ek_version());
+    ek_text_add(page, "%s<footer>Written by Evenkeel %s.</footer>\n</main>\n<script>\n",
+                report->grid ? "</div>\n" : "", ek_version());
     add_lines(page, ek_page_js);
     ek_text_add(page, "</script>\n</body>\n</html>\n");
     return ek_text_status(page);

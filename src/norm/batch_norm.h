@@ -36,13 +36,18 @@ void ek_norm_use_running(double eps, int64_t c, const float *running_mean, const
 
 /* --- The oracle, in double, slow and obvious, on plain [n, c, s]. Results as in evenkeel.h; any pointer
  * to an output may be NULL. mean and var are outputs of the statistics and inputs of the others. Gradients
- * are added to what their arrays hold: a value may have several readers. */
-void ek_batch_norm_reference_statistics(ek_ncs shape, const double *x, double *mean, double *var);
-void ek_batch_norm_reference_forward(ek_ncs shape, double eps, const double *x, const double *mean,
-                                     const double *var, const double *gamma, const double *beta, double *y);
-void ek_batch_norm_reference_backward(ek_ncs shape, double eps, bool batch_statistics, const double *x,
-                                      const double *dy, const double *mean, const double *var,
-                                      const double *gamma, double *dx, double *dgamma, double *dbeta);
+ * are added to what their arrays hold: a value may have several readers. length [n]: of each sample the first so many
+ * positions count, and what is beyond is neither read nor written; NULL: all. */
+int64_t ek_batch_norm_reference_values(ek_ncs shape, const int32_t *length); /* of a channel */
+void ek_batch_norm_reference_statistics(ek_ncs shape, const int32_t *length, const double *x, double *mean,
+                                        double *var);
+void ek_batch_norm_reference_forward(ek_ncs shape, const int32_t *length, double eps, const double *x,
+                                     const double *mean, const double *var, const double *gamma,
+                                     const double *beta, double *y);
+void ek_batch_norm_reference_backward(ek_ncs shape, const int32_t *length, double eps, bool batch_statistics,
+                                      const double *x, const double *dy, const double *mean,
+                                      const double *var, const double *gamma, double *dx, double *dgamma,
+                                      double *dbeta);
 /* The ReLU after it: z becomes y; dy becomes the gradient of z. */
 void ek_batch_norm_reference_relu(int64_t count, double *z);
 void ek_batch_norm_reference_relu_backward(int64_t count, const double *z, double *dy);

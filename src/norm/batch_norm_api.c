@@ -133,7 +133,7 @@ static ek_status forward_reference(ek_ncs shape, const ek_batch_norm_options *op
     if (arrays->gamma) widen(arrays->gamma, shape.c, gamma);
     if (arrays->beta) widen(arrays->beta, shape.c, beta);
     if (batch_statistics) {
-        ek_batch_norm_reference_statistics(shape, values, mean, var);
+        ek_batch_norm_reference_statistics(shape, NULL, values, mean, var);
     } else {
         widen(arrays->running_mean, shape.c, mean);
         widen(arrays->running_var, shape.c, var);
@@ -144,7 +144,7 @@ static ek_status forward_reference(ek_ncs shape, const ek_batch_norm_options *op
         saved->var[c] = (float)var[c];
         saved->inv_std[c] = (float)(1 / sqrt(var[c] + eps));
     }
-    ek_batch_norm_reference_forward(shape, eps, values, mean, var, arrays->gamma ? gamma : NULL,
+    ek_batch_norm_reference_forward(shape, NULL, eps, values, mean, var, arrays->gamma ? gamma : NULL,
                                     arrays->beta ? beta : NULL, values);
     if (options->relu) ek_batch_norm_reference_relu(count, values);
     narrow(values, count, y);
@@ -174,11 +174,11 @@ static ek_status backward_reference(ek_ncs shape, const ek_batch_norm_options *o
     if (arrays->gamma) widen(arrays->gamma, shape.c, gamma);
     if (arrays->beta) widen(arrays->beta, shape.c, beta);
     if (options->relu) {
-        ek_batch_norm_reference_forward(shape, options->eps, values, mean, var, arrays->gamma ? gamma : NULL,
-                                        arrays->beta ? beta : NULL, z);
+        ek_batch_norm_reference_forward(shape, NULL, options->eps, values, mean, var,
+                                        arrays->gamma ? gamma : NULL, arrays->beta ? beta : NULL, z);
         ek_batch_norm_reference_relu_backward(count, z, wide_dy);
     }
-    ek_batch_norm_reference_backward(shape, options->eps, batch_statistics, values, wide_dy, mean, var,
+    ek_batch_norm_reference_backward(shape, NULL, options->eps, batch_statistics, values, wide_dy, mean, var,
                                      arrays->gamma ? gamma : NULL, dx, dgamma, dbeta);
     if (gradients->dx) narrow(dx, count, gradients->dx);
     if (gradients->dgamma) narrow(dgamma, shape.c, gradients->dgamma);

@@ -6,16 +6,27 @@
 /* Where x[n][c][0] stands in [n, c, s]. */
 static int64_t row(ek_ncs shape, int64_t n, int64_t c) { return (n * shape.c + c) * shape.s; }
 
-void ek_batch_norm_reference_statistics(ek_ncs shape, const double *x, double *mean, double *var)
+/* How many of a row's values count. */
+static int64_t alive(ek_ncs shape, const int32_t *length, int64_t n) { return length ? length[n] : shape.s; }
+
+int64_t ek_batch_norm_reference_values(ek_ncs shape, const int32_t *length)
 {
-    double m = (double)shape.n * (double)shape.s;
+    int64_t m = 0;
+    for (int64_t n = 0; n < shape.n; n++) m += alive(shape, length, n);
+    return m;
+}
+
+void ek_batch_norm_reference_statistics(ek_ncs shape, const int32_t *length, const double *x, double *mean,
+                                        double *var)
+{
+    double m = (double)ek_batch_norm_reference_values(shape, length);
     for (int64_t c = 0; c < shape.c; c++) {
         double sum = 0, squares = 0;
         for (int64_t n = 0; n < shape.n; n++)
-            for (int64_t s = 0; s < shape.s; s++) sum += x[row(shape, n, c) + s];
+            for (int64_t s = 0; s < alive(shape, length, n); s++) sum += x[row(shape, n, c) + s];
         double center = sum / m;
         for (int64_t n = 0; n < shape.n; n++)
-            for (int64_t s = 0; s < shape.s; s++) {
+            for (int64_t s = 0; s < alive(shape, length, n); s++) {
                 double deviation = x[row(shape, n, c) + s] - center;
                 squares += deviation * deviation;
             }
@@ -24,34 +35,36 @@ void ek_batch_norm_reference_statistics(ek_ncs shape, const double *x, double *m
     }
 }
 
-void ek_batch_norm_reference_forward(ek_ncs shape, double eps, const double *x, const double *mean,
-                                     const double *var, const double *gamma, const double *beta, double *y)
+void ek_batch_norm_reference_forward(ek_ncs shape, const int32_t *length, double eps, const double *x,
+                                     const double *mean, const double *var, const double *gamma,
+                                     const double *beta, double *y)
 {
     for (int64_t c = 0; c < shape.c; c++)
         for (int64_t n = 0; n < shape.n; n++)
-            for (int64_t s = 0; s < shape.s; s++) {
+            for (int64_t s = 0; s < alive(shape, length, n); s++) {
                 int64_t i = row(shape, n, c) + s;
                 double xhat = (x[i] - mean[c]) / sqrt(var[c] + eps);
                 y[i] = (gamma ? gamma[c] : 1) * xhat + (beta ? beta[c] : 0);
             }
 }
 
-void ek_batch_norm_reference_backward(ek_ncs shape, double eps, bool batch_statistics, const double *x,
-                                      const double *dy, const double *mean, const double *var,
-                                      const double *gamma, double *dx, double *dgamma, double *dbeta)
+void ek_batch_norm_reference_backward(ek_ncs shape, const int32_t *length, double eps, bool batch_statistics,
+                                      const double *x, const double *dy, const double *mean,
+                                      const double *var, const double *gamma, double *dx, double *dgamma,
+                                      double *dbeta)
 {
-    double m = (double)shape.n * (double)shape.s;
+    double m = (double)ek_batch_norm_reference_values(shape, length);
     for (int64_t c = 0; c < shape.c; c++) {
         double inv_std = 1 / sqrt(var[c] + eps);
         double sum_g = 0, sum_gxhat = 0;
         for (int64_t n = 0; n < shape.n; n++)
-            for (int64_t s = 0; s < shape.s; s++) {
+            for (int64_t s = 0; s < alive(shape, length, n); s++) {
                 int64_t i = row(shape, n, c) + s;
                 sum_g += dy[i];
                 sum_gxhat += dy[i] * (x[i] - mean[c]) * inv_std;
             }
         for (int64_t n = 0; dx && n < shape.n; n++)
-            for (int64_t s = 0; s < shape.s; s++) {
+            for (int64_t s = 0; s < alive(shape, length, n); s++) {
                 int64_t i = row(shape, n, c) + s;
                 double xhat = (x[i] - mean[c]) * inv_std;
                 /* What moving x[i] does through the mean and through the variance. */

@@ -119,10 +119,18 @@ static bool batch_statistics(bool training, const ek_node *node)
     return (training && !ek_attr_bool(node, FROZEN)) || !ek_attr_bool(node, TRACK);
 }
 
-/* Values of a channel in the batch. */
+bool ek_batchnorm_gathers(const ek_node *node) { return ek_is_channel_norm(node) && batch_statistics(true, node); }
+
+/* Values of a channel in the batch, of sequences their live positions. */
 static int64_t values(const ek_pass *pass, const ek_node *node)
 {
-    return pass->n * (ek_shape_count(node->in[0]) / node->in[0].dim[0]);
+    const ek_gather *g = pass->training ? node->gather : NULL;
+    if (g && g->stage > EK_STAGE_MOMENTS) return (int64_t)g->moments[0].count;
+    const int32_t *length = g ? NULL : ek_input_length(pass->length, node);
+    int64_t sum = 0;
+    if (!length) return (g ? g->samples : pass->n) * (ek_shape_count(node->in[0]) / node->in[0].dim[0]);
+    for (int64_t i = 0; i < pass->n; i++) sum += length[i];
+    return sum;
 }
 
 /* Whether this pass takes ghost batches, by passes of their own (src/ops/ghost.c); inference never does. */
@@ -135,7 +143,7 @@ static ek_status check(const ek_pass *pass, const ek_node *node)
                        "%s has one value a channel in this batch, and one value has no variance: use batches "
                        "of 2 or more",
                        node->label);
-    return EK_OK;
+    return in_ghosts(pass->training, node) ? ek_ghost_check(pass, node) : EK_OK;
 }
 
 /* --- the halves of the forward pass */
@@ -143,6 +151,15 @@ static ek_status check(const ek_pass *pass, const ek_node *node)
 ek_moments *ek_batchnorm_moments(const ek_pass *pass, const ek_node *node)
 {
     return batch_statistics(pass->training, node) ? room_of(node).moments : NULL;
+}
+
+/* The moments to normalize by, from those of this pass. */
+static ek_moments gather_moments(const ek_pass *pass, const ek_node *node, int64_t channel, ek_moments all)
+{
+    const ek_gather *g = pass->training ? node->gather : NULL;
+    if (!g || g->stage == EK_STAGE_NOTHING) return all;
+    if (g->stage == EK_STAGE_MOMENTS) ek_moments_merge(&g->moments[channel], all);
+    return g->moments[channel];
 }
 
 /* A mean in double, as the sum of two floats. */
@@ -220,7 +237,7 @@ void ek_batchnorm_prepare(const ek_pass *pass, ek_node *node, int64_t first, int
     renorm limit = renorm_of(pass->training, node);
     for (int64_t i = first; i < first + count; i++) {
         if (batch_statistics(pass->training, node)) {
-            ek_moments all = ek_moments_merge_all(r.moments + i, parts, c);
+            ek_moments all = gather_moments(pass, node, i, ek_moments_merge_all(r.moments + i, parts, c));
             ek_batchnorm_save(&r.saved, i, all, ek_attr_real(node, EPS));
         } else {
             save_running(node, &r.saved, i);
@@ -232,10 +249,27 @@ void ek_batchnorm_prepare(const ek_pass *pass, ek_node *node, int64_t first, int
     }
 }
 
+ek_batch_norm_saved ek_batchnorm_saved(const ek_pass *pass, const ek_node *node, bool *batch)
+{
+    *batch = batch_statistics(pass->training, node);
+    return room_of(node).saved;
+}
+
 ek_map_in ek_batchnorm_map(const ek_node *node, const float *x)
 {
     room r = room_of(node);
     return (ek_map_in){.x = x, .mean = r.saved.mean, .a = r.a, .b = r.b};
+}
+
+void ek_batchnorm_row(const ek_pass *pass, const ek_node *node, int64_t block, int64_t channel, const float x[EK_LANES],
+                      float y[EK_LANES])
+{
+    room r = room_of(node);
+    if (in_ghosts(pass->training, node)) {
+        ek_ghost_row(pass, node, r.parts, block, channel, x, y);
+        return;
+    }
+    for (int i = 0; i < EK_LANES; i++) y[i] = (x[i] - r.saved.mean[channel]) * r.a[channel] + r.b[channel];
 }
 
 /* --- and of the backward pass */
@@ -247,6 +281,20 @@ static double sum_blocks(const double *parts, int64_t blocks, int64_t stride)
     double sum = 0;
     for (int64_t b = 0; b < blocks; b++) sum += parts[b * stride];
     return sum;
+}
+
+/* The same for *g and *gx, the sums of g and of g*(x - mean). */
+static void gather_sums(const ek_pass *pass, const ek_node *node, int64_t channel, double *g, double *gx)
+{
+    const ek_gather *of = pass->training ? node->gather : NULL;
+    if (!of || of->stage < EK_STAGE_SUMS) return;
+    double *sum_g = of->sums + channel, *sum_gx = sum_g + node->in[0].dim[0];
+    if (of->stage == EK_STAGE_SUMS) {
+        *sum_g += *g;
+        *sum_gx += *gx;
+    }
+    *g = *sum_g;
+    *gx = *sum_gx;
 }
 
 static void set_gradient(const room *r, int64_t channel, double a, double b, double c)
@@ -265,9 +313,9 @@ void ek_batchnorm_prepare_backward(const ek_pass *pass, ek_node *node, int64_t f
     for (int64_t i = first; i < first + count; i++) {
         double inv_std = r.saved.inv_std[i], low = r.saved.mean_low[i];
         double scale = (gamma ? gamma->data[i] : 1.0) * inv_std * r.r[i];
-        double sum_g = sum_blocks(r.sums + i, parts, 2 * c);
-        /* sum(g*xhat), with the mean's low half: x - mean - low */
-        double sum_gxhat = (sum_blocks(r.sums + c + i, parts, 2 * c) - low * sum_g) * inv_std;
+        double sum_g = sum_blocks(r.sums + i, parts, 2 * c), sum_gx = sum_blocks(r.sums + c + i, parts, 2 * c);
+        gather_sums(pass, node, i, &sum_g, &sum_gx);
+        double sum_gxhat = (sum_gx - low * sum_g) * inv_std; /* with the mean's low half: x - mean - low */
         if (beta) beta->grad[i] = (float)sum_g;
         if (gamma) gamma->grad[i] = (float)(sum_gxhat * r.r[i] + sum_g * r.d[i]);
         if (batch_statistics(pass->training, node)) {
@@ -298,9 +346,8 @@ static void moments_piece(void *argument, int64_t block, int thread)
 {
     (void)thread;
     const ek_elementwise *w = argument;
-    ek_slab slab = ek_elementwise_slab(w, block);
-    w->kernels->moments(&slab, w->flow->x[0].x + block * w->block,
-                        room_of(w->node).moments + block * w->channels);
+    ek_block_moments(w->pass, w->node->in[0], ek_block_length(w->pass, w->node, block), block,
+                     w->flow->x[0].x + block * w->block, room_of(w->node).moments + block * w->channels);
 }
 
 static void apply_piece(void *argument, int64_t block, int thread)
@@ -326,7 +373,7 @@ static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
     if (flow->y) ek_each_block(pass, node, flow, apply_piece);
 }
 
-/* Only the sums are wanted; g is written where it stands. */
+/* Only the sums are wanted; g is written where it stands. Beyond a sequence's length it is 0. */
 static void sums_piece(void *argument, int64_t block, int thread)
 {
     (void)thread;
@@ -396,14 +443,22 @@ static int64_t reference_kept(const ek_node *node) { return KEPT * node->in[0].d
 /* The samples of a ghost batch, or all. */
 typedef struct group {
     ek_ncs shape;
-    int64_t first; /* number, in the arrays */
+    int64_t first;         /* number, in the arrays */
+    const int32_t *length; /* of sequences of unequal lengths */
 } group;
+
+static ek_ncs reference_shape(const ek_ref *ref, const ek_node *node)
+{
+    int64_t c = node->in[0].dim[0];
+    return (ek_ncs){ref->n, c, ek_shape_count(node->in[0]) / c};
+}
 
 static group reference_group(const ek_ref *ref, const ek_node *node, int64_t sample)
 {
     int64_t c = node->in[0].dim[0], count = ek_shape_count(node->in[0]);
     int64_t end = in_ghosts(ref->training, node) ? ek_ghost_end(node, ref->n, sample) : ref->n;
-    return (group){{end - sample, c, count / c}, sample * count};
+    const int32_t *length = ek_input_length(ref->length, node);
+    return (group){{end - sample, c, count / c}, sample * count, length ? length + sample : NULL};
 }
 
 /* Mean and variance that the group is normalized with, r and d. */
@@ -416,7 +471,7 @@ static void reference_terms(const ek_ref *ref, const ek_node *node, const group 
     const double *gamma = ek_reference_of(ref->param, node, EK_ROLE_GAMMA);
     renorm limit = renorm_of(ref->training, (ek_node *)node);
     bool of_batch = batch_statistics(ref->training, node);
-    if (of_batch) ek_batch_norm_reference_statistics(g->shape, x + g->first, mean, var);
+    if (of_batch) ek_batch_norm_reference_statistics(g->shape, g->length, x + g->first, mean, var);
     for (int64_t i = 0; i < c; i++) {
         if (!of_batch) mean[i] = running_mean[i], var[i] = running_var[i];
         double running_std = running_var ? sqrt(running_var[i] + eps) : 1;
@@ -433,8 +488,8 @@ static void reference_group_forward(const ek_ref *ref, const ek_node *node, cons
     const double *beta = ek_reference_of(ref->param, node, EK_ROLE_BETA);
     reference_terms(ref, node, g, x);
     y += g->first;
-    ek_batch_norm_reference_forward(g->shape, ek_attr_real(node, EPS), x + g->first, kept + GROUP_MEAN * c,
-                                    kept + GROUP_VAR * c, NULL, NULL, y);
+    ek_batch_norm_reference_forward(g->shape, g->length, ek_attr_real(node, EPS), x + g->first,
+                                    kept + GROUP_MEAN * c, kept + GROUP_VAR * c, NULL, NULL, y);
     for (int64_t i = 0; i < g->shape.n * c * g->shape.s; i++) {
         int64_t ch = i / g->shape.s % c;
         y[i] = (gamma ? gamma[ch] : 1) * (y[i] * kept[R * c + ch] + kept[D * c + ch]) + (beta ? beta[ch] : 0);
@@ -443,12 +498,21 @@ static void reference_group_forward(const ek_ref *ref, const ek_node *node, cons
 
 static void reference_forward(const ek_ref *ref, const ek_node *node, const double *const x[], double *y)
 {
-    group all = {{ref->n, node->in[0].dim[0], ek_shape_count(node->in[0]) / node->in[0].dim[0]}, 0};
-    ek_batch_norm_reference_statistics(all.shape, x[0], ref->kept + MEAN * all.shape.c, ref->kept + VAR * all.shape.c);
+    ek_ncs all = reference_shape(ref, node);
+    ek_batch_norm_reference_statistics(all, ek_input_length(ref->length, node), x[0],
+                                       ref->kept + MEAN * all.c, ref->kept + VAR * all.c);
     for (int64_t n = 0; n < ref->n;) {
         group g = reference_group(ref, node, n);
         reference_group_forward(ref, node, &g, x[0], y);
         n += g.shape.n;
+    }
+    if (!node->workspace) return; /* no plan runs it, and nobody reads them there */
+    ek_batch_norm_saved saved = room_of(node).saved;
+    for (int64_t i = 0; i < all.c; i++) {
+        double mean = ref->kept[MEAN * all.c + i];
+        saved.mean[i] = (float)mean;
+        saved.mean_low[i] = (float)(mean - saved.mean[i]);
+        saved.var[i] = (float)ref->kept[VAR * all.c + i];
     }
 }
 
@@ -460,8 +524,9 @@ static void reference_group_backward(const ek_ref *ref, const ek_node *node, con
     double *dgamma = ek_reference_of(ref->grad, node, EK_ROLE_GAMMA), *dbeta = ek_reference_of(ref->grad, node, EK_ROLE_BETA);
     reference_terms(ref, node, g, x);
     for (int64_t i = 0; i < c; i++) sum_g[i] = sum_gxhat[i] = 0;
-    ek_batch_norm_reference_backward(g->shape, ek_attr_real(node, EPS), batch_statistics(ref->training, node), x + g->first,
-                                     dy + g->first, kept + GROUP_MEAN * c, kept + GROUP_VAR * c, kept + SCALED_GAMMA * c,
+    ek_batch_norm_reference_backward(g->shape, g->length, ek_attr_real(node, EPS),
+                                     batch_statistics(ref->training, node), x + g->first, dy + g->first,
+                                     kept + GROUP_MEAN * c, kept + GROUP_VAR * c, kept + SCALED_GAMMA * c,
                                      dx ? dx + g->first : NULL, sum_gxhat, sum_g);
     for (int64_t i = 0; i < c; i++) {
         if (dgamma) dgamma[i] += sum_gxhat[i] * kept[R * c + i] + sum_g[i] * kept[D * c + i];
@@ -484,13 +549,9 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
 static void reference_commit(const ek_ref *ref, ek_node *node)
 {
     ek_batch_norm_saved saved = room_of(node).saved;
-    int64_t c = node->in[0].dim[0];
-    for (int64_t i = 0; i < c; i++) {
-        saved.mean[i] = (float)ref->kept[MEAN * c + i];
-        saved.mean_low[i] = (float)(ref->kept[MEAN * c + i] - saved.mean[i]);
-        saved.var[i] = (float)ref->kept[VAR * c + i];
-    }
-    update(node, ref->n * (ek_shape_count(node->in[0]) / c), &saved);
+    update(node,
+           ek_batch_norm_reference_values(reference_shape(ref, node), ek_input_length(ref->length, node)),
+           &saved);
 }
 
 const ek_op ek_op_batchnorm = {

@@ -1,6 +1,9 @@
 /* conv OUT kernel=K: 2-D convolution (cross-correlation, as in every framework), weights [out, in/groups, kh, kw]:
  *
  *   y[o, p, q] = bias[o] + sum over i, k, l of w[o, i, k, l] * x[i, p*stride + k*dilation - padding, ...]
+ *
+ * conv1d OUT kernel=K: the same along sequences [c, l], weights [out, in/groups, k]; to the passes they are maps of one
+ * row.
  */
 #include "ops/batchnorm.h"
 
@@ -8,45 +11,80 @@
 
 enum { OUT, KERNEL, STRIDE, PADDING, DILATION, GROUPS, BIAS };
 
+extern const ek_op ek_op_conv1d;
+
+static bool is_1d(const ek_node *node) { return node->op == &ek_op_conv1d; }
+
+/* Of a map, or of a sequence as a map of one row. */
+static int height(ek_shape shape) { return shape.rank == 3 ? (int)shape.dim[1] : 1; }
+static int width(ek_shape shape) { return (int)shape.dim[shape.rank - 1]; }
+
 static ek_conv geometry(const ek_node *node)
 {
     const ek_attr *a = node->attr;
-    return (ek_conv){.ci = (int)node->in[0].dim[0],
-                     .hi = (int)node->in[0].dim[1],
-                     .wi = (int)node->in[0].dim[2],
-                     .co = (int)node->out.dim[0],
-                     .ho = (int)node->out.dim[1],
-                     .wo = (int)node->out.dim[2],
-                     .kh = (int)a[KERNEL].v[0],
-                     .kw = (int)a[KERNEL].v[1],
-                     .stride_h = (int)a[STRIDE].v[0],
-                     .stride_w = (int)a[STRIDE].v[1],
-                     .pad_h = (int)a[PADDING].v[0],
-                     .pad_w = (int)a[PADDING].v[1],
-                     .dilation_h = (int)a[DILATION].v[0],
-                     .dilation_w = (int)a[DILATION].v[1],
-                     .groups = (int)a[GROUPS].v[0]};
+    ek_conv g = {.ci = (int)node->in[0].dim[0],
+                 .hi = height(node->in[0]),
+                 .wi = width(node->in[0]),
+                 .co = (int)node->out.dim[0],
+                 .ho = height(node->out),
+                 .wo = width(node->out),
+                 .kh = (int)a[KERNEL].v[0],
+                 .kw = (int)a[KERNEL].v[1],
+                 .stride_h = (int)a[STRIDE].v[0],
+                 .stride_w = (int)a[STRIDE].v[1],
+                 .pad_h = (int)a[PADDING].v[0],
+                 .pad_w = (int)a[PADDING].v[1],
+                 .dilation_h = (int)a[DILATION].v[0],
+                 .dilation_w = (int)a[DILATION].v[1],
+                 .groups = (int)a[GROUPS].v[0]};
+    if (is_1d(node)) {
+        g.kw = g.kh, g.stride_w = g.stride_h, g.pad_w = g.pad_h, g.dilation_w = g.dilation_h;
+        g.kh = g.stride_h = g.dilation_h = 1;
+        g.pad_h = 0;
+    }
+    return g;
 }
+
+/* Positions that the kernel's cells span along axis `d`. */
+static int64_t reach_of(const ek_node *node, int d)
+{
+    return (int64_t)node->attr[DILATION].v[d] * ((int64_t)node->attr[KERNEL].v[d] - 1) + 1;
+}
+
+/* Windows along axis `d` of an input of `in` positions; below 1: the kernel reaches over it. */
+static int64_t places(const ek_node *node, int d, int64_t in)
+{
+    int64_t left = in + 2 * (int64_t)node->attr[PADDING].v[d] - reach_of(node, d);
+    return left < 0 ? 0 : left / (int64_t)node->attr[STRIDE].v[d] + 1;
+}
+
+static int64_t length(const ek_node *node, int64_t in) { return places(node, 0, in); }
 
 static ek_status shape(ek_node *node)
 {
+    static const char *const axes[][2] = {{"rows", "columns"}, {"positions"}};
     char text[EK_SHAPE_TEXT];
     ek_shape in = node->in[0];
-    if (in.rank != 3)
-        return ek_fail(EK_E_SHAPE, "conv works on maps CxHxW, its input has %s features",
-                       ek_shape_text(in, text));
+    int rank = is_1d(node) ? 2 : 3;
+    if (in.rank == 1)
+        return ek_fail(EK_E_SHAPE, "%s works on %s, its input has %s features", node->op->name,
+                       rank == 2 ? "sequences CxL" : "maps CxHxW", ek_shape_text(in, text));
+    if (in.rank != rank)
+        return ek_fail(EK_E_SHAPE, "%s works on %s%s: use %s", node->op->name,
+                       rank == 2 ? "sequences CxL, its input is the map "
+                                 : "maps CxHxW, its input is the sequence ",
+                       ek_shape_text(in, text), rank == 2 ? "conv" : "conv1d");
     int64_t out = ek_attr_int(node, OUT), groups = ek_attr_int(node, GROUPS);
     if (in.dim[0] % groups || out % groups)
         return ek_fail(EK_E_SHAPE, "groups=%lld must divide the %lld input and the %lld output channels",
                        (long long)groups, (long long)in.dim[0], (long long)out);
-    node->out = (ek_shape){.rank = 3, .dim = {out}};
-    for (int d = 0; d < 2; d++) {
-        int64_t padded = in.dim[d + 1] + 2 * (int64_t)node->attr[PADDING].v[d];
-        int64_t reach = (int64_t)node->attr[DILATION].v[d] * ((int64_t)node->attr[KERNEL].v[d] - 1) + 1;
-        if (padded < reach)
+    node->out = (ek_shape){.rank = rank, .dim = {out}};
+    for (int d = 0; d < rank - 1; d++) {
+        node->out.dim[d + 1] = places(node, d, in.dim[d + 1]);
+        if (node->out.dim[d + 1] < 1)
             return ek_fail(EK_E_SHAPE, "the kernel reaches over %lld %s, the padded input has %lld",
-                           (long long)reach, d ? "columns" : "rows", (long long)padded);
-        node->out.dim[d + 1] = (padded - reach) / (int64_t)node->attr[STRIDE].v[d] + 1;
+                           (long long)reach_of(node, d), axes[rank == 2][d],
+                           (long long)(in.dim[d + 1] + 2 * (int64_t)node->attr[PADDING].v[d]));
     }
     return EK_OK;
 }
@@ -55,8 +93,8 @@ static void params(ek_node *node)
 {
     ek_conv g = geometry(node);
     int64_t taps = (int64_t)g.kh * g.kw, in = g.ci / g.groups, out = g.co / g.groups;
-    ek_node_add_weights(node, (ek_shape){4, {g.co, in, g.kh, g.kw}}, in * taps, out * taps,
-                        ek_attr_bool(node, BIAS));
+    ek_shape weights = is_1d(node) ? (ek_shape){3, {g.co, in, g.kw}} : (ek_shape){4, {g.co, in, g.kh, g.kw}};
+    ek_node_add_weights(node, weights, in * taps, out * taps, ek_attr_bool(node, BIAS));
 }
 
 /* Gradients of the weights are summed in parts, a part over neighbouring blocks. Their number depends on the
@@ -232,7 +270,7 @@ static void add_backward(void *state, int64_t x, int64_t w, int64_t y)
 
 static void reference_forward(const ek_ref *ref, const ek_node *node, const double *const x[], double *y)
 {
-    int64_t map = node->out.dim[1] * node->out.dim[2], count = ek_shape_count(node->out) * ref->n;
+    int64_t map = ek_shape_count(node->out) / node->out.dim[0], count = ek_shape_count(node->out) * ref->n;
     for (int64_t i = 0; i < count; i++) y[i] = ref->param[1] ? ref->param[1][i / map % node->out.dim[0]] : 0;
     each_product(ref, node, add_forward, &(arrays){.x = x[0], .w = ref->param[0], .y = y});
 }
@@ -241,38 +279,30 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
                                const double *y, const double *dy, double *const dx[])
 {
     (void)y;
-    int64_t map = node->out.dim[1] * node->out.dim[2], count = ek_shape_count(node->out) * ref->n;
+    int64_t map = ek_shape_count(node->out) / node->out.dim[0], count = ek_shape_count(node->out) * ref->n;
     for (int64_t i = 0; ref->grad[1] && i < count; i++) ref->grad[1][i / map % node->out.dim[0]] += dy[i];
     each_product(ref, node, add_backward,
                  &(arrays){.x = x[0], .w = ref->param[0], .dy = dy, .dx = dx[0], .dw = ref->grad[0]});
 }
 
-const ek_op ek_op_conv = {
-    .name = "conv",
-    .inputs = 1,
-    .attrs = {{"out", EK_ATTR_COUNT, .positional = true, .required = true, .min = 1, .max = 1 << 20,
-               .help = "output channels"},
-              {"kernel", EK_ATTR_PAIR, .required = true, .min = 1, .max = 1 << 12, .help = "K or HxW"},
-              {"stride", EK_ATTR_PAIR, .fallback = 1, .min = 1, .max = 1 << 12,
-               .help = "step between windows"},
-              {"padding", EK_ATTR_PAIR, .fallback = 0, .min = 0, .max = 1 << 12,
-               .help = "zeros around the map"},
-              {"dilation", EK_ATTR_PAIR, .fallback = 1, .min = 1, .max = 1 << 12,
-               .help = "distance between the kernel's cells"},
-              {"groups", EK_ATTR_COUNT, .fallback = 1, .min = 1, .max = 1 << 20,
-               .help = "channels are connected within groups only"},
-              {"bias", EK_ATTR_BOOL, .fallback = 1, .max = 1, .help = "add a bias"}},
-    .shape = shape,
-    .params = params,
-    .workspace = workspace,
-    .scratch = scratch,
-    .multiply_adds = multiply_adds,
-    .forward = forward,
-    .backward = backward,
-    .reads_maps = true,
-    .reads_gradients = true,
-    .writes = EK_WRITES_ALL,
-    .gives_moments = true,
-    .reference_forward = reference_forward,
-    .reference_backward = reference_backward,
-};
+#define OPTIONS(one_or_two, kernel_help, zeros_help)                                                     \
+    .attrs = {                                                                                           \
+        {"out", EK_ATTR_COUNT, .positional = true, .required = true, .min = 1, .max = 1 << 20,           \
+         .help = "output channels"},                                                                     \
+        {"kernel", one_or_two, .required = true, .min = 1, .max = 1 << 12, .help = kernel_help},         \
+        {"stride", one_or_two, .fallback = 1, .min = 1, .max = 1 << 12, .help = "step between windows"}, \
+        {"padding", one_or_two, .fallback = 0, .min = 0, .max = 1 << 12, .help = zeros_help},            \
+        {"dilation", one_or_two, .fallback = 1, .min = 1, .max = 1 << 12,                                \
+         .help = "distance between the kernel's cells"},                                                 \
+        {"groups", EK_ATTR_COUNT, .fallback = 1, .min = 1, .max = 1 << 20,                               \
+         .help = "channels are connected within groups only"},                                           \
+        {"bias", EK_ATTR_BOOL, .fallback = 1, .max = 1, .help = "add a bias"}}
+#define PASSES                                                                                    \
+    .inputs = 1, .shape = shape, .params = params, .workspace = workspace, .scratch = scratch,    \
+    .multiply_adds = multiply_adds, .forward = forward, .backward = backward, .reads_maps = true, \
+    .reads_gradients = true, .writes = EK_WRITES_ALL, .gives_moments = true,                      \
+    .reference_forward = reference_forward, .reference_backward = reference_backward
+
+const ek_op ek_op_conv = {.name = "conv", OPTIONS(EK_ATTR_PAIR, "K or HxW", "zeros around the map"), PASSES};
+const ek_op ek_op_conv1d = {
+    .name = "conv1d", OPTIONS(EK_ATTR_COUNT, "its width", "zeros at either end"), .length = length, PASSES};

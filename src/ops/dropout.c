@@ -11,6 +11,9 @@
 
 enum { P };
 
+/* Samples are drawn for in groups of four. A part of a batch begins with a group of its own. */
+static int64_t group_of(const ek_pass *pass, int64_t sample) { return (pass->first + 3) / 4 + sample / 4; }
+
 /* Factors (0 or 1/(1-p)) of four samples, 4*group and on, at one element. */
 static void factors(uint64_t seed, uint64_t step, const ek_node *node, int64_t element, int64_t group,
                     float out[4])
@@ -38,7 +41,8 @@ static void forward_piece(void *argument, int64_t block, int thread)
     int64_t first = block * w->block;
     for (int64_t at = 0; at < w->block; at += 4) {
         float *factor = w->node->workspace + first + at;
-        factors(w->pass->seed, w->pass->step, w->node, at / EK_LANES, (block * EK_LANES + at % EK_LANES) / 4, factor);
+        factors(w->pass->seed, w->pass->step, w->node, at / EK_LANES, group_of(w->pass, block * EK_LANES + at % EK_LANES),
+                factor);
         for (int64_t i = 0; i < 4; i++) w->flow->y[first + at + i] = w->flow->x[0].x[first + at + i] * factor[i];
     }
 }

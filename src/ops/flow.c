@@ -62,3 +62,23 @@ unsigned ek_grad_out_asks(const ek_grad_out *o)
     return (o->sums ? EK_WRITES_SUMS : 0u) | (o->value.activation != EK_IDENTITY ? EK_WRITES_ACTIVATION : 0u) |
            (o->addend ? EK_WRITES_ADDEND : 0u);
 }
+
+void ek_block_moments(const ek_pass *pass, ek_shape shape, const int32_t *length, int64_t block, const float *x,
+                      ek_moments *out)
+{
+    int64_t channels = shape.dim[0], each = ek_channel_floats(shape);
+    int live = ek_live(pass->n, block);
+    if (!length) {
+        ek_slab slab = {channels, each, 1, ek_block_floats(shape), live};
+        pass->kernels->moments(&slab, x, out);
+        return;
+    }
+    for (int64_t c = 0; c < channels; c++) { /* each lane's, put together */
+        ek_sample_slab slab = {.groups = 1, .channels = 1, .rows = each / EK_LANES, .live = live, .length = length};
+        ek_sample_moments lanes;
+        pass->kernels->sample_moments(&slab, x + c * each, &lanes);
+        out[c] = (ek_moments){0};
+        for (int i = 0; i < live; i++)
+            ek_moments_merge(&out[c], (ek_moments){lanes.count[i], lanes.mean[i], lanes.m2[i]});
+    }
+}

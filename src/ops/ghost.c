@@ -58,13 +58,41 @@ int64_t ek_ghost_end(const ek_node *node, int64_t n, int64_t first)
     return end > n || one_value ? n : end;
 }
 
+/* Values of a channel in samples [first, end). */
+static int64_t ghost_values(const ek_pass *pass, const ek_node *node, int64_t first, int64_t end)
+{
+    const int32_t *length = ek_input_length(pass->length, node);
+    int64_t sum = 0;
+    if (!length) return (end - first) * (ek_shape_count(node->in[0]) / node->in[0].dim[0]);
+    for (int64_t s = first; s < end; s++) sum += length[s];
+    return sum;
+}
+
+ek_status ek_ghost_check(const ek_pass *pass, const ek_node *node)
+{
+    for (int64_t s = 0, end; s < pass->n; s = end) {
+        end = ek_ghost_end(node, pass->n, s);
+        if (ghost_values(pass, node, s, end) < 2)
+            return ek_fail(
+                EK_E_SHAPE,
+                "%s has one value a channel in the ghost batch that begins with sample %lld, and one value "
+                "has no variance: use larger ghost batches, or leave out the shortest sequences",
+                node->label, (long long)s);
+    }
+    return EK_OK;
+}
+
 /* Channel c of sample s, in arrays [block][channel]. */
 static int64_t part_of(const work *w, int64_t c, int64_t s) { return s / EK_LANES * w->w.channels + c; }
 static int lane_of(int64_t s) { return (int)(s % EK_LANES); }
 
 static ek_sample_slab slab_of(const work *w, int64_t block)
 {
-    return (ek_sample_slab){.groups = w->w.channels, .channels = 1, .rows = w->rows, .live = ek_live(w->w.pass->n, block)};
+    return (ek_sample_slab){.groups = w->w.channels,
+                            .channels = 1,
+                            .rows = w->rows,
+                            .live = ek_live(w->w.pass->n, block),
+                            .length = ek_block_length(w->w.pass, w->w.node, block)};
 }
 
 static ek_sample_terms terms_of(const work *w, int64_t block)
@@ -85,17 +113,32 @@ static void moments_piece(void *argument, int64_t block, int thread)
     w->w.kernels->sample_moments(&slab, w->w.flow->x[0].x + block * w->w.block, w->moments + block * w->w.channels);
 }
 
-static ek_moments sample_moments(const work *w, int64_t c, int64_t s)
-{
-    const ek_sample_moments *of = &w->moments[part_of(w, c, s)];
-    return (ek_moments){of->count[lane_of(s)], of->mean[lane_of(s)], of->m2[lane_of(s)]};
-}
-
-/* The moments of samples [first, end), and what they are normalized with. */
-static ek_moments ghost_terms(const work *w, int64_t c, int64_t first, int64_t end)
+/* Of samples [first, end), from the counts, means and M2 of each:
+ *
+ *   mean = sum of count*mean / sum of counts        M2 = sum of M2 + count*(mean of sample - mean)^2
+ *
+ * which is what merging them one by one gives, with one division. */
+static ek_moments ghost_moments(const work *w, int64_t c, int64_t first, int64_t end)
 {
     ek_moments all = {0};
-    for (int64_t s = first; s < end; s++) ek_moments_merge(&all, sample_moments(w, c, s));
+    for (int64_t s = first; s < end; s++) {
+        const ek_sample_moments *of = &w->moments[part_of(w, c, s)];
+        all.count += of->count[lane_of(s)];
+        all.mean += of->count[lane_of(s)] * of->mean[lane_of(s)];
+    }
+    all.mean /= all.count;
+    for (int64_t s = first; s < end; s++) {
+        const ek_sample_moments *of = &w->moments[part_of(w, c, s)];
+        double off = of->mean[lane_of(s)] - all.mean;
+        all.m2 += of->m2[lane_of(s)] + of->count[lane_of(s)] * off * off;
+    }
+    return all;
+}
+
+/* The same, and what they are normalized with. */
+static ek_moments ghost_terms(const work *w, int64_t c, int64_t first, int64_t end)
+{
+    ek_moments all = ghost_moments(w, c, first, end);
     double inverse = 1 / sqrt(all.m2 / all.count + w->eps);
     float mean = (float)all.mean, a = (float)inverse, b = (float)((mean - all.mean) * inverse);
     for (int64_t s = first; s < end; s++) {
@@ -141,6 +184,19 @@ void ek_ghost_forward(const ek_pass *pass, ek_node *node, const ek_flow *flow, v
     ek_pool_run(pass->context->pool, ek_blocks(pass->n), apply_piece, &w);
 }
 
+void ek_ghost_row(const ek_pass *pass, const ek_node *node, void *room, int64_t block, int64_t channel,
+                  const float x[EK_LANES], float y[EK_LANES])
+{
+    ek_node *of = (ek_node *)node;
+    work w = make_work(pass, of, NULL, room);
+    const float *gamma = ek_node_data(of, EK_ROLE_GAMMA), *beta = ek_node_data(of, EK_ROLE_BETA);
+    for (int i = 0; i < EK_LANES; i++) {
+        int64_t at = (block * w.w.channels + channel) * EK_LANES + i;
+        float xhat = (x[i] - w.mean[at]) * w.a[at] + w.b[at];
+        y[i] = xhat * (gamma ? gamma[channel] : 1) + (beta ? beta[channel] : 0);
+    }
+}
+
 /* --- backward */
 
 static void sums_piece(void *argument, int64_t block, int thread)
@@ -158,7 +214,7 @@ static void sums_piece(void *argument, int64_t block, int thread)
 /* Of samples [first, end): the sums of g and of g*xhat. Sets what dx is made with. */
 static void ghost_gradient(const work *w, int64_t c, double gamma, int64_t first, int64_t end, double sums[2])
 {
-    double g = 0, gx = 0, m = (double)((end - first) * w->rows);
+    double g = 0, gx = 0, m = (double)ghost_values(w->w.pass, w->w.node, first, end);
     for (int64_t s = first; s < end; s++) {
         const double *of = w->sums + part_of(w, c, s) * 2 * EK_LANES + lane_of(s);
         g += of[0];

@@ -1,4 +1,4 @@
-/* input SHAPE [mean=...] [std=...]: where a batch enters. Pixels are normalized, (x - mean)/std a channel,
+/* input SHAPE [mean=...] [std=...]: where a batch enters, of features [f], sequences [c, l] or maps [c, h, w]. Pixels are normalized, (x - mean)/std a channel,
  * by whoever writes the batch (ek_net_pixels), so that training, evaluation and exports agree. */
 #include "ops/op.h"
 
@@ -7,14 +7,15 @@ enum { SHAPE, MEAN, STD };
 static ek_status shape(ek_node *node)
 {
     const ek_attr *dims = &node->attr[SHAPE];
-    if (dims->n != 1 && dims->n != 3)
+    if (dims->n > 3)
         return ek_fail(EK_E_SHAPE,
-                       "an input is F features or CxHxW, such as 784 or 1x28x28; this one has %d dimensions",
+                       "an input is F features, CxL or CxHxW, such as 784, 8x100 or 1x28x28; this one has %d "
+                       "dimensions",
                        dims->n);
     node->out = (ek_shape){.rank = dims->n};
     for (int i = 0; i < dims->n; i++) node->out.dim[i] = (int64_t)dims->v[i];
 
-    int64_t channels = dims->n == 3 ? node->out.dim[0] : 1;
+    int64_t channels = dims->n > 1 ? node->out.dim[0] : 1;
     for (int i = MEAN; i <= STD; i++) {
         int n = node->attr[i].n;
         if (n != 1 && n != channels)
@@ -39,7 +40,8 @@ const ek_op ek_op_input = {
     .name = "input",
     .inputs = 0,
     .attrs = {{"shape", EK_ATTR_SHAPE, .positional = true, .required = true, .min = 1, .max = 1 << 24,
-               .help = "784, or 1x28x28 (channels, height, width)"},
+               .help =
+                   "784; 8x100 (channels, positions of a sequence); or 1x28x28 (channels, height, width)"},
               {"mean", EK_ATTR_LIST, .fallback = 0, .min = -1e30, .max = 1e30,
                .help = "subtracted, one value or one a channel; image bytes count as 0 to 1"},
               {"std", EK_ATTR_LIST, .fallback = 1, .min = 1e-30, .max = 1e30, .help = "then divided by"}},

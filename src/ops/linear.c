@@ -68,6 +68,16 @@ static work make_work(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 
 static int64_t pieces_of(const work *w, int64_t features) { return (features + w->each - 1) / w->each; }
 
+/* A pass has `a` pieces of one kind and `b` of another, dealt so that each half of them has half of either: half of
+ * a, half of b, the rest of b, the rest of a. Threads take runs of pieces, and so meet the same features from layer to
+ * layer, in their own caches. The place of `piece` among the first kind, then those of the second. */
+static int64_t deal(int64_t piece, int64_t a, int64_t b)
+{
+    int64_t first = (a + 1) / 2;
+    if (piece < first) return piece;
+    return piece < first + b ? a + piece - first : piece - b;
+}
+
 /* Features [first, first + slab.channels) of a value of `features`. */
 static ek_slab slab_of(const work *w, int64_t features, int64_t first)
 {
@@ -102,6 +112,7 @@ static void forward_piece(void *argument, int64_t piece, int thread)
     const work *w = argument;
     const ek_flow *flow = w->flow;
     const ek_param *bias = ek_node_live_bias(w->node);
+    piece = deal(piece, pieces_of(w, w->g.out), w->node->workspace ? w->blocks : 0);
     if (piece < pieces_of(w, w->g.out)) {
         int64_t first = piece * w->each;
         ek_slab slab = slab_of(w, w->g.out, first);
@@ -155,6 +166,7 @@ static void backward_piece(void *argument, int64_t piece, int thread)
     (void)thread;
     const work *w = argument;
     const ek_flow *flow = w->flow;
+    piece = deal(piece, pieces_of(w, w->g.out), flow->dx[0].g ? pieces_of(w, w->g.in) : 0);
     if (piece < pieces_of(w, w->g.out)) {
         int64_t first = piece * w->each;
         ek_slab slab = slab_of(w, w->g.out, first);

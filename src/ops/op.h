@@ -52,7 +52,7 @@ typedef struct ek_param {
     float *data;
     float *grad;     /* NULL: not trained */
     int64_t counter; /* EK_ROLE_COUNTER */
-    bool redundant;  /* a bias that the next BN cancels: data stays zero, grad is NULL */
+    bool redundant;  /* a bias that the next normalization cancels: data stays zero, grad is NULL */
 } ek_param;
 
 /* Which pass computes a node (src/graph/fuse.c decides). */
@@ -61,6 +61,22 @@ typedef enum ek_fusion {
     EK_BY_READERS,  /* those of its readers, as they read its input: batchnorm, activations */
     EK_BY_PRODUCER, /* that of its input, as it writes: batchnorm and activation of a linear, activation of an add */
 } ek_fusion;
+
+/* What a batchnorm takes from all parts of a batch that is run in parts (src/train/parts.c), by channel. */
+typedef enum ek_stage {
+    EK_STAGE_NOTHING,    /* a part's own statistics, which are of no use */
+    EK_STAGE_MOMENTS,    /* moments are being gathered */
+    EK_STAGE_NORMALIZES, /* they are those of the whole batch */
+    EK_STAGE_SUMS,       /* and the sums of the backward pass are being gathered */
+    EK_STAGE_ALL,        /* both are those of the whole batch */
+} ek_stage;
+
+typedef struct ek_gather {
+    ek_stage stage;
+    int64_t samples; /* of the whole batch */
+    ek_moments *moments;
+    double *sums; /* [2][channel] */
+} ek_gather;
 
 /* --- nodes. Values lie in lane blocks: [block][channel][h][w][lane], [block][feature][lane]. */
 typedef struct ek_node {
@@ -77,6 +93,7 @@ typedef struct ek_node {
     int line, column; /* of its operator in the net text, from 1 */
     bool trained;     /* something trained lies at or above it: it needs a gradient */
     ek_fusion fusion;
+    ek_gather *gather; /* NULL: a pass has its whole batch */
 
     /* Made by the plan for a number of samples; see ek_op.workspace. */
     float *workspace;
@@ -97,11 +114,29 @@ typedef struct ek_pass {
     ek_context *context;
     const ek_kernels *kernels; /* for this pass */
     int64_t n;                 /* samples */
+    int64_t first;             /* where they begin in the batch that they are a part of */
     bool training;
     uint64_t seed, step; /* dropout */
     float *scratch;      /* shared by all operators, one part for each thread */
     size_t scratch_each; /* floats of a thread's part */
+    /* A batch of sequences of unequal lengths, by node: how many positions of its output are alive, of each sample
+     * (dead lanes: 0); NULL: it is no sequence. The others hold 0, and so does their gradient; whoever runs the nodes
+     * sees to it (src/graph/lengths.h). NULL: all positions of all samples are alive. */
+    const int32_t *const *length;
 } ek_pass;
+
+/* Of the node's input, from the lane block's first sample on; NULL: all are alive. */
+static inline const int32_t *ek_block_length(const ek_pass *pass, const ek_node *node, int64_t block)
+{
+    const int32_t *of = pass->length ? pass->length[node->input[0]] : NULL;
+    return of ? of + block * EK_LANES : NULL;
+}
+
+/* Of all samples. */
+static inline const int32_t *ek_input_length(const int32_t *const *length, const ek_node *node)
+{
+    return length ? length[node->input[0]] : NULL;
+}
 
 static inline float *ek_scratch(const ek_pass *pass, int thread)
 {
@@ -135,6 +170,9 @@ ek_grad_out ek_grad_out_block(const ek_pass *pass, const ek_grad_out *o, int64_t
 ek_map_in ek_map_channels(ek_map_in m, int64_t first, int64_t length);
 ek_grad_in ek_grad_in_channels(ek_grad_in d, int64_t first, int64_t length);
 ek_grad_out ek_grad_out_channels(const ek_grad_out *o, int64_t first, int64_t length, int64_t channels);
+/* Moments of a value's block x, by channel; length: that of its sequences, by lane, NULL: there are none. */
+void ek_block_moments(const ek_pass *pass, ek_shape shape, const int32_t *length, int64_t block, const float *x,
+                      ek_moments *out);
 /* What it asks for beside g = dv. */
 unsigned ek_grad_out_asks(const ek_grad_out *o);
 
@@ -146,6 +184,7 @@ typedef struct ek_ref {
     double *param[EK_MAX_PARAMS]; /* this node's; NULL for counters and redundant biases */
     double *grad[EK_MAX_PARAMS];  /* += into; NULL: not wanted */
     double *kept;                 /* op->reference_kept doubles, from forward to backward and commit */
+    const int32_t *const *length; /* as in ek_pass */
 } ek_ref;
 
 /* Parts of an ek_grad_out, for op->writes. */
@@ -166,6 +205,9 @@ typedef struct ek_op {
     size_t (*workspace)(const ek_node *node, int64_t samples, bool training);
     size_t (*scratch)(const ek_node *node, int64_t samples);
     int64_t (*multiply_adds)(const ek_node *node); /* NULL: counted as 0 */
+    /* Of a sample of a batch of sequences: how many positions of its output are alive where `in` of its input's are;
+     * cut to what there is, and at least 1. NULL: as many. */
+    int64_t (*length)(const ek_node *node, int64_t in);
 
     /* What can be refused only when the batch is known (one value a channel); NULL: nothing. */
     ek_status (*check)(const ek_pass *pass, const ek_node *node);
@@ -212,7 +254,7 @@ ek_param *ek_node_param(ek_node *node, ek_role role);
 /* That parameter's numbers, and of ek_ref.param or ek_ref.grad the array that is its; NULL when it has none. */
 float *ek_node_data(ek_node *node, ek_role role);
 double *ek_reference_of(double *const *arrays, const ek_node *node, ek_role role);
-/* Its bias, unless it has none or a BN cancels it. */
+/* Its bias, unless it has none or a normalization cancels it. */
 ek_param *ek_node_live_bias(ek_node *node);
 
 /* For passes over nodes: batchnorm's conventions, and whether the node is a batchnorm with one mean and variance a channel,

@@ -109,6 +109,7 @@ static ek_sample_slab slab_of(const ek_elementwise *w, int64_t block)
                             .channels = w->channels / groups,
                             .rows = ek_channel_floats(w->node->in[0]) / EK_LANES,
                             .live = ek_live(w->pass->n, block),
+                            .length = ek_block_length(w->pass, w->node, block),
                             .row_gains = by_element(w->node)};
 }
 
@@ -227,14 +228,31 @@ static void backward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 
 /* --- reference */
 
-/* Mean (0 of rmsnorm) and 1/sqrt(var + eps) of m numbers. */
-static void reference_statistics(const ek_node *node, int64_t m, const double *x, double *mean, double *inverse)
+/* Of group g, counted over all samples, the numbers that count: all, or of a sequence those within its length. */
+typedef struct numbers {
+    int64_t all, alive;
+    int64_t row, row_alive; /* of a channel */
+} numbers;
+
+static numbers numbers_of(const ek_ref *ref, const ek_node *node, int64_t g)
 {
-    double sum = 0, squares = 0;
-    for (int64_t i = 0; i < m; i++) sum += x[i];
-    *mean = is_rms(node) ? 0 : sum / (double)m;
-    for (int64_t i = 0; i < m; i++) squares += (x[i] - *mean) * (x[i] - *mean);
-    *inverse = 1 / sqrt(squares / (double)m + ek_attr_real(node, EPS));
+    const int32_t *length = ek_input_length(ref->length, node);
+    int64_t row = ek_channel_floats(node->in[0]) / EK_LANES, all = group_size(node);
+    int64_t alive = length ? length[g / groups_of(node)] : row;
+    return (numbers){all, all / row * alive, row, alive};
+}
+
+static bool counts(const numbers *n, int64_t i) { return i % n->row < n->row_alive; }
+
+/* Mean (0 of rmsnorm) and 1/sqrt(var + eps). */
+static void reference_statistics(const ek_node *node, const numbers *n, const double *x, double *mean,
+                                 double *inverse)
+{
+    double sum = 0, squares = 0, m = (double)n->alive;
+    for (int64_t i = 0; i < n->all; i++) sum += counts(n, i) ? x[i] : 0;
+    *mean = is_rms(node) ? 0 : sum / m;
+    for (int64_t i = 0; i < n->all; i++) squares += counts(n, i) ? (x[i] - *mean) * (x[i] - *mean) : 0;
+    *inverse = 1 / sqrt(squares / m + ek_attr_real(node, EPS));
 }
 
 /* Which weight and bias number `element` of a sample has. */
@@ -249,7 +267,8 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
     const double *weight = ek_reference_of(ref->param, node, EK_ROLE_GAMMA), *bias = ek_reference_of(ref->param, node, EK_ROLE_BETA);
     for (int64_t g = 0; g < ref->n * groups; g++) {
         double mean, inverse;
-        reference_statistics(node, m, x[0] + g * m, &mean, &inverse);
+        numbers n = numbers_of(ref, node, g);
+        reference_statistics(node, &n, x[0] + g * m, &mean, &inverse);
         for (int64_t i = 0; i < m; i++) {
             int64_t gain = gain_at(node, g % groups * m + i);
             y[g * m + i] = (x[0][g * m + i] - mean) * inverse * (weight ? weight[gain] : 1) + (bias ? bias[gain] : 0);
@@ -266,7 +285,8 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
     double *dweight = ek_reference_of(ref->grad, node, EK_ROLE_GAMMA), *dbias = ek_reference_of(ref->grad, node, EK_ROLE_BETA);
     for (int64_t g = 0; g < ref->n * groups; g++) {
         double mean, inverse, sum_h = 0, sum_hxhat = 0;
-        reference_statistics(node, m, x[0] + g * m, &mean, &inverse);
+        numbers n = numbers_of(ref, node, g);
+        reference_statistics(node, &n, x[0] + g * m, &mean, &inverse);
         for (int64_t i = 0; i < m; i++) {
             int64_t at = g * m + i, gain = gain_at(node, g % groups * m + i);
             double xhat = (x[0][at] - mean) * inverse, h = dy[at] * (weight ? weight[gain] : 1);
@@ -278,7 +298,8 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
         for (int64_t i = 0; dx[0] && i < m; i++) {
             int64_t at = g * m + i, gain = gain_at(node, g % groups * m + i);
             double xhat = (x[0][at] - mean) * inverse, h = dy[at] * (weight ? weight[gain] : 1);
-            dx[0][at] += inverse * (h - (is_rms(node) ? 0 : sum_h / (double)m) - xhat * sum_hxhat / (double)m);
+            dx[0][at] += inverse * (h - (is_rms(node) ? 0 : sum_h) / (double)n.alive -
+                                    xhat * sum_hxhat / (double)n.alive);
         }
     }
 }

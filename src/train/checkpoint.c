@@ -96,6 +96,7 @@ static facts describe(const ek_run *run)
     }
     add_real(&f, "valid_fraction", o->valid_fraction);
     add_whole(&f, "batch", o->batch);
+    if (o->accumulate > 1) add_whole(&f, "accumulate", o->accumulate);
     add_flag(&f, "shuffle", o->shuffle);
     add_flag(&f, "drop_last", o->drop_last);
     describe_optimizer(&o->optimizer, &f);
@@ -320,7 +321,7 @@ ek_status ek_checkpoint_read(ek_run *run, const char *path)
         ek_fail_in(status, "%s is a damaged checkpoint: ", path);
         goto done;
     }
-    EK_GO(ek_model_take(trainer->net, &file, path));
+    EK_GO(ek_model_take(trainer->net, &file, path, false));
     run->progress = progress;
     trainer->step = ek_run_steps(run);
     trainer->optimizer->step = trainer->step - progress.skipped;

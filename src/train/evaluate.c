@@ -17,7 +17,7 @@ static ek_status run_batch(ek_net *net, ek_loss *loss, int64_t n, const int32_t 
 {
     EK_TRY(ek_net_run_forward(net, n, EK_MODE_INFERENCE, 0, 0));
     int64_t right;
-    *sum += ek_loss_sum(loss, net, n, labels, false, &right);
+    *sum += ek_loss_sum(loss, net, n, labels, 0, &right);
     *correct += right;
     return EK_OK;
 }
@@ -31,6 +31,7 @@ ek_status ek_evaluate_at(ek_net *net, const ek_dataset *dataset, const int64_t *
     ek_batches batches = {.net = net, .dataset = dataset, .index = index, .count = count, .batch = batch};
     ek_status status = EK_OK;
     int64_t largest = ek_batch_largest(count, batch, false);
+    EK_GO(ek_net_use_lengths(net, dataset->length));
     EK_GO(ek_net_prepare(net, largest, false));
     EK_GO(ek_loss_reserve(&loss, largest));
     EK_GO(ek_batches_start(&batches));

@@ -28,6 +28,7 @@ typedef struct work {
     const ek_kernels *kernels;
     ek_loss *loss;
     int64_t n, classes;
+    float scale;
     const float *logits;
     float *dlogits;
     const int32_t *labels;
@@ -39,11 +40,11 @@ static void run_piece(void *argument, int64_t block, int thread)
     const work *w = argument;
     int64_t first = block * EK_LANES, at = first * w->classes;
     w->kernels->cross_entropy(ek_live(w->n, block), w->classes, w->logits + at, w->labels + first,
-                              (float)(1.0 / (double)w->n), w->loss->each + first, &w->loss->correct[block],
+                              w->scale, w->loss->each + first, &w->loss->correct[block],
                               w->dlogits ? w->dlogits + at : NULL);
 }
 
-double ek_loss_sum(ek_loss *loss, ek_net *net, int64_t n, const int32_t *labels, bool gradient,
+double ek_loss_sum(ek_loss *loss, ek_net *net, int64_t n, const int32_t *labels, int64_t mean_of,
                    int64_t *correct)
 {
     work w = {
@@ -52,7 +53,8 @@ double ek_loss_sum(ek_loss *loss, ek_net *net, int64_t n, const int32_t *labels,
         .n = n,
         .classes = ek_shape_count(ek_net_output_shape(net)),
         .logits = ek_net_logits(net),
-        .dlogits = gradient ? ek_net_output_grad(net) : NULL,
+        .scale = mean_of ? (float)(1.0 / (double)mean_of) : 0,
+        .dlogits = mean_of ? ek_net_output_grad(net) : NULL,
         .labels = labels,
     };
     ek_pool_run(net->context->pool, ek_blocks(n), run_piece, &w);

@@ -22,6 +22,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 
 /* Floats: large enough to hide the cost of handing it out, and a multiple of the alignment. */
 enum { CHUNK = 16384 };
@@ -95,8 +96,18 @@ static void add_chunks(ek_optimizer_state *state, const ek_tensor *tensor, int i
             .first = at(state->first[index], from),
             .second = at(state->second[index], from),
             .decays = decays,
+            .place = (double)from / (double)count,
+            .tensor = index,
         };
     }
+}
+
+/* By their place within their tensor, not tensor by tensor: a thread takes a run of chunks, and so updates the part of
+ * every tensor whose gradient it computed, which lies in its cache. */
+static int by_place(const void *a, const void *b)
+{
+    const ek_optimizer_chunk *x = a, *y = b;
+    return x->place != y->place ? (x->place > y->place) - (x->place < y->place) : x->tensor - y->tensor;
 }
 
 ek_status ek_optimizer_create(ek_net *net, const ek_optimizer_options *options, ek_optimizer_state **out)
@@ -123,6 +134,7 @@ ek_status ek_optimizer_create(ek_net *net, const ek_optimizer_options *options, 
         ek_tensor tensor = ek_net_tensor(net, i);
         if (tensor.grad) add_chunks(state, &tensor, i, ek_shape_count(tensor.shape));
     }
+    qsort(state->chunk, (size_t)state->chunks, sizeof *state->chunk, by_place);
 done:
     if (status == EK_OK)
         *out = state;

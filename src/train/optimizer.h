@@ -10,6 +10,8 @@ typedef struct ek_optimizer_chunk {
     const float *grad;
     float *first, *second; /* NULL: the optimizer has none */
     bool decays;           /* weight decay acts on it */
+    double place; /* of its first number in its tensor, from 0 to 1 */
+    int tensor;
 } ek_optimizer_chunk;
 
 /* Optimizer state of a net: up to two arrays for each trained tensor. */

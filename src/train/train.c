@@ -15,6 +15,7 @@ ek_train_options ek_train_options_default(void)
     return (ek_train_options){
         .epochs = 10,
         .batch = 128,
+        .accumulate = 1,
         .optimizer = ek_optimizer_options_default(EK_OPTIMIZER_SGD),
         .schedule = EK_SCHEDULE_CONSTANT,
         .step_epochs = 30,
@@ -43,6 +44,12 @@ static ek_status check_options(const ek_train_options *o)
     if (o->epochs < 1 || o->epochs > MAX_EPOCHS)
         return ek_fail(EK_E_ARGUMENT, "epochs must be 1 to %d, not %lld", MAX_EPOCHS, (long long)o->epochs);
     if (o->batch < 1) return ek_fail(EK_E_ARGUMENT, "batch must be 1 or more, not %lld", (long long)o->batch);
+    if (o->accumulate < 1 || o->accumulate > EK_MAX_BATCH)
+        return ek_fail(EK_E_ARGUMENT, "accumulate must be 1 to %lld, not %lld", (long long)EK_MAX_BATCH,
+                       (long long)o->accumulate);
+    if (o->batch > EK_MAX_BATCH / o->accumulate)
+        return ek_fail(EK_E_ARGUMENT, "%lld times a batch of %lld is more than the %lld samples that a step takes",
+                       (long long)o->accumulate, (long long)o->batch, (long long)EK_MAX_BATCH);
     EK_TRY(ek_optimizer_check(&o->optimizer));
     EK_TRY(ek_schedule_check(o));
     if (o->checkpoint_steps < 0)
@@ -53,6 +60,9 @@ static ek_status check_options(const ek_train_options *o)
                        (long long)o->checkpoint_steps);
     return EK_OK;
 }
+
+/* Samples of a step. */
+static int64_t step_samples(const ek_train_options *o) { return o->batch * o->accumulate; }
 
 /* So that a wrong path is found before hours of training. */
 static ek_status check_writable(const char *path)
@@ -78,14 +88,16 @@ static ek_status draw_samples(training *t)
     return EK_OK;
 }
 
-/* Every layer can take the batches of an epoch: the first, and the last, which may be another size. */
+/* Every layer can take the steps of an epoch: the first, and the last, which may be of another size. What hangs on the
+ * lengths of sequences is found in running. */
 static ek_status check_batches(const training *t)
 {
     const ek_run *run = &t->run;
     const ek_train_options *o = run->options;
     for (int last = 0; last < 2; last++) {
         int64_t first, size;
-        ek_batch_range(run->train_count, o->batch, o->drop_last, last ? run->steps_per_epoch - 1 : 0, &first, &size);
+        ek_batch_range(run->train_count, step_samples(o), o->drop_last, last ? run->steps_per_epoch - 1 : 0, &first,
+                       &size);
         EK_TRY(ek_net_check(t->net, size, EK_MODE_TRAINING));
     }
     return EK_OK;
@@ -102,12 +114,12 @@ static ek_status prepare(training *t)
                             &t->valid_index, &t->valid_count));
     EK_TRY(draw_samples(t));
     t->run.data_count = t->data->count;
-    t->run.steps_per_epoch = ek_batch_count(t->run.train_count, o->batch, o->drop_last);
+    t->run.steps_per_epoch = ek_batch_count(t->run.train_count, step_samples(o), o->drop_last);
     if (t->run.steps_per_epoch < 1)
         return ek_fail(EK_E_ARGUMENT,
                        "%lld training samples fill no batch of %lld; ask for a smaller batch, or do not drop "
                        "the last one",
-                       (long long)t->run.train_count, (long long)o->batch);
+                       (long long)t->run.train_count, (long long)step_samples(o));
     EK_TRY(check_batches(t));
     if (o->checkpoint) EK_TRY(check_writable(o->checkpoint));
     return ek_trainer_create(t->net, &o->optimizer, o->seed, &t->run.trainer);
@@ -116,7 +128,11 @@ static ek_status prepare(training *t)
 static ek_status make_room(training *t)
 {
     const ek_train_options *o = t->run.options;
-    EK_TRY(ek_trainer_reserve(t->run.trainer, ek_batch_largest(t->run.train_count, o->batch, o->drop_last)));
+    EK_TRY(ek_net_use_lengths(t->net, t->data->length));
+    if (o->accumulate > 1)
+        EK_TRY(ek_trainer_reserve_parts(t->run.trainer, o->batch));
+    else
+        EK_TRY(ek_trainer_reserve(t->run.trainer, ek_batch_largest(t->run.train_count, o->batch, o->drop_last)));
     return o->resume ? ek_checkpoint_read(&t->run, o->resume) : EK_OK;
 }
 
@@ -156,6 +172,7 @@ static ek_event event_here(const training *t, ek_event_kind kind)
 static void tell(training *t, const ek_event *event)
 {
     const ek_train_options *o = t->run.options;
+    if (o->observer) o->observer->event(o->observer, event);
     if (o->listener && !o->listener(o->user, event)) t->stop = true;
 }
 
@@ -182,7 +199,13 @@ static ek_status run_step(training *t, ek_batches *batches)
     ek_step_result result;
     ek_batches_next(batches, &n);
     EK_TRY(ek_trainer_set_lr(run->trainer, lr));
-    EK_TRY(ek_trainer_run(run->trainer, n, batches->labels, &result));
+    if (batches->in_parts) {
+        ek_parted_batch batch = {
+            .n = n, .part = o->batch, .fill = ek_batches_fill, .user = batches, .labels = batches->labels};
+        EK_TRY(ek_trainer_run_parts(run->trainer, &batch, &result));
+    } else {
+        EK_TRY(ek_trainer_run(run->trainer, n, batches->labels, &result));
+    }
     t->train_seconds += ek_now() - began;
     t->train_images += n;
 
@@ -212,8 +235,9 @@ static ek_status run_steps(training *t)
                           .dataset = t->data,
                           .index = t->train_index,
                           .count = run->train_count,
-                          .batch = o->batch,
+                          .batch = step_samples(o),
                           .drop_last = o->drop_last,
+                          .in_parts = o->accumulate > 1,
                           .next = run->progress.step};
     ek_status status = EK_OK;
     ek_epoch_order(t->train_index, run->train_count, o->seed, run->progress.epoch + 1, o->shuffle);
@@ -259,6 +283,8 @@ static ek_status run_all(training *t)
     const ek_train_options *o = t->run.options;
     t->began = ek_now();
     ek_event event = event_here(t, EK_EVENT_START);
+    t->run.trainer->observer = o->observer;
+    if (o->observer) EK_TRY(o->observer->begin(o->observer, t->net, &event));
     tell(t, &event);
     while (!t->stop && t->run.progress.epoch < o->epochs) {
         EK_TRY(run_steps(t));

@@ -41,6 +41,7 @@ void ek_trainer_destroy(ek_trainer *trainer)
     if (!trainer) return;
     ek_optimizer_destroy(trainer->optimizer);
     ek_loss_free(&trainer->loss);
+    ek_parts_destroy(trainer->parts);
     ek_free(trainer);
 }
 
@@ -58,6 +59,20 @@ ek_status ek_trainer_reserve(ek_trainer *trainer, int64_t samples)
     return ek_loss_reserve(&trainer->loss, samples);
 }
 
+ek_status ek_trainer_reserve_parts(ek_trainer *trainer, int64_t part)
+{
+    EK_TRY(ek_trainer_reserve(trainer, part));
+    return trainer->parts ? EK_OK : ek_parts_create(trainer->net, &trainer->parts);
+}
+
+/* The update from the gradients; false: nothing changed. */
+static bool update(ek_trainer *trainer)
+{
+    if (!ek_optimizer_update(trainer->net, trainer->optimizer, trainer->lr)) return false;
+    ek_net_commit(trainer->net);
+    return true;
+}
+
 ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const int32_t *labels, ek_step_result *result)
 {
     ek_net *net = trainer->net;
@@ -65,19 +80,37 @@ ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const int32_t *labels, 
     trainer->step++;
 
     ek_step_result r = {0};
-    r.loss = ek_loss_sum(&trainer->loss, net, n, labels, true, &r.correct) / (double)n;
+    r.loss = ek_loss_sum(&trainer->loss, net, n, labels, n, &r.correct) / (double)n;
     r.skipped = !isfinite(r.loss);
+    if (trainer->observer) trainer->observer->forward(trainer->observer, net, n);
     if (!r.skipped) {
         ek_net_run_backward(net);
-        r.skipped = !ek_optimizer_update(net, trainer->optimizer, trainer->lr);
+        r.skipped = !update(trainer);
     }
-    if (!r.skipped) ek_net_commit(net);
     *result = r;
     return EK_OK;
 }
 
-ek_status ek_trainer_step(ek_trainer *trainer, int64_t n, const float *x, const int32_t *labels,
-                          ek_step_result *result)
+ek_status ek_trainer_run_parts(ek_trainer *trainer, const ek_parted_batch *batch, ek_step_result *result)
+{
+    ek_parted_batch whole = *batch;
+    ek_step_result r = {0};
+    ek_status status = EK_OK;
+    whole.seed = trainer->seed;
+    whole.step = (uint64_t)trainer->step;
+    whole.observer = trainer->observer;
+    EK_GO(ek_parts_run(trainer->parts, &trainer->loss, &whole, &r.loss, &r.correct));
+    trainer->step++;
+    r.loss /= (double)batch->n;
+    r.skipped = !isfinite(r.loss) || !update(trainer);
+    *result = r;
+done:
+    ek_parts_end(trainer->parts);
+    return status;
+}
+
+static ek_status check_step(const ek_trainer *trainer, int64_t n, const float *x, const int32_t *labels,
+                            const ek_step_result *result)
 {
     if (!trainer || !x || !labels || !result)
         return ek_fail(EK_E_ARGUMENT,
@@ -88,7 +121,49 @@ ek_status ek_trainer_step(ek_trainer *trainer, int64_t n, const float *x, const 
             return ek_fail(EK_E_ARGUMENT, "labels[%lld] is %d; the net's classes are 0 to %lld", (long long)i,
                            (int)labels[i], (long long)classes - 1);
     }
+    return EK_OK;
+}
+
+ek_status ek_trainer_step(ek_trainer *trainer, int64_t n, const float *x, const int32_t *labels,
+                          ek_step_result *result)
+{
+    return ek_trainer_step_lengths(trainer, n, x, NULL, labels, result);
+}
+
+ek_status ek_trainer_step_lengths(ek_trainer *trainer, int64_t n, const float *x, const int32_t *lengths,
+                                  const int32_t *labels, ek_step_result *result)
+{
+    EK_TRY(check_step(trainer, n, x, labels, result));
+    EK_TRY(ek_net_check_lengths(trainer->net, n, lengths));
+    EK_TRY(ek_net_use_lengths(trainer->net, lengths));
     EK_TRY(ek_trainer_reserve(trainer, n));
     ek_net_set_input(trainer->net, n, x);
+    if (lengths) ek_net_set_lengths(trainer->net, n, lengths);
     return ek_trainer_run(trainer, n, labels, result);
+}
+
+/* An array whose samples are put in part by part. */
+typedef struct array {
+    ek_net *net;
+    const float *x;
+} array;
+
+static void fill_from_array(void *user, int64_t first, int64_t n)
+{
+    const array *a = user;
+    ek_net_set_input(a->net, n, a->x + first * ek_shape_count(ek_net_input_shape(a->net)));
+}
+
+ek_status ek_trainer_step_in_parts(ek_trainer *trainer, int64_t n, int64_t part, const float *x, const int32_t *labels,
+                                   ek_step_result *result)
+{
+    EK_TRY(check_step(trainer, n, x, labels, result));
+    if (n < 1 || part < 1)
+        return ek_fail(EK_E_SHAPE, "a batch and its parts have 1 sample or more, not %lld and %lld", (long long)n,
+                       (long long)part);
+    EK_TRY(ek_net_use_lengths(trainer->net, false));
+    array a = {trainer->net, x};
+    ek_parted_batch batch = {.n = n, .part = part, .fill = fill_from_array, .user = &a, .labels = labels};
+    EK_TRY(ek_trainer_reserve_parts(trainer, part < n ? part : n));
+    return ek_trainer_run_parts(trainer, &batch, result);
 }

@@ -35,8 +35,11 @@ for signal in INT TERM HUP; do
     cmp -s stopped.safetensors unbroken.safetensors && fail "the run was not stopped"
 done
 
-# The named command, run as it stands; its log goes to a file now.
-stop_with INT --out stopped.safetensors --checkpoint "with space/run's.checkpoint" --resume="with space/run's.checkpoint"
+# The named command, run as it stands; its log goes to a file now. Both runs have a report of what they saw.
+stop_with INT --out stopped.safetensors --checkpoint "with space/run's.checkpoint" --resume="with space/run's.checkpoint" \
+    --report run.html
+grep -qE "It was stopped after step [1-9]" run.html || fail "the report of the stopped run does not say so"
+grep -qF "bn1: inputs, before normalization" run.html || fail "the report of the stopped run lacks what was seen"
 resume=$(sed -n '/^Go on with:$/{n;p;}' err | sed 's/--log pipe/--log log.jsonl/')
 echo "$resume" | grep -qF -- "--resume 'with space/run'\\''s.checkpoint'" || fail "no command to resume: $resume"
 [ "$(echo "$resume" | grep -o -- '--resume' | wc -l)" = 1 ] || fail "--resume is named twice: $resume"
@@ -44,6 +47,7 @@ command=$resume
 printf '{"event":"step","step":1,"loss":0}\n' >log.jsonl
 eval "$resume" >out 2>err || fail "the named command failed"
 says out "resumed from with space/run's.checkpoint after step"
+grep -qE "The run was resumed after step [1-9]" run.html || fail "the report of the resumed run does not say so"
 same stopped.safetensors unbroken.safetensors
 head -n 1 log.jsonl | grep -q '"step":1,' || fail "the log was not continued"
 [ "$(wc -l <log.jsonl)" -gt 1 ] || fail "the resumed run wrote no log"

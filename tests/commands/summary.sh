@@ -15,7 +15,7 @@ fc2    linear 10      10         170               160
 
 parameters     522, and 32 running statistics
 multiply-adds  480 a sample, forward
-* its bias is redundant: the batch normalization that follows subtracts it again, so it is
+* its bias is redundant: the normalization that follows subtracts it again, so it is
   neither computed nor trained, and stands as zeros in the model file
 END
 

@@ -133,7 +133,7 @@ says out ",\"max\":$(tail -n 1 gamma),\"values\":["
 exits 1 inspect c.safetensors --layer bn2
 says err "c.safetensors has no layer 'bn2'; did you mean 'bn1'?"
 exits 0 inspect lenet
-says out "lenet has no batch normalization"
+says out "lenet has no normalization with parameters"
 
 # Steps that change nothing are told: here the one in four whose sums overflow.
 {

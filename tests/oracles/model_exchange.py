@@ -1,39 +1,38 @@
 #!/usr/bin/env python3
 """Models go to PyTorch and back:  model_exchange.py BUILD
 
-For each shipped net that the texts write as a class:
+For each shipped net that the texts write as a class, and one with every normalization:
  - trained here, its file loads there with strict=True, and gives the same outputs in both modes;
  - a state dict made there, with any statistics and biases, gives the same outputs here;
  - and trains on here with the losses that PyTorch has on the same batches.
 """
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 
 import numpy as np
 import torch
 
-from common import safetensors_io, torch_nets
+from common import comparison, safetensors_io, torch_nets
 
-NETS = {  # class, input, learning rate
+NETS = {  # shipped, or a file that is written; class, input, learning rate
     "lenet-bn": (torch_nets.LeNetBN, (1, 28, 28), 0.05),
     "lenet": (torch_nets.LeNet, (1, 28, 28), 0.05),
     "mlp-bn": (torch_nets.MLPBN, (1, 28, 28), 0.05),
     "mlp": (torch_nets.MLP, (1, 28, 28), 0.05),
     "simple-model": (torch_nets.SimpleModel, (1, 28, 28), 0.05),
     "resnet20": (torch_nets.ResNet20, (3, 32, 32), 0.001),  # a larger one magnifies ReLUs at their kinks
+    "family.net": (torch_nets.Family, (1, 28, 28), 0.05),
 }
 OUTPUTS = 1e-5  # of logits, relative above 1
 LOSSES = 1e-4   # relative
 SAMPLES, BATCH = 150, 40  # neither full lane blocks nor a full last batch
 
 
-class Exchange:
+class Exchange(comparison.Comparison):
     def __init__(self, build, folder, net):
-        self.command = build / "evenkeel"
-        self.folder = folder
+        super().__init__(build, folder, net)
         self.net = net
         self.make, shape, self.lr = NETS[net]
         random = np.random.default_rng(7)
@@ -41,17 +40,7 @@ class Exchange:
         self.y = random.integers(0, 10, SAMPLES)
         np.save(folder / "x.npy", self.x)
         np.save(folder / "y.npy", self.y)
-        self.good = True
-
-    def evenkeel(self, *arguments):
-        result = subprocess.run([self.command, *arguments], capture_output=True, text=True, cwd=self.folder)
-        if result.returncode:
-            sys.exit(f"evenkeel {' '.join(arguments)}:\n{result.stdout}{result.stderr}")
-
-    def report(self, what, got, wanted, scale, tolerance):
-        error = np.max(np.abs(np.asarray(got) - wanted) / scale)
-        print(f"{self.net:<13} {what:<40} {error:.1e}")
-        self.good &= bool(error <= tolerance)  # NaN is not
+        (folder / "family.net").write_text(torch_nets.FAMILY_NET)
 
     def compare_outputs(self, what, file, model):
         for mode in "eval", "train":

@@ -2,6 +2,8 @@
 "use strict";
 (() => {
   const colours = 8, dashes = 4;
+  const narrow = 440; /* pixels: no room for values beside the cursor */
+  const printWidth = 330; /* of a picture, two of which stand beside each other on a page */
 
   /* --- elements */
 
@@ -19,17 +21,22 @@
     return parent.appendChild(fill(document.createElementNS(svgSpace, name), attributes, text));
   }
 
+  /* How wide a text of the pictures is. */
+  const ruler = document.createElement("canvas").getContext("2d");
+  ruler.font = "12px " + getComputedStyle(document.body).fontFamily;
+  const textWidth = (text) => ruler.measureText(text).width;
+
   /* --- numbers */
 
   const minus = (text) => text.replace("-", "\u2212");
 
-  /* A value for people: whole numbers as they are, others with five digits. */
+  /* A value for people: whole numbers as they are, others with four digits. */
   function shown(value) {
     if (value === null) return "\u2013";
     const size = Math.abs(value);
     if (Number.isInteger(value) && size < 1e9) return minus(value.toLocaleString("en-US"));
     if (size >= 1e6 || size < 1e-4) return minus(value.toExponential(3).replace(/\.?0+e/, "e").replace("e+", "e"));
-    return minus(value.toLocaleString("en-US", { maximumSignificantDigits: 5 }));
+    return minus(value.toLocaleString("en-US", { maximumSignificantDigits: 4 }));
   }
 
   /* A tick, in steps of `step`: "0.25", "12k", "2e-5". */
@@ -44,6 +51,9 @@
     const decimals = Math.max(0, Math.ceil(-Math.log10(step) - 1e-9));
     return minus(value.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals }));
   }
+
+  const small = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079";
+  const raised = (power) => (power < 0 ? "\u207b" : "") + [...String(Math.abs(power))].map((c) => small[c]).join("");
 
   /* --- scales: from [low, high] to [0, 1], with about `count` ticks */
 
@@ -62,11 +72,12 @@
   function logScale(low, high, count) {
     const a = Math.log10(low), b = Math.log10(high), stride = Math.max(1, Math.ceil((b - a) / count)), ticks = [];
     const within = b - a > 2.5 ? [1] : b - a > 1 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 8];
+    const wide = within.length === 1 && (a < -3 || b > 6);
     for (let power = Math.floor(a / stride) * stride; power <= b; power += stride) {
       for (const first of within) {
         const value = first * 10 ** power;
         if (value >= low * 0.999 && value <= high * 1.001)
-          ticks.push({ value, text: tickText(value, first === 1.5 ? value / 15 : 10 ** power) });
+          ticks.push({ value, text: wide ? "10" + raised(power) : tickText(value, 10 ** power / (first === 1.5 ? 10 : 1)) });
       }
     }
     if (ticks.length < 2) ticks.splice(0, 9, ...evenScale(low, high, count).ticks);
@@ -86,7 +97,11 @@
       const more = low === high ? 2 : loose ? (high / low) ** 0.04 : 1;
       return logScale(low / more, high * more, count);
     }
-    const more = low === high ? Math.abs(low) * 0.1 || 1 : loose ? (high - low) * 0.05 : 0;
+    if (low === high && loose) { /* one value alone: from 0, with as much again above it */
+      const far = low * 1.5;
+      return low ? evenScale(Math.min(0, far), Math.max(0, far), count, whole) : evenScale(-1, 1, count, whole);
+    }
+    const more = low === high ? 1 : loose ? (high - low) * 0.05 : 0;
     return evenScale(low - more, high + more, count, whole);
   }
 
@@ -99,7 +114,7 @@
 
   function addSave(figure, rows) {
     const title = figure.querySelector(".title").textContent;
-    const name = (document.title + " " + title).toLowerCase().replace(/[^\p{L}\p{N}.]+/gu, "-").replace(/^-+|-+$/g, "");
+    const name = `${document.title} ${title}`.toLowerCase().replace(/[^\p{L}\p{N}.]+/gu, "-").replace(/^-+|-+$/g, "");
     const button = html(figure.querySelector("figcaption"), "button",
                         { class: "save", type: "button", "aria-label": "Save the data as CSV: " + title }, "CSV");
     button.addEventListener("click", () => {
@@ -133,7 +148,9 @@
 
   function swatch(parent, series) {
     const box = svg(parent, "svg", { viewBox: "0 0 18 10", class: series.look, "aria-hidden": "true" });
-    if (series.low) svg(box, "rect", { x: 0, y: series.y ? 1 : 0, width: 18, height: series.y ? 8 : 10, class: "band" });
+    /* A band within others is seen through them. */
+    for (let i = 0; series.low && i < series.depth; i++)
+      svg(box, "rect", { x: 0, y: 0, width: 18, height: 10, class: "band" });
     if (series.y) svg(box, "path", { d: "M1 5H17", class: "line" });
   }
 
@@ -162,7 +179,7 @@
     const x = scaleOver(xs, chart.logX, Math.max(3, Math.floor(width / 90)), false, whole);
     const y = scaleOver(ys, chart.logY, Math.max(3, Math.floor(height / 55)), true, false);
     if (!x || !y) return null;
-    const left = 12 + 6.6 * Math.max(...y.ticks.map((tick) => tick.text.length)), right = width - 14;
+    const left = 9 + Math.max(...y.ticks.map((tick) => textWidth(tick.text))), right = width - 14;
     const top = chart.y ? 26 : 10, bottom = height - (chart.x ? 42 : 24);
     const good = (value, log) => value !== null && (!log || value > 0);
     return {
@@ -183,7 +200,7 @@
     svg(picture, "line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom });
     let free = -Infinity;
     for (const tick of view.x.ticks) {
-      const x = view.px(tick.value), half = tick.text.length * 3.4;
+      const x = view.px(tick.value), half = textWidth(tick.text) / 2;
       svg(picture, "line", { class: "axis", x1: x, x2: x, y1: bottom, y2: bottom + 4 });
       if (x - half < free) continue; /* it would touch the one before */
       free = x + half + 8;
@@ -210,9 +227,10 @@
     if (!series.y) return;
     const points = series.y.map((value, i) => at(value, i)).map((from) => from && { from });
     svg(group, "path", { class: "line", d: path(points, false) });
-    if (points.length > 30) return;
+    const places = series.x.map(view.px), apart = places.map((x, i) => (i ? Math.abs(x - places[i - 1]) : Infinity));
+    if (Math.min(...apart) < 10) return;
     series.y.forEach((value, i) => {
-      if (points[i]) svg(group, "circle", { class: "dot", r: 3.5, cx: view.px(series.x[i]), cy: view.py(value) });
+      if (points[i]) svg(group, "circle", { class: "dot", r: 3.5, cx: places[i], cy: view.py(value) });
     });
   }
 
@@ -262,8 +280,9 @@
     placeValues(chart, px);
   }
 
-  /* Beside the cursor, on the side where there is more room. */
+  /* Beside the cursor, on the side where there is more room; below a narrow picture. */
   function placeValues(chart, x) {
+    chart.tip.classList.toggle("below", chart.plot.clientWidth < narrow);
     const scale = chart.plot.clientWidth / chart.view.width, rightHalf = x > chart.view.width / 2;
     chart.tip.style.left = rightHalf ? "auto" : `${x * scale + 12}px`;
     chart.tip.style.right = rightHalf ? `${(chart.view.width - x) * scale + 12}px` : "auto";
@@ -319,9 +338,10 @@
 
   function drawLines(chart) {
     hideValues(chart);
-    chart.view = layout(chart, chart.plot.clientWidth || 560);
+    chart.view = layout(chart, chart.width);
     if (!chart.view) {
-      showEmpty(chart, chart.series.some((series) => series.on) ? "No values." : "All series are switched off.");
+      const off = chart.series.length > 0 && !chart.series.some((series) => series.on);
+      showEmpty(chart, off ? "All series are switched off." : "No values.");
       return;
     }
     const picture = newPicture(chart, chart.view.width, chart.view.height);
@@ -354,6 +374,7 @@
       if (series.y || colour < 0) colour++;
       series.look = `series${colour % colours} dash${Math.floor(colour / colours) % dashes}`;
       series.x ??= chart.series[i - 1].x;
+      series.depth = chart.series.slice(i + 1).findIndex((later) => later.y) + 1 || chart.series.length - i;
       series.on = true;
     });
     addLegend(chart);
@@ -361,9 +382,16 @@
 
   /* --- bars */
 
-  const barsRows = (chart) => [[chart.x || "name", chart.y || "value"], ...chart.labels.map((label, i) => [label, chart.values[i]])];
+  function barsRows(chart) {
+    return [[chart.x || "name", chart.y || "value"], ...chart.labels.map((label, i) => [label, chart.values[i]])];
+  }
 
-  const shortened = (text, most) => (text.length > most ? text.slice(0, Math.max(1, most - 1)) + "\u2026" : text);
+  /* As much of a text as `width` has room for. */
+  function shortened(text, width) {
+    let some = text;
+    while (some && textWidth(some) > width) some = [...some.replace(/\u2026$/, "")].slice(0, -1).join("") + "\u2026";
+    return some;
+  }
 
   /* Lights the bar of a row and shows its whole name beside the value. */
   function showBar(chart, row) {
@@ -377,7 +405,13 @@
     html(tip, "div", { class: "at" }, chart.labels[row]);
     html(tip, "div", {}, `${chart.y || "value"} ${shown(chart.values[row])}`);
     const scale = chart.plot.clientWidth / view.width;
+    tip.classList.toggle("below", chart.plot.clientWidth < narrow);
     fill(tip, { style: `left: ${view.left * scale}px; top: ${(view.top + (row + 1) * view.each) * scale}px` });
+  }
+
+  function moveRow(chart, forward) {
+    const count = chart.labels.length, row = chart.row ?? (forward ? -1 : count);
+    showBar(chart, Math.min(count - 1, Math.max(0, row + (forward ? 1 : -1))));
   }
 
   function drawBar(picture, chart, view, row) {
@@ -385,7 +419,7 @@
     const some = value !== null && (!chart.logY || value > 0), to = some ? view.px(value) : view.zero;
     const left = Math.min(to, view.zero), right = Math.max(to, view.zero);
     svg(picture, "text", { x: view.left - 8, y: middle, "text-anchor": "end", class: "strong" },
-        shortened(chart.labels[row], Math.floor((view.left - 8) / 6.6)));
+        shortened(chart.labels[row], view.left - 9));
     svg(picture, "text", { x: right + 6, y: middle }, shown(value));
     return svg(picture, "rect", { class: "bar", x: left, y: y + view.each * 0.15, rx: 2, height: view.each * 0.7,
                                   width: some ? Math.max(1, right - left) : 0 });
@@ -393,10 +427,9 @@
 
   function drawBars(chart) {
     hideValues(chart);
-    const width = chart.plot.clientWidth || 560, count = chart.labels.length;
+    const width = chart.width, count = chart.labels.length;
     const each = count > 30 ? 16 : 24, top = chart.y ? 24 : 4, bottom = top + each * count + 2;
-    const longest = Math.max(1, ...chart.labels.map((label) => label.length));
-    const left = Math.min(width * 0.42, 10 + 6.8 * longest), right = width - 64;
+    const left = Math.min(width * 0.42, 10 + Math.max(0, ...chart.labels.map(textWidth))), right = width - 64;
     const numbers = chart.logY ? chart.values : [0, ...chart.values];
     const scale = scaleOver(numbers, chart.logY, Math.max(2, Math.floor((right - left) / 80)), chart.logY, false);
     if (!scale || count === 0) return showEmpty(chart, "No values.");
@@ -411,10 +444,15 @@
     }
     chart.view.bars = chart.labels.map((_, row) => drawBar(picture, chart, chart.view, row));
     listen(chart, picture, (_, y) => showBar(chart, Math.floor((y - top) / each)),
-           (forward) => showBar(chart, Math.min(count - 1, Math.max(0, (chart.row ?? (forward ? -1 : count)) + (forward ? 1 : -1)))));
+           (forward) => moveRow(chart, forward));
   }
 
   /* --- the page */
+
+  function drawAt(chart, draw, width) {
+    chart.width = width || 560; /* 0: it is not laid out */
+    draw(chart);
+  }
 
   function start(figure) {
     const source = figure.querySelector("script"), chart = JSON.parse(source.textContent);
@@ -425,13 +463,12 @@
     const lines = chart.kind === "lines", draw = lines ? drawLines : drawBars;
     if (lines) prepareLines(chart);
     addSave(figure, () => (lines ? linesRows : barsRows)(chart));
-    let width = 0;
     new ResizeObserver(() => {
-      if (chart.plot.clientWidth === width) return;
-      width = chart.plot.clientWidth;
-      draw(chart);
+      if (chart.plot.clientWidth !== chart.width) drawAt(chart, draw, chart.plot.clientWidth);
     }).observe(chart.plot);
-    draw(chart);
+    addEventListener("beforeprint", () => drawAt(chart, draw, printWidth));
+    addEventListener("afterprint", () => drawAt(chart, draw, chart.plot.clientWidth));
+    drawAt(chart, draw, chart.plot.clientWidth);
   }
 
   for (const figure of document.querySelectorAll("figure.chart")) start(figure);
