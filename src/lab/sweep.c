@@ -146,7 +146,7 @@ static ek_status run_batch(ek_sweep *s, run *r, int64_t n, int64_t first)
     if (s->stats_only) return EK_OK;
     int64_t right, outputs = ek_shape_count(ek_net_output_shape(s->net));
     if (s->dataset->label) {
-        r->loss_sum += ek_loss_sum(&r->loss, s->net, n, r->batches.labels, false, &right);
+        r->loss_sum += ek_loss_sum(&r->loss, s->net, n, r->batches.labels, 0, &right);
         s->correct += right;
     }
     if (s->logits) take_logits(s, n, s->logits + first * outputs, r->buffer, &r->logits);
