@@ -41,6 +41,12 @@ silent err
 grep -q '"healthy":false,"errors":2,"warnings":0' out || fail "not two errors"
 says out '"severity":"error","code":"not-converged","layer":"bn'
 
+# The page takes no other file's place.
+cp good.safetensors before
+exits 2 audit good.safetensors --report ./good.safetensors
+says err "--report needs a file of its own"
+same good.safetensors before
+
 # Before and after, as JSON; the file may be the model itself.
 cp "slow one.safetensors" own.safetensors
 exits 0 recalibrate own.safetensors --data synthetic:20 --out own.safetensors --json
