@@ -18,9 +18,11 @@ static const cli_option options[] = {
     ROW_OPERAND("MODEL", model, "A model file (.safetensors), however sick."),
     ROW_HEADING("Data:"),
     ROW_TEXT("data", "DATA", data,
-             "Labelled data that the model has to work on, as for train. Its test part is taken where there is one, and "
+             "Labelled data that the model has to work on, as for train. Its test part is taken where there "
+             "is one, and "
              "its training part is then what the running statistics should be of."),
-    ROW_TEXT("train", "DATA", train, "The data that the model was trained on, where it is other data; its training part."),
+    ROW_TEXT("train", "DATA", train,
+             "The data that the model was trained on, where it is other data; its training part."),
     ROW_INTEGER("samples", "N", samples, 2, 1e9, "At most so many samples of either, drawn by a fixed seed."),
     ROW_INTEGER("batch", "N", batch, 2, 1e6, "Samples taken at a time."),
     ROW_HEADING("Output:"),
@@ -28,8 +30,6 @@ static const cli_option options[] = {
     ROW_FLAG("quiet", quiet, "No progress on stderr."),
     ROWS_COMMON,
 };
-
-static const char *const severity_name[] = {"note", "warning", "error"};
 
 typedef struct tally {
     int count[3]; /* by ek_severity */
@@ -63,7 +63,8 @@ static json_t *distance_json(ek_audit_distance d)
 static json_t *doubles_json(const double *value, int64_t count)
 {
     json_t *array = json_array();
-    for (int64_t i = 0; i < count; i++) json_array_append_new(array, isfinite(value[i]) ? json_real(value[i]) : json_null());
+    for (int64_t i = 0; i < count; i++)
+        json_array_append_new(array, isfinite(value[i]) ? json_real(value[i]) : json_null());
     return array;
 }
 
@@ -78,7 +79,7 @@ static json_t *floats_json(const float *value, int64_t count)
 static json_t *finding_json(const ek_finding *f)
 {
     json_t *object = json_object();
-    json_object_set_new(object, "severity", json_string(severity_name[f->severity]));
+    json_object_set_new(object, "severity", json_string(cli_severity_name[f->severity]));
     json_object_set_new(object, "code", json_string(f->code));
     json_object_set_new(object, "layer", f->layer < 0 ? json_null() : json_string(f->label));
     json_object_set_new(object, "text", cli_json_text(f->text));
@@ -137,12 +138,14 @@ static int answer_json(const settings *s, const ek_audit *audit)
         json_array_append_new(layers, layer_json(ek_audit_layer_at(audit, i)));
     json_object_set_new(answer, "model", cli_json_text(s->model));
     if (s->data) json_object_set_new(answer, "data", cli_json_text(s->data));
-    json_object_set_new(answer, "healthy", json_boolean(t.count[EK_SEVERITY_ERROR] + t.count[EK_SEVERITY_WARNING] == 0));
+    json_object_set_new(answer, "healthy",
+                        json_boolean(t.count[EK_SEVERITY_ERROR] + t.count[EK_SEVERITY_WARNING] == 0));
     json_object_set_new(answer, "errors", json_integer(t.count[EK_SEVERITY_ERROR]));
     json_object_set_new(answer, "warnings", json_integer(t.count[EK_SEVERITY_WARNING]));
     json_object_set_new(answer, "notes", json_integer(t.count[EK_SEVERITY_NOTE]));
     json_object_set_new(answer, "findings", findings);
-    if (ek_audit_measures(audit)) json_object_set_new(answer, "measured", measures_json(ek_audit_measures(audit)));
+    if (ek_audit_measures(audit))
+        json_object_set_new(answer, "measured", measures_json(ek_audit_measures(audit)));
     json_object_set_new(answer, "layers", layers);
     if (s->report) json_object_set_new(answer, "report", cli_json_text(s->report));
     return cli_json_answer(answer);
@@ -177,7 +180,8 @@ static void add_layer(cli_table *table, const ek_audit_layer *l)
     snprintf(text[6], CLI_TEXT_SIZE, isfinite(l->share) ? "%.0f%%" : "-", 100 * l->share);
     cli_table_row(table, l->label, cli_measure(text[0], l->mended.mean), cli_measure(text[1], l->mended.var),
                   cli_measure(text[2], length_of(l->training)), cli_measure(text[3], length_of(l->inference)),
-                  cli_measure(text[4], length_of(l->shift)), cli_measure(text[5], l->swapped.accuracy), text[6]);
+                  cli_measure(text[4], length_of(l->shift)), cli_measure(text[5], l->swapped.accuracy),
+                  text[6]);
 }
 
 /* By what they add to the gap. */
@@ -186,7 +190,9 @@ static void print_layers(const ek_audit *audit)
     enum { SHOWN = 24 };
     int count = ek_audit_layer_count(audit);
     cli_table table;
-    cli_table_begin(&table, "layer|>means off|>variances off|>in training|>in inference|>data shift|>mended to here|>of the gap");
+    cli_table_begin(
+        &table,
+        "layer|>means off|>variances off|>in training|>in inference|>data shift|>mended to here|>of the gap");
     for (int rank = 1; rank <= count && rank <= SHOWN; rank++) {
         for (int i = 0; i < count; i++) {
             const ek_audit_layer *l = ek_audit_layer_at(audit, i);
@@ -199,38 +205,30 @@ static void print_layers(const ek_audit *audit)
     if (count > SHOWN) printf("and %d more (--json)\n", count - SHOWN);
 }
 
-static bool alike(const ek_finding *a, const ek_finding *b)
-{
-    return a->severity == b->severity && !strcmp(a->code, b->code) && !strcmp(a->text, b->text) && !strcmp(a->mend, b->mend);
-}
-
 /* What holds for findings that are alike once, then the evidence of each; the labels of like evidence stand together. */
 static int print_findings(const ek_audit *audit, int first)
 {
     enum { SHOWN = 6 };
     const ek_finding *f = ek_audit_finding(audit, first);
     int count = ek_audit_finding_count(audit), i = first, lines = 0;
-    printf("\n%s: %s\n  %s\n", severity_name[f->severity], f->code, f->text);
-    for (; i < count && lines < SHOWN && alike(f, ek_audit_finding(audit, i)); lines++) {
+    printf("\n%s: %s\n  %s\n", cli_severity_name[f->severity], f->code, f->text);
+    for (; i < count && lines < SHOWN && cli_findings_alike(f, ek_audit_finding(audit, i)); lines++) {
         const ek_finding *one = ek_audit_finding(audit, i);
         printf("  - %s", one->label);
-        for (i++; i < count && alike(f, ek_audit_finding(audit, i)) &&
+        for (i++; i < count && cli_findings_alike(f, ek_audit_finding(audit, i)) &&
                   !strcmp(ek_audit_finding(audit, i)->evidence, one->evidence);
              i++)
             printf(", %s", ek_audit_finding(audit, i)->label);
         printf("%s%s\n", *one->label ? ": " : "", one->evidence);
     }
     int rest = i;
-    while (rest < count && alike(f, ek_audit_finding(audit, rest))) rest++;
+    while (rest < count && cli_findings_alike(f, ek_audit_finding(audit, rest))) rest++;
     if (rest > i) printf("  - and %d more\n", rest - i);
     printf("  mend: %s\n", f->mend);
     return rest;
 }
 
-static void print_count(int count, const char *one)
-{
-    printf("%d %s%s", count, one, count == 1 ? "" : "s");
-}
+static void print_count(int count, const char *one) { printf("%d %s%s", count, one, count == 1 ? "" : "s"); }
 
 static int answer(const settings *s, const ek_audit *audit, bool apart)
 {
@@ -278,8 +276,8 @@ static ek_status open_data(const settings *s, ek_dataset **data, ek_dataset **tr
     return status == EK_OK ? ek_dataset_open(s->data, EK_SPLIT_TRAIN, train) : status;
 }
 
-static ek_status examine(const settings *s, ek_context *context, const ek_dataset *data, const ek_dataset *train,
-                         ek_audit **out)
+static ek_status examine(const settings *s, ek_context *context, const ek_dataset *data,
+                         const ek_dataset *train, ek_audit **out)
 {
     cli_progress progress;
     ek_audit_options o = ek_audit_options_default();
@@ -303,7 +301,8 @@ static int run(int argc, char **argv)
     settings s = {.batch = 128, .samples = 10000};
     int code;
     if (!cli_parse(&cli_audit, argc, argv, &s, &code)) return code;
-    if (s.train && !s.data) return cli_usage_error(&cli_audit, "--train needs --data: the data that the model has to work on");
+    if (s.train && !s.data)
+        return cli_usage_error(&cli_audit, "--train needs --data: the data that the model has to work on");
     if (s.report && !cli_can_write(s.report)) return CLI_FAILED;
     ek_context_options o = ek_context_options_default();
     o.threads = (int)s.threads;
@@ -333,15 +332,21 @@ const cli_command cli_audit = {
     .name = "audit",
     .synopsis = "MODEL [--data DATA] [options]",
     .brief = "finds what is wrong with a model's batch normalization",
-    .about =
-        "Examines the batch normalizations of a model: values that cannot be, statistics that were never trained or have "
-        "not converged, dead channels, gains out of line, an eps or a momentum of another convention. With data it also "
-        "measures what each layer reads, exchanges the running statistics for the data's, one layer after the other, "
-        "ranks the layers by what they add to the gap, and says what the likely cause is: statistics not converged, "
-        "momentum or batch too small or too large, data unlike the training data, dropout, or statistics of another "
-        "model. Each finding comes with its evidence and with what mends it. The model is only read. The exit code is 0 "
-        "where nothing is wrong, notes apart, and 1 where something is; it is also 1, with a sentence on stderr and no "
-        "answer on stdout, where the audit itself failed.",
+    .about = "Examines the batch normalizations of a model: values that cannot be, statistics that were "
+             "never trained or have "
+             "not converged, dead channels, gains out of line, an eps or a momentum of another convention. "
+             "With data it also "
+             "measures what each layer reads, exchanges the running statistics for the data's, one layer "
+             "after the other, "
+             "ranks the layers by what they add to the gap, and says what the likely cause is: statistics "
+             "not converged, "
+             "momentum or batch too small or too large, data unlike the training data, dropout, or "
+             "statistics of another "
+             "model. Each finding comes with its evidence and with what mends it. The model is only read. "
+             "The exit code is 0 "
+             "where nothing is wrong, notes apart, and 1 where something is; it is also 1, with a sentence "
+             "on stderr and no "
+             "answer on stdout, where the audit itself failed.",
     .examples = "  evenkeel audit lenet.safetensors\n"
                 "  evenkeel audit lenet.safetensors --data fashion-mnist --report audit.html\n"
                 "  evenkeel audit model.safetensors --data camera2.npy,labels2.npy \\\n"

@@ -18,20 +18,26 @@ typedef struct settings {
 static const ek_split splits[] = {EK_SPLIT_TRAIN, EK_SPLIT_TEST, EK_SPLIT_ANY};
 
 static const cli_option options[] = {
-    ROW_OPERAND("MODEL", model, "A model file (.safetensors), also one whose running statistics are not finite."),
+    ROW_OPERAND("MODEL", model,
+                "A model file (.safetensors), also one whose running statistics are not finite."),
     ROW_HEADING("Data:"),
-    ROW_REQUIRED("data", "DATA", data,
-                 "As for train: a name, a folder, x.npy,y.npy or a CSV file; or one IDX or NPY file without labels."),
+    ROW_REQUIRED(
+        "data", "DATA", data,
+        "As for train: a name, a folder, x.npy,y.npy or a CSV file; or one IDX or NPY file without labels."),
     ROW_CHOICE("split", "train|test|any", split,
-               "Which part the statistics are of; train is all where there is one part, any the test part where there "
+               "Which part the statistics are of; train is all where there is one part, any the test part "
+               "where there "
                "is one."),
-    ROW_INTEGER("batch", "N", batch, 1, 1e6, "Samples taken at a time; the result does not depend on it, but for rounding."),
+    ROW_INTEGER("batch", "N", batch, 1, 1e6,
+                "Samples taken at a time; the result does not depend on it, but for rounding."),
     ROW_HEADING("Statistics:"),
-    {ROW_AT(CLI_NUMBER, "blend", blend, "New statistics are (1-A) times the old and A times the measured ones."),
+    {ROW_AT(CLI_NUMBER, "blend", blend,
+            "New statistics are (1-A) times the old and A times the measured ones."),
      .value = "A", .least = 0, .most = 1, .above = true},
     ROW_HEADING("Files:"),
     ROW_REQUIRED("out", "MODEL", out,
-                 "Where the mended model goes (.safetensors); may be MODEL itself. Replaced only by a whole new model."),
+                 "Where the mended model goes (.safetensors); may be MODEL itself. Replaced only by a whole "
+                 "new model."),
     ROW_FLAG("quiet", quiet, "No progress on stderr."),
     ROWS_COMMON,
 };
@@ -48,7 +54,8 @@ typedef struct job {
 static ek_status open_data(const settings *s, const ek_net *net, ek_dataset **out)
 {
     size_t length = strlen(s->data);
-    bool csv = (length > 4 && !strcmp(s->data + length - 4, ".csv")) || (length > 7 && !strcmp(s->data + length - 7, ".csv.gz"));
+    bool csv = (length > 4 && !strcmp(s->data + length - 4, ".csv")) ||
+               (length > 7 && !strcmp(s->data + length - 7, ".csv.gz"));
     if (!strchr(s->data, ',') && !csv && cli_is_file(s->data))
         return ek_dataset_open_items(s->data, ek_net_input_shape(net), out);
     return ek_dataset_open(s->data, splits[s->split], out);
@@ -73,7 +80,8 @@ static ek_status mend(job *j, cli_progress *progress)
 static int norms_of(const ek_net *net)
 {
     int count = 0;
-    for (int i = 0; i < ek_net_tensor_count(net); i++) count += ek_net_tensor(net, i).role == EK_ROLE_RUNNING_MEAN;
+    for (int i = 0; i < ek_net_tensor_count(net); i++)
+        count += ek_net_tensor(net, i).role == EK_ROLE_RUNNING_MEAN;
     return count;
 }
 
@@ -104,8 +112,8 @@ static int answer(const job *j)
         }
         return cli_json_answer(object);
     }
-    printf("%s: %d batch normalizations have the statistics of %s samples of %s\n", s->model, norms_of(j->model.net),
-           cli_count(a, ek_dataset_count(j->data)), s->data);
+    printf("%s: %d batch normalizations have the statistics of %s samples of %s\n", s->model,
+           norms_of(j->model.net), cli_count(a, ek_dataset_count(j->data)), s->data);
     if (j->test) {
         cli_table table;
         cli_table_begin(&table, "|>before|>after");
@@ -142,7 +150,8 @@ static int run(int argc, char **argv)
     if (!cli_can_write(s.out)) goto done;
     cli_stop_listen();
     cli_progress_begin(&progress, s.quiet, &(ek_event){0}, NULL);
-    if (open_data(&s, j.model.net, &j.data) != EK_OK || open_test(&j) != EK_OK || mend(&j, &progress) != EK_OK)
+    if (open_data(&s, j.model.net, &j.data) != EK_OK || open_test(&j) != EK_OK ||
+        mend(&j, &progress) != EK_OK)
         cli_fail_status();
     else
         code = answer(&j);
@@ -157,14 +166,19 @@ const cli_command cli_recalibrate = {
     .name = "recalibrate",
     .synopsis = "MODEL --data DATA --out MODEL [options]",
     .brief = "gives batch normalization the statistics of a data set",
-    .about =
-        "Measures the mean and variance of what each batch normalization reads, over the whole data set and not over "
-        "single batches, and puts them in the place of its running statistics. It goes through the net from the "
-        "input on, so that each layer is measured on what the mended layers before it give; dropout is off. Weights, "
-        "gamma and beta stay. This mends statistics that have not converged, come from other weights or are lost, and "
-        "with --split test or data of another kind it fits a net to that kind. Where the data has labels, loss and "
-        "accuracy are measured before and after, on the test part where there is one. Ctrl-C leaves all files as "
-        "they were.",
+    .about = "Measures the mean and variance of what each batch normalization reads, over the whole data set "
+             "and not over "
+             "single batches, and puts them in the place of its running statistics. It goes through the net "
+             "from the "
+             "input on, so that each layer is measured on what the mended layers before it give; dropout is "
+             "off. Weights, "
+             "gamma and beta stay. This mends statistics that have not converged, come from other weights or "
+             "are lost, and "
+             "with --split test or data of another kind it fits a net to that kind. Where the data has "
+             "labels, loss and "
+             "accuracy are measured before and after, on the test part where there is one. Ctrl-C leaves all "
+             "files as "
+             "they were.",
     .examples = "  evenkeel recalibrate lenet.safetensors --data fashion-mnist --out mended.safetensors\n"
                 "  evenkeel recalibrate model.safetensors --data x.npy --out model.safetensors\n"
                 "  evenkeel recalibrate model.safetensors --data camera2.npy,labels.npy --blend 0.3 \\\n"

@@ -98,7 +98,14 @@ static bool check(const settings *s, int *code)
 
 static const char *const optimizer_name[] = {"sgd", "adam", "adamw"};
 
-static double learning_rate(const settings *s) { return cli_train_options(&s->training).optimizer.lr; }
+/* "batch 16 times 8"; free it. */
+static char *batch_text(const cli_training *t)
+{
+    return t->accumulate > 1 ? cli_text("batch %lld times %lld", (long long)t->batch, (long long)t->accumulate)
+                             : cli_text("batch %lld", (long long)t->batch);
+}
+
+static double learning_rate(const cli_training *t) { return cli_train_options(t).optimizer.lr; }
 
 static void print_header(const training *run)
 {
@@ -112,10 +119,10 @@ static void print_header(const training *run)
     if (start->valid_count) printf(", %s held out", cli_count(a, start->valid_count));
     if (start->test_count) printf(", %s to test", cli_count(a, start->test_count));
     int threads = ek_context_threads(run->model->context);
-    printf("\n%s, learning rate %g, batch %lld", optimizer_name[t->optimizer], learning_rate(s), (long long)t->batch);
-    if (t->accumulate > 1) printf(" times %lld", (long long)t->accumulate);
-    printf(", seed %lld; %d thread%s, %s\n", (long long)t->seed, threads, threads == 1 ? "" : "s",
-           ek_context_isa(run->model->context));
+    char *batch = batch_text(t);
+    printf("\n%s, learning rate %g, %s, seed %lld; %d thread%s, %s\n", optimizer_name[t->optimizer], learning_rate(t),
+           batch, (long long)t->seed, threads, threads == 1 ? "" : "s", ek_context_isa(run->model->context));
+    free(batch);
     if (start->step > 0) printf("resumed from %s after step %s\n", s->resume, cli_count(a, start->step));
     printf("\n%*s  %7s  %9s%s%s  %9s\n", 5, "epoch", "loss", "train acc",
            start->valid_count ? "  valid acc" : "", start->test_count ? "   test acc" : "", "images/s");
@@ -287,14 +294,19 @@ static int answer(const training *run, bool stopped)
 static bool write_report(const training *run)
 {
     const settings *s = run->s;
-    char title[2 * CLI_TEXT_SIZE], parameters[CLI_TEXT_SIZE], shape[CLI_TEXT_SIZE], about[4 * CLI_TEXT_SIZE];
+    char parameters[CLI_TEXT_SIZE], shape[CLI_TEXT_SIZE];
     if (!s->report) return true;
-    snprintf(title, sizeof title, "%s on %s", s->net, s->training.data);
-    snprintf(about, sizeof about, "%s parameters, input %s. %s, learning rate %g, batch %lld, seed %lld.",
-             cli_count(parameters, cli_parameters(run->model->net)), cli_shape(shape, ek_net_input_shape(run->model->net)),
-             optimizer_name[s->training.optimizer], learning_rate(s), (long long)s->training.batch,
-             (long long)s->training.seed);
-    return cli_report_write(s->report, title, about, run->observer);
+    const cli_training *t = &s->training;
+    char *title = cli_text("%s on %s", s->net, t->data), *batch = batch_text(t);
+    char *about = cli_text("%s parameters, input %s. %s, learning rate %g, %s, seed %lld.",
+                           cli_count(parameters, cli_parameters(run->model->net)),
+                           cli_shape(shape, ek_net_input_shape(run->model->net)), optimizer_name[t->optimizer],
+                           learning_rate(t), batch, (long long)t->seed);
+    bool written = cli_report_write(s->report, title, about, run->observer);
+    free(about);
+    free(batch);
+    free(title);
+    return written;
 }
 
 /* Trains, saves what was trained, also after a stop, and says so. */

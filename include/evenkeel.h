@@ -707,8 +707,8 @@ EK_API EK_MUST_CHECK ek_status ek_event_file_create(const char *folder, ek_event
 EK_API const char *ek_event_file_path(const ek_event_file *file);
 
 /* What an event says, to be called by a listener: loss and learning rate of the steps (in a run of more than 10,000, of
- * so many of them); at an epoch's end its measures, and histograms of each batchnorm's gamma, beta and running
- * statistics, and of its inputs as the observer (may be NULL) saw them last. An epoch is on disk, for TensorBoard to
+ * so many of them); at an epoch's end its measures, and histograms of each normalization's gamma, beta and running
+ * statistics, and of a batchnorm's inputs as the observer (may be NULL) saw them last. An epoch is on disk, for TensorBoard to
  * show, when this returns.
  * EK_E_IO  it cannot be written; later calls say so again, and write nothing */
 EK_API EK_MUST_CHECK ek_status ek_event_file_add(ek_event_file *file, const ek_event *event, const ek_net *net,

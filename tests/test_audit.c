@@ -145,6 +145,18 @@ static void set_count(const plant *p, const char *name, int64_t count)
     memcpy((void *)ek_safetensors_find(&p->file, name)->bytes, &count, sizeof count);
 }
 
+/* The running statistics of another mlp. */
+static void put_statistics(const plant *p, const ek_net *other)
+{
+    static const char *const names[] = {"bn1.running_mean", "bn1.running_var", "bn2.running_mean",
+                                        "bn2.running_var"};
+    for (int i = 0; i < 4; i++) {
+        ek_tensor from;
+        assert_ok(ek_net_find_tensor(other, names[i], &from));
+        memcpy(floats(p, names[i]), from.data, 32 * sizeof(float));
+    }
+}
+
 static void write_plant(plant *p, const char *net_text)
 {
     ek_st_writer writer = {0};
@@ -225,7 +237,7 @@ static void assert_recalibrates(const recipe *r)
     assert_ok(ek_evaluate(net, test_of(r), 128, &before));
     assert_ok(ek_recalibrate(net, train_of(r), NULL));
     assert_ok(ek_evaluate(net, test_of(r), 128, &after));
-    assert_true(after.accuracy > 0.6 && !(before.accuracy > after.accuracy));
+    assert_true(after.accuracy > 0.6 && !(before.accuracy > after.accuracy + 0.01));
     assert_ok(ek_net_save(net, model_path));
     ek_net_destroy(net);
     ek_audit *audit = examine(test_of(r), train_of(r));
@@ -391,8 +403,9 @@ static void constant_input(void **state)
     o.epochs = 3;
     o.batch = 64;
     o.schedule = EK_SCHEDULE_COSINE;
-    assert_ok(ek_net_create(context, "input 20\nbn0: batchnorm\nfc1: linear 32\nbn1: batchnorm\nrelu\nfc2: linear 10\n", NULL,
-                            &net));
+    assert_ok(ek_net_create(
+        context, "input 20\nbn0: batchnorm\nfc1: linear 32\nbn1: batchnorm\nrelu\nfc2: linear 10\n", NULL,
+        &net));
     assert_ok(ek_train(net, train, NULL, &o));
     assert_ok(ek_net_save(net, model_path));
     ek_net_destroy(net);
@@ -491,7 +504,8 @@ static void momentum_and_batch(void **state)
     assert_sick(&r, "not-converged", "not-converged");
     ek_audit *audit = examine(features_test, features);
     const ek_audit_measured *m = ek_audit_measures(audit);
-    assert_true(m->as_is.accuracy < m->mended.accuracy - 0.05 && m->training_mode.accuracy > m->as_is.accuracy + 0.05);
+    assert_true(m->as_is.accuracy < m->mended.accuracy - 0.02 &&
+                m->training_mode.accuracy > m->as_is.accuracy + 0.02);
     assert_int_equal(find(audit, "not-converged")->severity, EK_SEVERITY_ERROR);
     assert_non_null(strstr(find(audit, "not-converged")->mend, "evenkeel recalibrate"));
     double shares = 0;
@@ -500,8 +514,22 @@ static void momentum_and_batch(void **state)
     ek_audit_destroy(audit);
     assert_recalibrates(&r);
 
-    r = (recipe){mlp_text, " momentum=0.004", NULL, 8, 1, 1, EK_SCHEDULE_CONSTANT, 0};
-    ek_net_destroy(train_model(&r));
+    /* The statistics of 1 epoch's weights, as a slow average has them, in the model of 7. */
+    r = (recipe){mlp_text, " momentum=0.004", NULL, 64, 1, 0.02, EK_SCHEDULE_CONSTANT, 0};
+    ek_net *net = train_model(&r), *early;
+    assert_ok(ek_net_open(context, model_path, &early));
+    assert_ok(ek_recalibrate(early, features, NULL));
+    r.epochs = 6;
+    r.lr = 0.3;
+    train_net(net, &r);
+    assert_ok(ek_net_save(net, model_path));
+    plant p = dig();
+    put_statistics(&p, early);
+    set_count(&p, "bn1.num_batches_tracked", 1000);
+    set_count(&p, "bn2.num_batches_tracked", 1000);
+    write_plant(&p, NULL);
+    ek_net_destroy(early);
+    ek_net_destroy(net);
     assert_sick(&r, "momentum-too-small", "");
     assert_recalibrates(&r);
 
@@ -521,6 +549,10 @@ static void momentum_and_batch(void **state)
     r = (recipe){mlp_text, NULL, "dropout 0.5\n", 64, 4, 0.1, EK_SCHEDULE_COSINE, 0};
     ek_net_destroy(train_model(&r));
     assert_sick(&r, "dropout-shift", "");
+
+    r = (recipe){mlp_text, " ghost=2", NULL, 64, 4, 0.1, EK_SCHEDULE_COSINE, 0};
+    ek_net_destroy(train_model(&r));
+    assert_sick(&r, "ghost-too-small", "");
 }
 
 /* Statistics that are not of these weights. */
@@ -536,12 +568,7 @@ static void other_weights(void **state)
     train_net(net, r);
     assert_ok(ek_net_save(net, model_path));
     plant p = dig();
-    static const char *const names[] = {"bn1.running_mean", "bn1.running_var", "bn2.running_mean", "bn2.running_var"};
-    for (int i = 0; i < 4; i++) {
-        ek_tensor from;
-        assert_ok(ek_net_find_tensor(other, names[i], &from));
-        memcpy(floats(&p, names[i]), from.data, 32 * sizeof(float));
-    }
+    put_statistics(&p, other);
     write_plant(&p, NULL);
     ek_net_destroy(net);
     ek_net_destroy(other);
@@ -604,8 +631,9 @@ static void recalibrated_exactly(void **state)
 {
     (void)state;
     enum { SAMPLES = 70, PLANE = 36, CHANNELS = 3 };
-    static const char *const texts[] = {"input 3x6x6\nb: batchnorm\nflatten\nlinear 2\n",
-                                        "input 3x6x6\nb: batchnorm unbiased=false momentum=none scale=false shift=false\n"};
+    static const char *const texts[] = {
+        "input 3x6x6\nb: batchnorm\nflatten\nlinear 2\n",
+        "input 3x6x6\nb: batchnorm unbiased=false momentum=none scale=false shift=false\n"};
     float x[SAMPLES * CHANNELS * PLANE];
     ek_random random = ek_random_start(5, EK_STREAM_TEST, 0);
     for (int i = 0; i < SAMPLES * CHANNELS * PLANE; i++) {
@@ -627,8 +655,10 @@ static void recalibrated_exactly(void **state)
         assert_int_equal(*count.counter, 3);
         for (int c = 0; c < CHANNELS; c++) {
             double sum = 0, squares = 0, m = SAMPLES * PLANE;
-            for (int i = 0; i < SAMPLES * PLANE; i++) sum += x[(i / PLANE * CHANNELS + c) * PLANE + i % PLANE];
-            for (int i = 0; i < SAMPLES * PLANE; i++) squares += pow(x[(i / PLANE * CHANNELS + c) * PLANE + i % PLANE] - sum / m, 2);
+            for (int i = 0; i < SAMPLES * PLANE; i++)
+                sum += x[(i / PLANE * CHANNELS + c) * PLANE + i % PLANE];
+            for (int i = 0; i < SAMPLES * PLANE; i++)
+                squares += pow(x[(i / PLANE * CHANNELS + c) * PLANE + i % PLANE] - sum / m, 2);
             double v = squares / (t == 0 ? m - 1 : m);
             assert_true(fabs(mean.data[c] - sum / m) <= 1e-6 * fmax(1, fabs(sum / m)));
             assert_true(fabs(var.data[c] - v) <= 1e-6 * v);
@@ -683,7 +713,8 @@ static void recalibration_refused(void **state)
     ek_tensor weight;
     assert_ok(ek_net_find_tensor(net, "fc2.weight", &weight));
     weight.data[3] = INFINITY;
-    assert_fails(EK_E_NUMERIC, "what bn2 reads is not finite in channel 0", ek_recalibrate(net, features, NULL));
+    assert_fails(EK_E_NUMERIC, "what bn2 reads is not finite in channel 0",
+                 ek_recalibrate(net, features, NULL));
     ek_tensor kept;
     assert_ok(ek_net_find_tensor(same, "fc2.weight", &kept));
     weight.data[3] = kept.data[3];
@@ -834,11 +865,20 @@ static void out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(healthy_models),  cmocka_unit_test(sick_values),   cmocka_unit_test(sick_channels),
-        cmocka_unit_test(constant_input),  cmocka_unit_test(untouched),     cmocka_unit_test(notes),
-        cmocka_unit_test(momentum_and_batch), cmocka_unit_test(other_weights), cmocka_unit_test(other_data),
-        cmocka_unit_test(recalibrated_exactly), cmocka_unit_test(recalibration_refused),
-        cmocka_unit_test(same_for_any_threads), cmocka_unit_test(without_labels), cmocka_unit_test(audit_refused),
+        cmocka_unit_test(healthy_models),
+        cmocka_unit_test(sick_values),
+        cmocka_unit_test(sick_channels),
+        cmocka_unit_test(constant_input),
+        cmocka_unit_test(untouched),
+        cmocka_unit_test(notes),
+        cmocka_unit_test(momentum_and_batch),
+        cmocka_unit_test(other_weights),
+        cmocka_unit_test(other_data),
+        cmocka_unit_test(recalibrated_exactly),
+        cmocka_unit_test(recalibration_refused),
+        cmocka_unit_test(same_for_any_threads),
+        cmocka_unit_test(without_labels),
+        cmocka_unit_test(audit_refused),
         cmocka_unit_test(out_of_memory),
     };
     return cmocka_run_group_tests(tests, begin, end);

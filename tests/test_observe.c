@@ -293,6 +293,32 @@ static void which_steps(void **state)
     }
 }
 
+/* A step that has no forward pass to look at counts, and the next one is looked at in its place. */
+static void a_step_without_a_pass(void **state)
+{
+    (void)state;
+    static const double looks[] = {1, 4, 5, 6, 8, 10};
+    ek_context *context;
+    ek_net *net;
+    ek_observer *observer;
+    ek_event event = {.kind = EK_EVENT_START, .steps = 10, .epoch = 1, .epochs = 1};
+    assert_ok(ek_context_create(NULL, &context));
+    assert_ok(ek_net_create(context, "input 4\nlinear 2\n", NULL, &net));
+    assert_ok(ek_observer_create(&observer));
+    assert_ok(observer->begin(observer, net, &event));
+    event.kind = EK_EVENT_STEP;
+    while (++event.step <= event.steps) {
+        if (event.step != 2 && event.step != 3) observer->forward(observer, net, 1);
+        observer->event(observer, &event);
+    }
+    const ek_seen *seen = ek_seen_of(observer);
+    assert_int_equal(seen->look, 6);
+    assert_memory_equal(seen->at, looks, sizeof looks);
+    ek_observer_destroy(observer);
+    ek_net_destroy(net);
+    ek_context_destroy(context);
+}
+
 /* --- nothing is changed, and all is the same */
 
 static void same_bits(void **state)
@@ -448,6 +474,7 @@ int main(void)
         cmocka_unit_test(what_is_seen),
         cmocka_unit_test(what_the_reference_sees),
         cmocka_unit_test(which_steps),
+        cmocka_unit_test(a_step_without_a_pass),
         cmocka_unit_test(same_bits),
         cmocka_unit_test(rows_of_sequences),
         cmocka_unit_test(many_channels),

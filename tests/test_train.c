@@ -490,6 +490,11 @@ static void a_check_trains_nothing(void **state)
     o.batch = 13; /* the one that is left over joins the last batch */
     assert_ok(ek_train_check(net, data, NULL, &o, NULL));
     assert_fails(EK_E_ARGUMENT, "needs a net", ek_train_check(NULL, data, NULL, &o, NULL));
+    ek_net *ghosts;
+    o.accumulate = 2;
+    assert_ok(ek_net_create(context, "input 1x6x6\nflatten\ng: batchnorm ghost=4\nlinear 3", NULL, &ghosts));
+    assert_fails(EK_E_UNSUPPORTED, "g normalizes by ghost batches", ek_train_check(ghosts, data, NULL, &o, NULL));
+    ek_net_destroy(ghosts);
     assert_int_equal(r.starts, 0);
     assert_same_bits(net, before);
     ek_dataset_destroy(data);

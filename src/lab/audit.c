@@ -3,6 +3,7 @@
 
 #include "core/memory.h"
 #include "formats/model_file.h"
+#include "ops/batchnorm.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -13,8 +14,8 @@ ek_audit_options ek_audit_options_default(void) { return (ek_audit_options){.bat
 
 /* --- findings */
 
-ek_status ek_audit_add(ek_audit *a, ek_severity severity, const char *code, int layer, const int *channels, int count,
-                       char *text, char *evidence, char *mend)
+ek_status ek_audit_add(ek_audit *a, ek_severity severity, const char *code, int layer, const int *channels,
+                       int count, char *text, char *evidence, char *mend)
 {
     int *copy = NULL;
     ek_status status = text && evidence && mend ? EK_OK : EK_E_MEMORY;
@@ -82,7 +83,8 @@ static void sort_findings(ek_audit *a)
 static char *quoted(const char *word)
 {
     bool plain = *word;
-    for (const char *c = word; *c; c++) plain = plain && (isalnum((unsigned char)*c) || strchr("-_./,:=+@%", *c));
+    for (const char *c = word; *c; c++)
+        plain = plain && (isalnum((unsigned char)*c) || strchr("-_./,:=+@%", *c));
     if (plain) return ek_strdup(word);
     ek_text text = {0};
     ek_text_add(&text, "'");
@@ -100,8 +102,8 @@ const char *ek_audit_training_data(const ek_audit *a) { return a->apart ? a->tra
 
 char *ek_audit_recalibrate(const ek_audit *a, const char *more)
 {
-    return ek_strf("evenkeel recalibrate %s --data %s%s --out mended.safetensors", a->model_name, ek_audit_training_data(a),
-                   more);
+    return ek_strf("evenkeel recalibrate %s --data %s%s --out mended.safetensors", a->model_name,
+                   ek_audit_training_data(a), more);
 }
 
 static ek_status make_names(ek_audit *a, const char *path)
@@ -151,25 +153,39 @@ static void show(const ek_norm_case *n, ek_audit_layer *shown)
     };
 }
 
-/* By node: whether dropout lies at or before it. */
-static ek_status find_dropout(const ek_graph *graph, bool **out)
+/* By node, what lies before it on any way that training does otherwise than inference. */
+typedef struct before {
+    bool dropout;
+    int64_t ghost; /* the smallest; 0: none */
+} before;
+
+static int64_t smaller_ghost(int64_t a, int64_t b) { return a == 0 || (b != 0 && b < a) ? b : a; }
+
+static ek_status look_before(const ek_graph *graph, before **out)
 {
     EK_TRY(EK_NEW(*out, (size_t)graph->count));
     for (int i = 0; i < graph->count; i++) {
         const ek_node *node = &graph->node[i];
-        (*out)[i] = node->op == ek_op_find("dropout");
-        for (int k = 0; k < node->input_count; k++) (*out)[i] = (*out)[i] || (*out)[node->input[k]];
+        for (int k = 0; k < node->input_count; k++) {
+            const ek_node *from = &graph->node[node->input[k]];
+            const before *there = &(*out)[from->id];
+            bool norm = from->op == ek_op_find("batchnorm");
+            (*out)[i].dropout |= there->dropout || from->op == ek_op_find("dropout");
+            int64_t ghost = smaller_ghost(there->ghost, norm ? ek_ghost_size(from) : 0);
+            (*out)[i].ghost = smaller_ghost((*out)[i].ghost, ghost);
+        }
     }
     return EK_OK;
 }
 
-static ek_status take_norm(ek_audit *a, int i, const bool *dropout)
+static ek_status take_norm(ek_audit *a, int i, const before *all)
 {
     ek_norm_case *n = &a->norm[i];
     n->layer = a->norms.layer[i];
     n->depth = a->norms.depth[i];
     n->node = &a->net->graph.node[n->layer];
-    n->after_dropout = dropout[n->layer];
+    n->after_dropout = all[n->layer].dropout;
+    n->ghost = all[n->layer].ghost;
     ek_running r = ek_net_running(a->net, n->layer);
     n->channels = r.channels;
     n->batches = *r.batches;
@@ -184,15 +200,15 @@ static ek_status take_norm(ek_audit *a, int i, const bool *dropout)
 
 static ek_status take_norms(ek_audit *a)
 {
-    bool *dropout = NULL;
+    before *all = NULL;
     ek_status status = EK_OK;
     EK_GO(ek_norm_list_create(a->net, &a->norms));
     EK_GO(EK_NEW(a->norm, (size_t)a->norms.count));
     EK_GO(EK_NEW(a->layer, (size_t)a->norms.count));
-    EK_GO(find_dropout(&a->net->graph, &dropout));
-    for (int i = 0; i < a->norms.count; i++) EK_GO(take_norm(a, i, dropout));
+    EK_GO(look_before(&a->net->graph, &all));
+    for (int i = 0; i < a->norms.count; i++) EK_GO(take_norm(a, i, all));
 done:
-    ek_free(dropout);
+    ek_free(all);
     return status;
 }
 
@@ -201,7 +217,8 @@ done:
 /* At most `samples` of the set, drawn by a fixed seed: batches are then mixtures, whatever the file's order. */
 static ek_status take_set(const ek_audit *a, const ek_dataset *dataset, const char *what, ek_audit_set *out)
 {
-    if (dataset->count < 2) return ek_fail(EK_E_SHAPE, "%s has one sample or none; an audit needs two at least", what);
+    if (dataset->count < 2)
+        return ek_fail(EK_E_SHAPE, "%s has one sample or none; an audit needs two at least", what);
     ek_status fits = ek_dataset_check(dataset, a->net);
     if (fits != EK_OK) return ek_fail_in(fits, "%s: ", what);
     out->dataset = dataset;
@@ -222,17 +239,19 @@ static ek_status take_data(ek_audit *a)
     a->measured = (ek_audit_measured){
         .count = a->data.count, .reference_count = a->reference.count, .adapted = {NAN, NAN}};
     int sweeps_of_reference = 2 + a->norms.depths, sweeps_of_data = a->norms.count + 1 + (a->apart ? 2 : 0);
-    a->work = (ek_work){o->progress, o->user, 0,
-                        (double)a->reference.count * sweeps_of_reference + (double)a->data.count * sweeps_of_data};
+    a->work =
+        (ek_work){o->progress, o->user, 0,
+                  (double)a->reference.count * sweeps_of_reference + (double)a->data.count * sweeps_of_data};
     return EK_OK;
 }
 
 /* Numbers that are no numbers: the weights can only be had from elsewhere. */
 static ek_status not_measurable(ek_audit *a)
 {
-    return ek_audit_add(a, EK_SEVERITY_ERROR, "activations-not-finite", -1, NULL, 0,
-                        ek_strf("the net's own values are not finite on this data"), ek_strf("%s", ek_error()),
-                        ek_strf("take an earlier checkpoint, or train again with a smaller --lr or with --clip 1"));
+    return ek_audit_add(
+        a, EK_SEVERITY_ERROR, "activations-not-finite", -1, NULL, 0,
+        ek_strf("the net's own values are not finite on this data"), ek_strf("%s", ek_error()),
+        ek_strf("take an earlier checkpoint, or train again with a smaller --lr or with --clip 1"));
 }
 
 static ek_status measure(ek_audit *a)
@@ -249,14 +268,18 @@ static ek_status measure(ek_audit *a)
 
 static ek_status check(ek_context *context, const char *path, const ek_audit_options *o, ek_audit **out)
 {
-    if (!context || !path || !out) return ek_fail(EK_E_ARGUMENT, "ek_audit_create needs a context, a path and a place for the audit");
+    if (!context || !path || !out)
+        return ek_fail(EK_E_ARGUMENT, "ek_audit_create needs a context, a path and a place for the audit");
     if (o->batch < 2) return ek_fail(EK_E_ARGUMENT, "batch must be 2 or more, not %lld", (long long)o->batch);
-    if (o->samples < 2) return ek_fail(EK_E_ARGUMENT, "samples must be 2 or more, not %lld", (long long)o->samples);
-    if (o->train && !o->data) return ek_fail(EK_E_ARGUMENT, "training data alone is no data to audit the model with");
+    if (o->samples < 2)
+        return ek_fail(EK_E_ARGUMENT, "samples must be 2 or more, not %lld", (long long)o->samples);
+    if (o->train && !o->data)
+        return ek_fail(EK_E_ARGUMENT, "training data alone is no data to audit the model with");
     return EK_OK;
 }
 
-ek_status ek_audit_create(ek_context *context, const char *path, const ek_audit_options *options, ek_audit **out)
+ek_status ek_audit_create(ek_context *context, const char *path, const ek_audit_options *options,
+                          ek_audit **out)
 {
     ek_audit_options o = options ? *options : ek_audit_options_default();
     EK_TRY(check(context, path, &o, out));
@@ -334,4 +357,7 @@ const ek_audit_layer *ek_audit_layer_at(const ek_audit *a, int index)
     return index >= 0 && index < a->norms.count ? &a->layer[index] : NULL;
 }
 
-const ek_audit_measured *ek_audit_measures(const ek_audit *a) { return a->has_measures ? &a->measured : NULL; }
+const ek_audit_measured *ek_audit_measures(const ek_audit *a)
+{
+    return a->has_measures ? &a->measured : NULL;
+}

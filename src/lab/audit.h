@@ -13,12 +13,14 @@ typedef struct ek_norm_case {
     int layer, depth; /* its index in the graph */
     ek_batch_norm_options options;
     int64_t batches;
-    double initial;   /* what is left of the initial 0 and 1: (1-momentum)^batches; NaN where that says nothing */
+    double
+        initial; /* what is left of the initial 0 and 1: (1-momentum)^batches; NaN where that says nothing */
     float *mean, *var; /* as in the model; the net's own are swapped. [channels] */
     int64_t channels;
-    bool sound;     /* all of them finite, no variance negative */
-    bool untouched; /* all 0 and 1 */
+    bool sound;         /* all of them finite, no variance negative */
+    bool untouched;     /* all 0 and 1 */
     bool after_dropout; /* on some way through the net */
+    int64_t ghost;      /* the smallest ghost batches before it on any way; 0: none */
     /* With data; all from the reference but for `data`. */
     ek_norm_stats inference, training, mended;
     ek_norm_stats data;
@@ -42,8 +44,8 @@ struct ek_audit {
     ek_norm_list norms;
     ek_finding *finding;
     int finding_count, finding_room;
-    ek_audit_set data, reference; /* the same set where no training data was given */
-    bool apart;                   /* the reference is another set */
+    ek_audit_set data, reference;    /* the same set where no training data was given */
+    bool apart;                      /* the reference is another set */
     ek_norm_stats input, data_input; /* what the net itself reads: of the reference, of the data */
     ek_audit_measured measured;
     bool has_measures;

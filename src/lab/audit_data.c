@@ -13,8 +13,13 @@ static ek_audit_run run_of(const ek_sweep *s)
 
 ek_sweep ek_audit_sweep(ek_audit *a, const ek_audit_set *set, ek_mode mode)
 {
-    return (ek_sweep){.net = a->net, .dataset = set->dataset, .index = set->index, .count = set->count,
-                      .batch = a->options.batch, .mode = mode, .work = &a->work};
+    return (ek_sweep){.net = a->net,
+                      .dataset = set->dataset,
+                      .index = set->index,
+                      .count = set->count,
+                      .batch = a->options.batch,
+                      .mode = mode,
+                      .work = &a->work};
 }
 
 /* --- distances */
@@ -51,7 +56,8 @@ static ek_audit_distance shift_of(const ek_norm_case *n)
 
 /* --- sweeps over all normalizations; stats[i] belong to norm i, and where there is one more, to the input */
 
-static ek_status sweep_all(ek_audit *a, ek_sweep *sweep, ek_norm_stats *(*stats_of)(ek_norm_case *), ek_norm_stats *input)
+static ek_status sweep_all(ek_audit *a, ek_sweep *sweep, ek_norm_stats *(*stats_of)(ek_norm_case *),
+                           ek_norm_stats *input)
 {
     ek_status status = EK_OK;
     EK_GO(EK_NEW(sweep->stats, (size_t)a->norms.count + 1));

@@ -96,26 +96,29 @@ static ek_status check_finite(ek_audit *a, int layer, const ek_param *p)
                              (long long)p->count, (long long)first, (double)p->data[first]);
     if (is_running(p))
         return ek_audit_add(a, EK_SEVERITY_ERROR, "statistics-not-finite", layer, NULL, 0,
-                            ek_strf("running statistics are not finite: every answer of the net is lost"), evidence,
-                            ek_audit_recalibrate(a, ""));
-    return ek_audit_add(a, EK_SEVERITY_ERROR, "weights-not-finite", layer, NULL, 0,
-                        ek_strf("trained values are not finite, which nothing but other values mends"), evidence,
-                        ek_strf("take an earlier checkpoint, or train again with a smaller --lr or with --clip 1"));
+                            ek_strf("running statistics are not finite: every answer of the net is lost"),
+                            evidence, ek_audit_recalibrate(a, ""));
+    return ek_audit_add(
+        a, EK_SEVERITY_ERROR, "weights-not-finite", layer, NULL, 0,
+        ek_strf("trained values are not finite, which nothing but other values mends"), evidence,
+        ek_strf("take an earlier checkpoint, or train again with a smaller --lr or with --clip 1"));
 }
 
 /* Running statistics that fade are another matter: a channel without variance. */
 static ek_status check_subnormal(ek_audit *a, int layer, const ek_param *p)
 {
     int64_t small = 0;
-    for (int64_t i = 0; !is_running(p) && i < p->count; i++) small += p->data[i] != 0 && fabsf(p->data[i]) < FLT_MIN;
+    for (int64_t i = 0; !is_running(p) && i < p->count; i++)
+        small += p->data[i] != 0 && fabsf(p->data[i]) < FLT_MIN;
     if (!small) return EK_OK;
     return ek_audit_add(
         a, EK_SEVERITY_WARNING, "subnormal-weights", layer, NULL, 0,
-        ek_strf("weights have decayed into subnormal numbers: they do nothing any more, and cost many times the time of others"),
-        ek_strf("%s: %lld of %lld values are not 0 and below %.3g", p->name, (long long)small, (long long)p->count,
-                (double)FLT_MIN),
-        ek_strf("evenkeel train %s --data %s --epochs 1 --weight-decay 0 --out mended.safetensors", a->model_name,
-                ek_audit_training_data(a)));
+        ek_strf("weights have decayed into subnormal numbers: they do nothing any more, and cost many times "
+                "the time of others"),
+        ek_strf("%s: %lld of %lld values are not 0 and below %.3g", p->name, (long long)small,
+                (long long)p->count, (double)FLT_MIN),
+        ek_strf("evenkeel train %s --data %s --epochs 1 --weight-decay 0 --out mended.safetensors",
+                a->model_name, ek_audit_training_data(a)));
 }
 
 static ek_status check_redundant_bias(ek_audit *a, int layer, const ek_param *p, const ek_safetensors *file)
@@ -130,11 +133,13 @@ static ek_status check_redundant_bias(ek_audit *a, int layer, const ek_param *p,
     ek_free(value);
     if (status != EK_OK || most == 0) return status;
     const ek_node *norm = ek_graph_redundant_by(&a->net->graph, &a->net->graph.node[layer]);
-    return ek_audit_add(
-        a, EK_SEVERITY_NOTE, "redundant-bias", layer, NULL, 0,
-        ek_strf("a bias before a batch normalization is taken away again by it: it was never trained and changes nothing"),
-        ek_strf("%s is up to %.3g in the file; %s subtracts it with the mean", p->name, most, norm ? norm->label : "the next layer"),
-        ek_strf("nothing has to be done: Evenkeel moves it into running_mean, and every model that it saves has zeros there"));
+    return ek_audit_add(a, EK_SEVERITY_NOTE, "redundant-bias", layer, NULL, 0,
+                        ek_strf("a bias before a normalization is taken away again by it: it was never "
+                                "trained and changes nothing"),
+                        ek_strf("%s is up to %.3g in the file; %s subtracts it with the mean", p->name, most,
+                                norm ? norm->label : "the next layer"),
+                        ek_strf("nothing has to be done: Evenkeel moves it into running_mean, and every "
+                                "model that it saves has zeros there"));
 }
 
 static ek_status check_tensors(ek_audit *a, const ek_safetensors *file)
@@ -161,9 +166,12 @@ static ek_status check_untracked(ek_audit *a)
         if (node->op != ek_op_find("batchnorm") || ek_batchnorm_options(node).track) continue;
         EK_TRY(ek_audit_add(
             a, EK_SEVERITY_WARNING, "no-running-statistics", i, NULL, 0,
-            ek_strf("inference takes the statistics of each batch, so that an answer depends on the samples beside it"),
-            ek_strf("track=false, as PyTorch's track_running_stats=False, or an export in training mode, gives"),
-            ek_strf("take track=false out of the net text, take the parameters over with evenkeel train NET --init, then "
+            ek_strf("inference takes the statistics of each batch, so that an answer depends on the samples "
+                    "beside it"),
+            ek_strf(
+                "track=false, as PyTorch's track_running_stats=False, or an export in training mode, gives"),
+            ek_strf("take track=false out of the net text, take the parameters over with evenkeel train NET "
+                    "--init, then "
                     "evenkeel recalibrate")));
     }
     return EK_OK;
@@ -182,37 +190,45 @@ static ek_status check_momentum(ek_audit *a, const ek_norm_case *n)
                             ek_audit_recalibrate(a, ""));
     if (m < OTHER_MOMENTUM) return EK_OK;
     char *evidence =
-        m == 1 ? ek_strf("momentum=1: the running statistics are those of the last batch alone; exports to ONNX write 1 for "
+        m == 1 ? ek_strf("momentum=1: the running statistics are those of the last batch alone; exports to "
+                         "ONNX write 1 for "
                          "PyTorch's momentum=None, which is momentum=none here")
-               : ek_strf("momentum=%g: here running = (1-momentum)*running + momentum*batch, so that the last batch alone "
-                         "has %g %% of the statistics; Keras, Flax and ONNX call %g what is %g here", m, 100 * m, m, 1 - m);
-    return ek_audit_add(a, EK_SEVERITY_WARNING, "momentum-convention", n->layer, NULL, 0,
-                        ek_strf("the momentum is of the other convention: the running statistics follow the last batch"), evidence,
-                        m == 1 ? ek_strf("write momentum=none in the net text for further training; for the model as it is: "
-                                         "evenkeel recalibrate %s --data %s --out mended.safetensors", a->model_name,
-                                         ek_audit_training_data(a))
-                               : ek_strf("write momentum=%g in the net text for further training; for the model as it is: "
-                                         "evenkeel recalibrate %s --data %s --out mended.safetensors", 1 - m, a->model_name,
-                                         ek_audit_training_data(a)));
+               : ek_strf("momentum=%g: here running = (1-momentum)*running + momentum*batch, so that the "
+                         "last batch alone "
+                         "has %g %% of the statistics; Keras, Flax and ONNX call %g what is %g here",
+                         m, 100 * m, m, 1 - m);
+    return ek_audit_add(
+        a, EK_SEVERITY_WARNING, "momentum-convention", n->layer, NULL, 0,
+        ek_strf("the momentum is of the other convention: the running statistics follow the last batch"),
+        evidence,
+        m == 1 ? ek_strf("write momentum=none in the net text for further training; for the model as it is: "
+                         "evenkeel recalibrate %s --data %s --out mended.safetensors",
+                         a->model_name, ek_audit_training_data(a))
+               : ek_strf("write momentum=%g in the net text for further training; for the model as it is: "
+                         "evenkeel recalibrate %s --data %s --out mended.safetensors",
+                         1 - m, a->model_name, ek_audit_training_data(a)));
 }
 
 static ek_status check_count(ek_audit *a, const ek_norm_case *n)
 {
     static const int64_t MOST = (int64_t)1 << 53;
     if (n->batches < 0 || n->batches > MOST)
-        return ek_audit_add(a, EK_SEVERITY_ERROR, "count-impossible", n->layer, NULL, 0,
-                            ek_strf("num_batches_tracked is no count of batches, and the model cannot be used so"),
-                            ek_strf("it is %lld", (long long)n->batches), ek_audit_recalibrate(a, ""));
+        return ek_audit_add(
+            a, EK_SEVERITY_ERROR, "count-impossible", n->layer, NULL, 0,
+            ek_strf("num_batches_tracked is no count of batches, and the model cannot be used so"),
+            ek_strf("it is %lld", (long long)n->batches), ek_audit_recalibrate(a, ""));
     if (n->batches > 0 || n->untouched || a->recalibrated || n->options.frozen) return EK_OK;
     if (n->options.cumulative)
-        return ek_audit_add(a, EK_SEVERITY_WARNING, "count-zero", n->layer, NULL, 0,
-                            ek_strf("the statistics have moved but the count is 0: the first batch of further training would "
-                                    "replace them"),
-                            ek_strf("momentum=none averages with 1/t, and t begins at 1 again"), ek_audit_recalibrate(a, ""));
-    return ek_audit_add(a, EK_SEVERITY_NOTE, "count-zero", n->layer, NULL, 0,
-                        ek_strf("the statistics have moved but the count of batches is 0: nothing tells how far they are"),
-                        ek_strf("num_batches_tracked is 0, as in files of Keras, ONNX and old PyTorch"),
-                        ek_strf("nothing has to be done; with --data the statistics themselves are measured"));
+        return ek_audit_add(
+            a, EK_SEVERITY_WARNING, "count-zero", n->layer, NULL, 0,
+            ek_strf("the statistics have moved but the count is 0: the first batch of further training would "
+                    "replace them"),
+            ek_strf("momentum=none averages with 1/t, and t begins at 1 again"), ek_audit_recalibrate(a, ""));
+    return ek_audit_add(
+        a, EK_SEVERITY_NOTE, "count-zero", n->layer, NULL, 0,
+        ek_strf("the statistics have moved but the count of batches is 0: nothing tells how far they are"),
+        ek_strf("num_batches_tracked is 0, as in files of Keras, ONNX and old PyTorch"),
+        ek_strf("nothing has to be done; with --data the statistics themselves are measured"));
 }
 
 /* Without data all that can be told is what the initial 0 and 1 still weigh; with data audit_causes.c says more. */
@@ -220,13 +236,17 @@ static ek_status check_converged(ek_audit *a, const ek_norm_case *n)
 {
     if (a->options.data || n->untouched || !n->sound || !(n->initial >= EK_AUDIT_LEAST_INITIAL)) return EK_OK;
     for (int64_t c = 0; c < n->channels; c++) {
-        if (n->var[c] < n->initial * (1 - NEAR_INITIAL)) return EK_OK; /* less than the rest of the initial 1: they began elsewhere */
+        if (n->var[c] < n->initial * (1 - NEAR_INITIAL))
+            return EK_OK; /* less than the rest of the initial 1: they began elsewhere */
     }
-    return ek_audit_add(a, n->initial >= EK_AUDIT_MOSTLY_INITIAL ? EK_SEVERITY_ERROR : EK_SEVERITY_WARNING, "not-converged", n->layer, NULL, 0,
-                        ek_strf("the running statistics have not converged: with this momentum and so few batches the initial 0 and 1 are still in them"),
-                        ek_strf("%lld batches at momentum %g leave (1-momentum)^batches = %.1f %% of the initial values",
-                                (long long)n->batches, n->options.momentum, 100 * n->initial),
-                        ek_audit_recalibrate(a, ""));
+    return ek_audit_add(
+        a, n->initial >= EK_AUDIT_MOSTLY_INITIAL ? EK_SEVERITY_ERROR : EK_SEVERITY_WARNING, "not-converged",
+        n->layer, NULL, 0,
+        ek_strf("the running statistics have not converged: with this momentum and so few batches the "
+                "initial 0 and 1 are still in them"),
+        ek_strf("%lld batches at momentum %g leave (1-momentum)^batches = %.1f %% of the initial values",
+                (long long)n->batches, n->options.momentum, 100 * n->initial),
+        ek_audit_recalibrate(a, ""));
 }
 
 static bool all_are(const float *value, int64_t count, float what)
@@ -240,15 +260,16 @@ static bool all_are(const float *value, int64_t count, float what)
 static ek_status check_untouched(ek_audit *a, const ek_norm_case *n)
 {
     if (!n->untouched) return EK_OK;
-    bool trained = !all_are(data_of(n, EK_ROLE_GAMMA), n->channels, 1) || !all_are(data_of(n, EK_ROLE_BETA), n->channels, 0);
-    const char *why = n->options.frozen ? "the layer is frozen, so that training never moves them"
-                      : n->options.momentum == 0 && !n->options.cumulative
-                          ? "momentum 0 never moves them"
-                      : n->batches > 0 ? "batches were counted, so they were lost afterwards: weights were loaded or "
-                                         "exported without their buffers"
-                      : trained ? "gamma and beta were trained, so the statistics were left behind: weights loaded without "
-                                  "their buffers, or trained in inference mode"
-                                : "gamma and beta are initial too: the layer was never trained";
+    bool trained = !all_are(data_of(n, EK_ROLE_GAMMA), n->channels, 1) ||
+                   !all_are(data_of(n, EK_ROLE_BETA), n->channels, 0);
+    const char *why =
+        n->options.frozen ? "the layer is frozen, so that training never moves them"
+        : n->options.momentum == 0 && !n->options.cumulative ? "momentum 0 never moves them"
+        : n->batches > 0 ? "batches were counted, so they were lost afterwards: weights were loaded or "
+                           "exported without their buffers"
+        : trained ? "gamma and beta were trained, so the statistics were left behind: weights loaded without "
+                    "their buffers, or trained in inference mode"
+                  : "gamma and beta are initial too: the layer was never trained";
     return ek_audit_add(a, EK_SEVERITY_ERROR, "untouched-statistics", n->layer, NULL, 0,
                         ek_strf("running statistics are the initial 0 and 1: inference does not normalize"),
                         ek_strf("all %lld means are 0 and variances 1, num_batches_tracked is %lld; %s",
@@ -267,11 +288,13 @@ static ek_status check_negative(ek_audit *a, const ek_norm_case *n, channels *li
         list->at[list->count++] = (int)c;
         if (n->var[c] < least) least = n->var[c];
     }
-    return add_channels(a, EK_SEVERITY_ERROR, "negative-variance", n, list,
-                        "a running variance is negative, which no variance is: the root gives NaN, or a wrong gain",
-                        ek_strf("down to %g; averages of E[x^2]-E[x]^2 in single precision, or weights averaged or shifted "
-                                "with their buffers, give such", (double)least),
-                        ek_audit_recalibrate(a, ""));
+    return add_channels(
+        a, EK_SEVERITY_ERROR, "negative-variance", n, list,
+        "a running variance is negative, which no variance is: the root gives NaN, or a wrong gain",
+        ek_strf("down to %g; averages of E[x^2]-E[x]^2 in single precision, or weights averaged or shifted "
+                "with their buffers, give such",
+                (double)least),
+        ek_audit_recalibrate(a, ""));
 }
 
 static bool is_constant(const ek_norm_case *n, int64_t c, double middle)
@@ -292,12 +315,15 @@ static ek_status check_constant(ek_audit *a, const ek_norm_case *n, double *room
     for (int64_t c = 0; c < n->channels; c++) {
         if (is_constant(n, c, middle)) list->at[list->count++] = (int)c;
     }
-    return add_channels(a, EK_SEVERITY_WARNING, "constant-channel", n, list,
-                        "a channel's input never varied in training; whatever does vary there later is multiplied by up to 1/sqrt(eps)",
-                        ek_strf("variance %.3g, the layer's median is %.3g; 1/sqrt(eps) is %.3g",
-                                list->count ? (double)n->var[list->at[0]] : 0, middle, 1 / sqrt(n->options.eps)),
-                        ek_strf("look at what feeds the channel (dead filters, pixels that are always the same); "
-                                "evenkeel inspect %s --layer %s --all", a->model_name, n->node->label));
+    return add_channels(
+        a, EK_SEVERITY_WARNING, "constant-channel", n, list,
+        "a channel's input never varied in training; whatever does vary there later is multiplied by up to "
+        "1/sqrt(eps)",
+        ek_strf("variance %.3g, the layer's median is %.3g; 1/sqrt(eps) is %.3g",
+                list->count ? (double)n->var[list->at[0]] : 0, middle, 1 / sqrt(n->options.eps)),
+        ek_strf("look at what feeds the channel (dead filters, pixels that are always the same); "
+                "evenkeel inspect %s --layer %s --all",
+                a->model_name, n->node->label));
 }
 
 static ek_status check_dead(ek_audit *a, const ek_norm_case *n, channels *list)
@@ -310,13 +336,16 @@ static ek_status check_dead(ek_audit *a, const ek_norm_case *n, channels *list)
     for (int64_t c = 0; gamma && c < n->channels; c++) {
         if (fabs((double)gamma[c]) < fmax(DEAD * rms, 1e-6)) list->at[list->count++] = (int)c;
     }
-    return add_channels(a, EK_SEVERITY_WARNING, "dead-channel", n, list,
-                        "gamma is 0 or next to it: the channel gives a constant, whatever it reads, and costs as much as the others",
-                        ek_strf("|gamma| %.3g and below, the layer's rms is %.3g",
-                                list->count ? fabs((double)gamma[list->at[0]]) : 0, rms),
-                        ek_strf("train again with --no-decay-norm or less --weight-decay, or with fewer channels: evenkeel train "
-                                "%s --data %s --no-decay-norm --out mended.safetensors", a->model_name,
-                                ek_audit_training_data(a)));
+    return add_channels(
+        a, EK_SEVERITY_WARNING, "dead-channel", n, list,
+        "gamma is 0 or next to it: the channel gives a constant, whatever it reads, and costs as much as the "
+        "others",
+        ek_strf("|gamma| %.3g and below, the layer's rms is %.3g",
+                list->count ? fabs((double)gamma[list->at[0]]) : 0, rms),
+        ek_strf(
+            "train again with --no-decay-norm or less --weight-decay, or with fewer channels: evenkeel train "
+            "%s --data %s --no-decay-norm --out mended.safetensors",
+            a->model_name, ek_audit_training_data(a)));
 }
 
 static double gain(const ek_norm_case *n, int64_t c)
@@ -343,7 +372,8 @@ static ek_status check_gain(ek_audit *a, const ek_norm_case *n, double *room, ch
         most = fmax(most, gain(n, c));
     }
     return add_channels(a, EK_SEVERITY_WARNING, "gain-outlier", n, list,
-                        "a channel's gain |gamma|/sqrt(v+eps) is far above the layer's others: it drowns them, and small errors grow in it",
+                        "a channel's gain |gamma|/sqrt(v+eps) is far above the layer's others: it drowns "
+                        "them, and small errors grow in it",
                         ek_strf("gain up to %.3g, the layer's median is %.3g", most, exp(middle)),
                         ek_audit_recalibrate(a, ""));
 }
@@ -358,9 +388,12 @@ static ek_status check_eps(ek_audit *a, const ek_norm_case *n, double *room)
     return ek_audit_add(
         a, EK_SEVERITY_WARNING, "eps-does-not-fit", n->layer, NULL, 0,
         ek_strf("eps is not small against the variances: the layer does not bring its input to deviation 1"),
-        ek_strf("eps is %g, the median variance %.3g: eps is %.0f %% of their sum, and a normalized channel has deviation %.2f; "
-                "eps is 1e-5 in PyTorch and Flax, 1e-3 in Keras", eps, middle, 100 * part, sqrt(middle / (middle + eps))),
-        ek_strf("if the weights were trained with another eps, write that one in the net text; otherwise give the layer "
+        ek_strf("eps is %g, the median variance %.3g: eps is %.0f %% of their sum, and a normalized channel "
+                "has deviation %.2f; "
+                "eps is 1e-5 in PyTorch and Flax, 1e-3 in Keras",
+                eps, middle, 100 * part, sqrt(middle / (middle + eps))),
+        ek_strf("if the weights were trained with another eps, write that one in the net text; otherwise "
+                "give the layer "
                 "larger inputs, or eps=1e-5, and train again"));
 }
 

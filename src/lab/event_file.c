@@ -12,6 +12,7 @@ struct ek_event_file {
     float *values; /* room for one tensor, and to sort it */
     uint32_t *sort_room;
     int64_t room;
+    double looked;    /* the step whose inputs were last added; 0: none */
     ek_status status; /* of the last flush */
 };
 
@@ -120,12 +121,14 @@ static ek_status add_norms(ek_event_file *file, int64_t step, const ek_net *net)
     return EK_OK;
 }
 
+/* An epoch may be shorter than the way from one look to the next. */
 static void add_inputs(ek_event_file *file, const ek_seen *seen)
 {
-    if (seen->look == 0) return;
+    double step = seen->look ? seen->at[seen->look - 1] : 0;
+    if (step == file->looked) return;
+    file->looked = step;
     for (int i = 0; i < seen->norms; i++)
-        add_histogram(file, (int64_t)seen->at[seen->look - 1], "inputs", seen->norm[i].label,
-                      &seen->norm[i].inputs);
+        add_histogram(file, (int64_t)step, "inputs", seen->norm[i].label, &seen->norm[i].inputs);
 }
 
 ek_status ek_event_file_add(ek_event_file *file, const ek_event *event, const ek_net *net,

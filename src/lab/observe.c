@@ -233,7 +233,7 @@ static void look_piece(void *argument, int64_t piece, int thread)
 static void forward(ek_observer *observer, const ek_net *net, int64_t n)
 {
     ek_seen *seen = (ek_seen *)observer;
-    if (++seen->step != seen->next || seen->look == seen->looks) return;
+    if (++seen->step < seen->next || seen->look == seen->looks) return;
     seen->net = net;
     seen->n = n;
     seen->next = next_look(seen, seen->step);
@@ -285,7 +285,10 @@ static void add_epoch(ek_seen *seen, const ek_event *event)
 static void on_event(ek_observer *observer, const ek_event *event)
 {
     ek_seen *seen = (ek_seen *)observer;
-    if (event->kind == EK_EVENT_STEP) add_step(seen, event);
+    if (event->kind == EK_EVENT_STEP) {
+        seen->step = event->step; /* a batch in parts that is skipped has no forward pass to look at */
+        add_step(seen, event);
+    }
     if (event->kind == EK_EVENT_EPOCH) add_epoch(seen, event);
     if (event->kind == EK_EVENT_STEP || event->kind == EK_EVENT_EPOCH) seen->last = *event;
 }

@@ -59,11 +59,16 @@ ek_status ek_norm_stats_check(const ek_net *net, const ek_norm_stats *s)
     const char *label = net->graph.node[s->layer].label;
     for (int64_t c = 0; c < s->channels; c++) {
         if (s->all[c].count < 2)
-            return ek_fail(EK_E_SHAPE, "%s has one value a channel in all the data, and one value has no variance: give "
-                                       "more samples", label);
+            return ek_fail(EK_E_SHAPE,
+                           "%s has one value a channel in all the data, and one value has no variance: give "
+                           "more samples",
+                           label);
         if (!isfinite(s->all[c].mean) || !isfinite(s->all[c].m2))
-            return ek_fail(EK_E_NUMERIC, "what %s reads is not finite in channel %lld: a weight before it or the data holds "
-                                         "extreme values, which no statistics mend", label, (long long)c);
+            return ek_fail(
+                EK_E_NUMERIC,
+                "what %s reads is not finite in channel %lld: a weight before it or the data holds "
+                "extreme values, which no statistics mend",
+                label, (long long)c);
     }
     return EK_OK;
 }
@@ -102,7 +107,8 @@ typedef struct kept {
 static ek_status keep(const ek_net *net, const ek_norm_list *norms, kept *out)
 {
     size_t values = 0;
-    for (int i = 0; i < norms->count; i++) values += 2 * (size_t)ek_net_running(net, norms->layer[i]).channels;
+    for (int i = 0; i < norms->count; i++)
+        values += 2 * (size_t)ek_net_running(net, norms->layer[i]).channels;
     EK_TRY(EK_NEW(out->values, values));
     EK_TRY(EK_NEW(out->batches, (size_t)norms->count));
     float *at = out->values;
@@ -139,7 +145,8 @@ ek_status ek_mend_depth(ek_sweep *sweep, const ek_norm_list *norms, int depth, d
     for (int i = 0; i < sweep->stats_count; i++) EK_GO(ek_norm_stats_check(sweep->net, &sweep->stats[i]));
     for (int i = 0; i < sweep->stats_count; i++) {
         ek_norm_stats_write(sweep->net, &sweep->stats[i], blend);
-        *ek_net_running(sweep->net, sweep->stats[i].layer).batches = ek_batch_count(sweep->count, sweep->batch, false);
+        *ek_net_running(sweep->net, sweep->stats[i].layer).batches =
+            ek_batch_count(sweep->count, sweep->batch, false);
     }
 done:
     for (int i = 0; sweep->stats && i < sweep->stats_count; i++) ek_norm_stats_free(&sweep->stats[i]);
@@ -177,14 +184,21 @@ ek_status ek_recalibrate(ek_net *net, const ek_dataset *dataset, const ek_recali
     int64_t *index = NULL;
     ek_status status = EK_OK;
     if (norms.count == 0)
-        EK_GO(ek_fail(EK_E_ARGUMENT, "the net has no batch normalization with running statistics: there is nothing to "
-                                     "recalibrate"));
+        EK_GO(ek_fail(EK_E_ARGUMENT,
+                      "the net has no batch normalization with running statistics: there is nothing to "
+                      "recalibrate"));
     EK_GO(keep(net, &norms, &before));
     EK_GO(EK_NEW(index, (size_t)dataset->count));
     for (int64_t i = 0; i < dataset->count; i++) index[i] = i;
     ek_work work = {o.progress, o.user, 0, (double)dataset->count * norms.depths};
-    ek_sweep sweep = {.net = net, .dataset = dataset, .index = index, .count = dataset->count, .batch = o.batch,
-                      .mode = EK_MODE_INFERENCE, .stats_only = true, .work = &work};
+    ek_sweep sweep = {.net = net,
+                      .dataset = dataset,
+                      .index = index,
+                      .count = dataset->count,
+                      .batch = o.batch,
+                      .mode = EK_MODE_INFERENCE,
+                      .stats_only = true,
+                      .work = &work};
     for (int depth = 0; depth < norms.depths; depth++) EK_GO(ek_mend_depth(&sweep, &norms, depth, o.blend));
     EK_GO(note(net, dataset->count, o.blend));
 done:

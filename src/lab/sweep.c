@@ -88,8 +88,8 @@ static void take_logits(const ek_sweep *s, int64_t n, float *rows, float *buffer
     for (int64_t block = 0; block < ek_blocks(n); block++) {
         int live = ek_live(n, block);
         float *at = rows + block * EK_LANES * outputs;
-        s->net->context->kernels->lanes_to_rows(outputs, live, ek_net_logits(s->net) + block * EK_LANES * outputs,
-                                                buffer);
+        s->net->context->kernels->lanes_to_rows(outputs, live,
+                                                ek_net_logits(s->net) + block * EK_LANES * outputs, buffer);
         for (int i = 0; i < live; i++) compare_row(c, at + i * outputs, buffer + i * outputs, outputs);
         memcpy(at, buffer, (size_t)(live * outputs) * sizeof *at);
     }
@@ -101,7 +101,8 @@ static ek_status tell(ek_work *work, int64_t samples)
 {
     if (!work) return EK_OK;
     work->done += (double)samples;
-    if (!work->progress || work->progress(work->user, work->all > 0 ? fmin(work->done / work->all, 1) : 1)) return EK_OK;
+    if (!work->progress || work->progress(work->user, work->all > 0 ? fmin(work->done / work->all, 1) : 1))
+        return EK_OK;
     return ek_fail(EK_E_INTERRUPTED, "stopped on request; nothing was changed");
 }
 
@@ -145,7 +146,7 @@ static ek_status run_batch(ek_sweep *s, run *r, int64_t n, int64_t first)
     if (s->stats_only) return EK_OK;
     int64_t right, outputs = ek_shape_count(ek_net_output_shape(s->net));
     if (s->dataset->label) {
-        r->loss_sum += ek_loss_sum(&r->loss, s->net, n, r->batches.labels, false, &right);
+        r->loss_sum += ek_loss_sum(&r->loss, s->net, n, r->batches.labels, 0, &right);
         s->correct += right;
     }
     if (s->logits) take_logits(s, n, s->logits + first * outputs, r->buffer, &r->logits);
@@ -154,7 +155,9 @@ static ek_status run_batch(ek_sweep *s, run *r, int64_t n, int64_t first)
 
 ek_status ek_sweep_run(ek_sweep *s)
 {
-    run r = {.batches = {.net = s->net, .dataset = s->dataset, .index = s->index, .count = s->count, .batch = s->batch}};
+    run r = {
+        .batches = {
+            .net = s->net, .dataset = s->dataset, .index = s->index, .count = s->count, .batch = s->batch}};
     ek_status status = EK_OK;
     int64_t largest_batch = ek_batch_largest(s->count, s->batch, false), n, first = 0;
     EK_GO(ek_net_prepare(s->net, largest_batch, true));

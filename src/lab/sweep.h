@@ -41,7 +41,8 @@ typedef struct ek_sweep {
     /* Measured. Without labels loss and correct are NaN and -1. */
     double loss; /* mean */
     int64_t correct;
-    double change;   /* rms of the difference from the logits before, over the rms of these about their sample's mean */
+    double
+        change; /* rms of the difference from the logits before, over the rms of these about their sample's mean */
     int64_t decided; /* samples whose largest logit is another than before */
 } ek_sweep;
 

@@ -6,6 +6,10 @@
 
 typedef struct ek_parts ek_parts;
 
+/* Refuses a net that cannot be run so: the reference's, and one with ghost batches, which parts would cut elsewhere than
+ * the whole batch does. */
+ek_status ek_parts_check(const ek_net *net);
+
 /* For a net; one at a time. */
 ek_status ek_parts_create(ek_net *net, ek_parts **out);
 void ek_parts_destroy(ek_parts *parts);
@@ -18,7 +22,7 @@ typedef struct ek_parted_batch {
     void *user;
     const int32_t *labels;
     uint64_t seed, step;
-    ek_observer *observer; /* sees the first part, with the statistics of the whole; NULL: none */
+    ek_observer *observer; /* sees the first part, with the statistics of the whole, where the loss is finite; NULL: none */
 } ek_parted_batch;
 
 /* The sum of the losses, with *correct counted; where it is finite, the gradients of the mean loss, and what

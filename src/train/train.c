@@ -121,14 +121,15 @@ static ek_status prepare(training *t)
                        "the last one",
                        (long long)t->run.train_count, (long long)step_samples(o));
     EK_TRY(check_batches(t));
+    if (o->accumulate > 1) EK_TRY(ek_parts_check(t->net));
     if (o->checkpoint) EK_TRY(check_writable(o->checkpoint));
+    EK_TRY(ek_net_use_lengths(t->net, t->data->length));
     return ek_trainer_create(t->net, &o->optimizer, o->seed, &t->run.trainer);
 }
 
 static ek_status make_room(training *t)
 {
     const ek_train_options *o = t->run.options;
-    EK_TRY(ek_net_use_lengths(t->net, t->data->length));
     if (o->accumulate > 1)
         EK_TRY(ek_trainer_reserve_parts(t->run.trainer, o->batch));
     else

@@ -10,7 +10,8 @@ struct ek_observer {
     /* Before the first step, with the event of the start: all its memory is taken here. */
     ek_status (*begin)(ek_observer *observer, ek_net *net, const ek_event *start);
     /* Between the forward and the backward pass of each step, of n samples: what the normalizations read is there, and
-     * nothing is updated yet. It changes nothing in the net. */
+     * nothing is updated yet. Of a batch in parts it sees the first, and nothing where the loss is not finite. It changes
+     * nothing in the net. */
     void (*forward)(ek_observer *observer, const ek_net *net, int64_t n);
     /* What the listener is told, before it. */
     void (*event)(ek_observer *observer, const ek_event *event);

@@ -45,6 +45,13 @@ cp out with
 exits 0 predict m.safetensors x.npy --index 1 --json
 cmp -s out with && fail "predict does not look at the lengths"
 
+# The statistics that recalibrate measures are of the living positions alone.
+exits 0 recalibrate m.safetensors --data x.npy,y.npy,lengths.npy --out r.safetensors
+exits 0 run r.safetensors --input x.npy --lengths lengths.npy --output a.npy
+exits 0 recalibrate m.safetensors --data padding.npy,y.npy,lengths.npy --out r2.safetensors
+exits 0 run r2.safetensors --input x.npy --lengths lengths.npy --output b.npy
+same a.npy b.npy
+
 # Refusals, before anything is written.
 exits 1 run m.safetensors --input x.npy --lengths y.npy --output none.npy
 says err "y.npy: the length of sequence 0 is not a whole number from 1 to 10"

@@ -92,10 +92,9 @@ def read(path):
             assert key == 1
             value = dict(fields(value))
             tag = value[1].decode()
-            if 2 in value:
-                scalars.setdefault(tag, {})[step] = value[2]
-            else:
-                histograms.setdefault(tag, {})[step] = histogram(value[5])
+            by_step = (scalars if 2 in value else histograms).setdefault(tag, {})
+            assert step not in by_step, f"{tag} of step {step} comes twice"
+            by_step[step] = value[2] if 2 in value else histogram(value[5])
     assert times == sorted(times)
     return scalars, histograms, data
 

@@ -12,6 +12,13 @@ if [ -x /usr/bin/python3 ]; then
     command="tensorboard.py"
     PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 "$project/tests/commands/tensorboard.py" "$events" a.jsonl inspect.json ||
         fail "the event file is not right"
+    # Epochs of two steps, fewer than there are from one look to the next.
+    exits 0 train small.net --data synthetic:20 --epochs 20 --batch 256 --samples 512 --valid 0.25 --out a.safetensors \
+        --log a.jsonl --tensorboard runs/short
+    exits 0 inspect a.safetensors --json
+    PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 "$project/tests/commands/tensorboard.py" runs/short/* a.jsonl out ||
+        fail "the event file of short epochs is not right"
+    exits 0 "${train[@]}" --out a.safetensors
 fi
 
 # It changes nothing in the training, and another run has another file.
