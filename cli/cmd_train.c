@@ -318,8 +318,8 @@ static int train(training *run, const ek_dataset *data, const ek_dataset *test, 
     o.checkpoint_steps = s->checkpoint_steps;
     o.resume = s->resume;
     o.listener = listen;
-    o.user = run;
     o.observer = run->observer;
+    o.user = run;
     cli_stop_listen();
     ek_status status = ek_train(run->model->net, data, test, &o);
     cli_progress_clear(&run->progress);

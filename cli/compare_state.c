@@ -58,6 +58,7 @@ static json_t *header_json(const comparison *c)
     json_object_set_new(h, "test_samples", json_integer(c->test ? ek_dataset_count(c->test) : 0));
     json_object_set_new(h, "epochs", json_integer(o.epochs));
     json_object_set_new(h, "batch", json_integer(o.batch));
+    json_object_set_new(h, "accumulate", json_integer(o.accumulate));
     json_object_set_new(h, "samples", json_integer(o.samples));
     json_object_set_new(h, "optimizer", json_integer(s->training.optimizer));
     cli_json_number(h, "lr", s->training.lr);

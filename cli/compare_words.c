@@ -179,7 +179,8 @@ static void tell_outcome(const report *r, compare_outcome outcome, const char *b
         if (runs == 0 || !list_next(&l)) continue;
         fputs(c->at[i].name, r->out);
         if (c->s->repeat > 1) fprintf(r->out, " (%d of %lld runs)", runs, (long long)c->s->repeat);
-        if (l.all == 1 || outcome == COMPARE_FAILED) fprintf(r->out, ", where %s", reason_of(c, &c->at[i], outcome));
+        if (l.all == 1 || outcome == COMPARE_FAILED)
+            fprintf(r->out, ", %s %s", runs > 1 ? "in the first of which" : "where", reason_of(c, &c->at[i], outcome));
     }
     fputc('.', r->out);
 }

@@ -196,7 +196,7 @@ static bool read_choice(const cli_option *option, const char *text, int *value)
     }
 }
 
-/* "; did you mean 'sgd'?" where a word of the choice is near. */
+/* "; did you mean 'sgd'?" where a word of the choice is near; else `meant` stays. */
 static void meant_word(const cli_option *option, const char *text, char *meant, size_t size)
 {
     enum { MOST = 16, LONGEST = 32 };
@@ -212,7 +212,7 @@ static void meant_word(const cli_option *option, const char *text, char *meant, 
         if (!*word) break;
     }
     const char *near = cli_nearest(text, names, count);
-    snprintf(meant, size, near ? "; did you mean '%s'?" : "", near);
+    if (near) snprintf(meant, size, "; did you mean '%s'?", near);
 }
 
 static bool add_word(const cli_command *command, const cli_option *option, const char *text, cli_words *words)

@@ -17,7 +17,8 @@ void cli_progress_begin(cli_progress *progress, bool quiet, const ek_event *star
 {
     const char *terminal = getenv("TERM");
     bool can_redraw = isatty(STDERR_FILENO) && terminal && strcmp(terminal, "dumb") != 0;
-    *progress = (cli_progress){.quiet = quiet, .bar = can_redraw, .began = cli_now(), .loss = NAN, .curve = curve};
+    double now = cli_now();
+    *progress = (cli_progress){.quiet = quiet, .bar = can_redraw, .began = now, .drawn = now, .loss = NAN, .curve = curve};
     if (start) progress->first_step = start->step;
 }
 
@@ -25,6 +26,15 @@ void cli_progress_next(cli_progress *progress)
 {
     progress->first_step = 0;
     progress->loss = NAN;
+}
+
+/* Whether it is time to draw again. */
+static bool is_due(cli_progress *progress)
+{
+    double now = cli_now();
+    if (progress->quiet || now - progress->drawn < (progress->bar ? bar_every : line_every)) return false;
+    progress->drawn = now;
+    return true;
 }
 
 void cli_progress_clear(cli_progress *progress)
@@ -72,6 +82,13 @@ static void draw_line(const char *before, double share, const char *after, const
     fflush(stderr);
 }
 
+/* "epoch 2/10"; of several runs "run 3/15 norm=layer, epoch 2/10". */
+static void name_epoch(const cli_progress *progress, const ek_event *step, int most, char text[MAX_WORDS])
+{
+    snprintf(text, MAX_WORDS, "%.*s%sepoch %lld/%lld", most, progress->name ? progress->name : "", progress->name ? ", " : "",
+             (long long)step->epoch, (long long)step->epochs);
+}
+
 /* "epoch 2/10 [=======>      ]  47%  loss 0.4123 |█▅▃▂▁▁   |  0:12 left" */
 static void draw_bar(const cli_progress *progress, const ek_event *step, const char *left)
 {
@@ -79,42 +96,37 @@ static void draw_bar(const cli_progress *progress, const ek_event *step, const c
     char before[MAX_WORDS], after[MAX_WORDS];
     double share = (double)step->step / (double)step->steps;
     if (progress->name) share = (progress->run + share) / progress->runs;
-    snprintf(before, sizeof before, "%.*s%sepoch %lld/%lld ", MOST_NAME, progress->name ? progress->name : "",
-             progress->name ? ", " : "", (long long)step->epoch, (long long)step->epochs);
+    name_epoch(progress, step, MOST_NAME, before);
+    strcat(before, " ");
     snprintf(after, sizeof after, " %3.0f%%  loss %.4f", 100 * share, progress->loss);
     draw_line(before, share, after, progress->curve, left);
 }
 
 void cli_progress_step(cli_progress *progress, const ek_event *step)
 {
-    if (progress->quiet) return;
     if (isfinite(step->loss))
         progress->loss = isnan(progress->loss) ? step->loss : 0.95 * progress->loss + 0.05 * step->loss;
-    double now = cli_now() - progress->began;
-    if (now - progress->drawn < (progress->bar ? bar_every : line_every)) return;
-    progress->drawn = now;
+    if (!is_due(progress)) return;
 
     int64_t done = step->step - progress->first_step;
-    double each = done > 0 ? step->seconds / (double)done : 0;
-    char left[CLI_TEXT_SIZE];
-    double whole = each * (double)step->steps;
+    double each = done > 0 ? step->seconds / (double)done : 0, whole = each * (double)step->steps;
+    char left[CLI_TEXT_SIZE], epoch[MAX_WORDS];
     cli_duration(left, each * (double)(step->steps - step->step) + progress->later_seconds + progress->later_runs * whole);
     if (progress->bar) {
         draw_bar(progress, step, left);
         progress->shown = true;
     } else {
-        fprintf(stderr, "%s%sepoch %lld/%lld, step %lld of %lld, loss %.4f, %s left\n",
-                progress->name ? progress->name : "", progress->name ? ", " : "", (long long)step->epoch,
-                (long long)step->epochs, (long long)step->step, (long long)step->steps, progress->loss, left);
+        name_epoch(progress, step, MAX_WORDS / 2, epoch);
+        fprintf(stderr, "%s, step %lld of %lld, loss %.4f, %s left\n", epoch, (long long)step->step, (long long)step->steps,
+                progress->loss, left);
     }
 }
 
 bool cli_progress_work(void *user, double share)
 {
     cli_progress *progress = user;
+    if (!is_due(progress)) return !cli_stop_requested();
     double seconds = cli_now() - progress->began;
-    if (progress->quiet || seconds - progress->drawn < (progress->bar ? bar_every : line_every)) return !cli_stop_requested();
-    progress->drawn = seconds;
     char left[CLI_TEXT_SIZE], after[MAX_WORDS];
     cli_duration(left, share > 0 ? seconds / share - seconds : 0);
     snprintf(after, sizeof after, " %3.0f%%", 100 * share);

@@ -10,9 +10,9 @@ typedef struct cli_progress {
     bool quiet, bar;
     bool shown;         /* a bar stands on the terminal's line */
     int64_t first_step; /* steps done before this run, by the one it resumes */
-    double began;           /* by cli_now */
-    double drawn;           /* seconds from there at the last drawing */
-    double loss;            /* smoothed */
+    double began;       /* by cli_now */
+    double drawn;       /* the same, at the last drawing */
+    double loss;        /* smoothed */
     const cli_curve *curve; /* of the loss; NULL: none is drawn */
 
     /* Where it is one of several runs; NULL: it is not. */
@@ -22,6 +22,7 @@ typedef struct cli_progress {
     int later_runs;       /* and how many may take as long as this one */
 } cli_progress;
 
+/* start: as a run began; NULL: nothing is done yet. */
 void cli_progress_begin(cli_progress *progress, bool quiet, const ek_event *start, const cli_curve *curve);
 /* The next of several runs: the fields for them are set by the caller. */
 void cli_progress_next(cli_progress *progress);

@@ -76,7 +76,7 @@ static void several_seeds(void **state)
     m.run[2][0].seconds = 2;
     says(&m, "After 2 epochs key=a has the highest test accuracy, 0.9100 ± 0.0100 (mean and standard deviation of 3 seeds). "
              "Lower, by more than the seeds' deviation explains: key=c by 0.2000. Lower, but of too few seeds to judge: "
-             "key=b by 0.0100. Diverged: key=b (2 of 3 runs), where it went wrong. Failed: key=c (1 of 3 runs), where it "
+             "key=b by 0.0100. Diverged: key=b (2 of 3 runs), in the first of which it went wrong. Failed: key=c (1 of 3 runs), where it "
              "went wrong. The training accuracy of the last epoch less the test accuracy goes from 0.0400 (key=a) to 0.2400 "
              "(key=c). All take about as long, 2 s a run.");
 }

@@ -4,4 +4,4 @@
 evenkeel=${EVENKEEL:-build/release/evenkeel} data=${1:-fashion-mnist}
 [ $# = 0 ] || shift
 exec "$evenkeel" compare lenet-bn --data "$data" --vary norm=batch,none --vary lr=0.001,0.01,0.1,1,10 \
-    --epochs 3 --repeat 2 "$@"
+    --epochs 3 --repeat 3 "$@"

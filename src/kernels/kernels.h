@@ -257,7 +257,8 @@ size_t ek_conv_packed_backward(const ek_conv *g);
 /* The table for "baseline", "avx2", "avx512"; NULL name: the best that this machine has.
  * EK_E_ARGUMENT: no such name (the message lists them). EK_E_UNSUPPORTED: the machine lacks it. */
 EK_MUST_CHECK ek_status ek_kernels_choose(const char *name, const ek_kernels **out);
-/* The table that goes with it for passes over no more samples than it computes lanes. */
+/* The table that goes with it for passes of inference over no more samples than it computes lanes: without the kernels of
+ * backward passes, of plain arrays, of the loss and of the optimizers, which are NULL. */
 const ek_kernels *ek_kernels_few(const ek_kernels *kernels);
 
 #endif

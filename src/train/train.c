@@ -88,14 +88,16 @@ static ek_status draw_samples(training *t)
     return EK_OK;
 }
 
-/* Every layer can take the batches of an epoch: the first, and the last, which may be another size. */
+/* Every layer can take the steps of an epoch: the first, and the last, which may be of another size. What hangs on the
+ * lengths of sequences is found in running. */
 static ek_status check_batches(const training *t)
 {
     const ek_run *run = &t->run;
     const ek_train_options *o = run->options;
     for (int last = 0; last < 2; last++) {
         int64_t first, size;
-        ek_batch_range(run->train_count, step_samples(o), o->drop_last, last ? run->steps_per_epoch - 1 : 0, &first, &size);
+        ek_batch_range(run->train_count, step_samples(o), o->drop_last, last ? run->steps_per_epoch - 1 : 0, &first,
+                       &size);
         EK_TRY(ek_net_check(t->net, size, EK_MODE_TRAINING));
     }
     return EK_OK;
