@@ -75,6 +75,11 @@ static bool used_twice(const settings *s, const char *path)
 /* What single options cannot say: which files go together. */
 static const char *files_wrong(const settings *s)
 {
+    const char *const written[] = {s->out, s->checkpoint, s->log, s->report};
+    for (size_t i = 0; i < sizeof written / sizeof *written; i++) {
+        const char *lost = cli_would_lose(written[i], s->training.data, s->net);
+        if (lost) return lost;
+    }
     if (!s->out && !s->checkpoint) return "nothing would be kept: give --out MODEL (or --checkpoint FILE)";
     if (s->checkpoint_steps && !s->checkpoint) return "--checkpoint-steps needs --checkpoint FILE";
     if (cli_same_file(s->out, s->checkpoint)) return "--out and --checkpoint must be two files";
@@ -290,10 +295,12 @@ static bool write_report(const training *run)
     char title[2 * CLI_TEXT_SIZE], parameters[CLI_TEXT_SIZE], shape[CLI_TEXT_SIZE], about[4 * CLI_TEXT_SIZE];
     if (!s->report) return true;
     const cli_training *t = &s->training;
+    char times[CLI_TEXT_SIZE] = "";
+    if (t->accumulate > 1) snprintf(times, sizeof times, " times %lld", (long long)t->accumulate);
     snprintf(title, sizeof title, "%s on %s", s->net, t->data);
-    snprintf(about, sizeof about, "%s parameters, input %s. %s, learning rate %g, batch %lld, seed %lld.",
+    snprintf(about, sizeof about, "%s parameters, input %s. %s, learning rate %g, batch %lld%s, seed %lld.",
              cli_count(parameters, cli_parameters(run->model->net)), cli_shape(shape, ek_net_input_shape(run->model->net)),
-             optimizer_name[t->optimizer], learning_rate(t), (long long)t->batch, (long long)t->seed);
+             optimizer_name[t->optimizer], learning_rate(t), (long long)t->batch, times, (long long)t->seed);
     return cli_report_write(s->report, title, about, run->observer);
 }
 

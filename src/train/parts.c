@@ -79,8 +79,7 @@ static size_t lay_out(ek_parts *p, double *at)
     return used;
 }
 
-/* A net with ghost batches is refused: parts would cut others than the whole batch does. */
-static ek_status check(const ek_net *net)
+ek_status ek_parts_check(const ek_net *net)
 {
     if (net->context->reference)
         return ek_fail(EK_E_UNSUPPORTED, "the reference (EVENKEEL_ISA=reference) runs a batch as a whole, not in parts");
@@ -97,7 +96,7 @@ static ek_status check(const ek_net *net)
 
 ek_status ek_parts_create(ek_net *net, ek_parts **out)
 {
-    EK_TRY(check(net));
+    EK_TRY(ek_parts_check(net));
     size_t nodes = (size_t)net->graph.count;
     ek_parts *p;
     double *memory;

@@ -6,6 +6,10 @@
 
 typedef struct ek_parts ek_parts;
 
+/* Whether batches of this net can run in parts. One with ghost batches is refused: parts would cut others than the whole
+ * batch does. */
+ek_status ek_parts_check(const ek_net *net);
+
 /* For a net; one at a time. */
 ek_status ek_parts_create(ek_net *net, ek_parts **out);
 void ek_parts_destroy(ek_parts *parts);
