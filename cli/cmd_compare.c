@@ -37,10 +37,13 @@ static const cli_option options[] = {
     ROWS_COMMON,
 };
 
-static const char *files_wrong(const settings *s)
+static const char *options_wrong(const settings *s)
 {
+    if (s->training.seed > INT64_MAX - s->repeat) return "--seed is too large for so many seeds from it on";
     if (cli_same_file(s->state, s->csv) || cli_same_file(s->state, s->report) || cli_same_file(s->state, s->net))
         return "--state needs a file of its own";
+    if (cli_would_lose(s->csv, s->training.data, NULL) || cli_would_lose(s->report, s->training.data, NULL))
+        return "the data would be overwritten; name another file for the output";
     if (cli_same_file(s->csv, s->report)) return "--csv and --report must be two files";
     if (cli_same_file(s->csv, s->net) || cli_same_file(s->report, s->net)) return "the net's file would be overwritten";
     return NULL;
@@ -101,7 +104,7 @@ static int run(int argc, char **argv)
     settings s = {.training = cli_training_default(), .repeat = 1};
     int code;
     if (!cli_parse(&cli_compare, argc, argv, &s, &code)) return code;
-    const char *wrong = files_wrong(&s);
+    const char *wrong = options_wrong(&s);
     if (wrong) return cli_usage_error(&cli_compare, "%s", wrong);
     /* A reader of the answer that goes away must not take the runs with it. */
     signal(SIGPIPE, SIG_IGN);

@@ -35,7 +35,6 @@ typedef struct guess {
 typedef struct prediction {
     const settings *s;
     ek_net *net;
-    int32_t *lengths; /* by item; NULL: none */
     int classes, top;
     bool softmax; /* the net's outputs are probabilities already */
     cli_table table;
@@ -112,10 +111,24 @@ static bool add_item(prediction *run, int64_t index, const float *output, double
     return true;
 }
 
+enum { BATCH = 256 };
+
+/* The outputs y of items [from, from + n); x is room for their values. */
+static ek_status run_items(const prediction *run, const ek_dataset *items, int64_t from, int64_t n, float *x, float *y)
+{
+    int64_t size = cli_numbers(ek_net_input_shape(run->net));
+    int32_t length[BATCH];
+    for (int64_t i = 0; i < n; i++) {
+        ek_status status = ek_dataset_item(items, from + i, x + i * size, NULL);
+        if (status != EK_OK) return status;
+        length[i] = ek_dataset_length(items, from + i);
+    }
+    return ek_net_forward_lengths(run->net, EK_MODE_INFERENCE, n, x, run->s->lengths ? length : NULL, y);
+}
+
 /* Items first to last-1, some at a time. False: it failed, which was said. */
 static bool predict(prediction *run, const ek_dataset *items, int64_t first, int64_t last)
 {
-    enum { BATCH = 256 };
     int64_t size = cli_numbers(ek_net_input_shape(run->net));
     float *x = calloc((size_t)(BATCH * size), sizeof *x);
     float *y = calloc((size_t)BATCH * (size_t)run->classes, sizeof *y);
@@ -125,12 +138,7 @@ static bool predict(prediction *run, const ek_dataset *items, int64_t first, int
     if (!done) cli_fail("out of memory");
     for (int64_t from = first; from < last && done; from += BATCH) {
         int64_t n = last - from < BATCH ? last - from : BATCH;
-        ek_status status = EK_OK;
-        for (int64_t i = 0; i < n && status == EK_OK; i++)
-            status = ek_dataset_item(items, from + i, x + i * size, NULL);
-        const int32_t *lengths = run->lengths ? run->lengths + from : NULL;
-        if (status == EK_OK) status = ek_net_forward_lengths(run->net, EK_MODE_INFERENCE, n, x, lengths, y);
-        done = status == EK_OK;
+        done = run_items(run, items, from, n, x, y) == EK_OK;
         if (!done) cli_fail_status();
         for (int64_t i = 0; i < n && done; i++)
             done = add_item(run, from + i, y + i * run->classes, p, guesses);
@@ -159,7 +167,10 @@ static int predict_file(const settings *s, const cli_model *model)
 {
     ek_net *net = model->net;
     ek_dataset *items = NULL;
-    if (ek_dataset_open_items(s->file, ek_net_input_shape(net), &items) != EK_OK) return cli_fail_status();
+    ek_shape input = ek_net_input_shape(net);
+    ek_status status = s->lengths ? ek_dataset_open_sequences(s->file, s->lengths, input, &items)
+                                  : ek_dataset_open_items(s->file, input, &items);
+    if (status != EK_OK) return cli_fail_status();
     int64_t count = ek_dataset_count(items), first = s->index == ALL_ITEMS ? 0 : s->index;
     int64_t last = s->index == ALL_ITEMS ? count : first + 1;
     if (last > count) {
@@ -167,12 +178,7 @@ static int predict_file(const settings *s, const cli_model *model)
         return cli_fail("%s has %lld items, counted from 0: there is no item %lld", s->file, (long long)count,
                         (long long)s->index);
     }
-    int32_t *lengths;
-    if (!cli_read_lengths(model, s->model, s->lengths, count, &lengths)) {
-        ek_dataset_destroy(items);
-        return CLI_FAILED;
-    }
-    prediction run = {.s = s, .net = net, .lengths = lengths, .items = json_array()};
+    prediction run = {.s = s, .net = net, .items = json_array()};
     run.classes = (int)cli_numbers(ek_net_output_shape(net));
     run.top = s->top < run.classes ? (int)s->top : run.classes;
     run.softmax = strcmp(ek_net_layer(net, ek_net_layer_count(net) - 1).op, "softmax") == 0;
@@ -180,7 +186,6 @@ static int predict_file(const settings *s, const cli_model *model)
     int code = predict(&run, items, first, last) ? answer(&run) : CLI_FAILED;
     cli_table_free(&run.table);
     json_decref(run.items);
-    free(lengths);
     ek_dataset_destroy(items);
     return code;
 }

@@ -142,6 +142,8 @@ static int run(int argc, char **argv)
     settings s = {.batch = 128, .blend = 1};
     int code;
     if (!cli_parse(&cli_recalibrate, argc, argv, &s, &code)) return code;
+    const char *lost = cli_would_lose(s.out, s.data, s.model);
+    if (lost) return cli_usage_error(&cli_recalibrate, "%s", lost);
     job j = {.s = &s};
     cli_progress progress;
     code = CLI_FAILED;

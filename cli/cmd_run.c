@@ -82,6 +82,8 @@ static int run(int argc, char **argv)
     settings s = {.mode = EK_MODE_INFERENCE};
     int code;
     if (!cli_parse(&cli_run, argc, argv, &s, &code)) return code;
+    if (cli_same_file(s.output, s.input) || cli_same_file(s.output, s.lengths) || cli_same_file(s.output, s.model))
+        return cli_usage_error(&cli_run, "--output needs a file of its own");
 
     cli_model model;
     ek_shape shape, result;

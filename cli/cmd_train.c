@@ -75,6 +75,11 @@ static bool used_twice(const settings *s, const char *path)
 /* What single options cannot say: which files go together. */
 static const char *files_wrong(const settings *s)
 {
+    const char *const written[] = {s->out, s->checkpoint, s->log, s->report};
+    for (size_t i = 0; i < sizeof written / sizeof *written; i++) {
+        const char *lost = cli_would_lose(written[i], s->training.data, s->net);
+        if (lost) return lost;
+    }
     if (!s->out && !s->checkpoint) return "nothing would be kept: give --out MODEL (or --checkpoint FILE)";
     if (s->checkpoint_steps && !s->checkpoint) return "--checkpoint-steps needs --checkpoint FILE";
     if (cli_same_file(s->out, s->checkpoint)) return "--out and --checkpoint must be two files";

@@ -178,6 +178,24 @@ bool cli_same_file(const char *a, const char *b)
     return same;
 }
 
+static bool is_part_of(const char *path, const char *data)
+{
+    bool same = cli_same_file(path, data);
+    char *parts = data ? cli_text("%s", data) : NULL, *rest = parts;
+    for (char *part; !same && (part = strsep(&rest, ","));) same = cli_same_file(path, part);
+    free(parts);
+    return same;
+}
+
+const char *cli_would_lose(const char *path, const char *data, const char *net)
+{
+    if (!path || !cli_is_file(path)) return NULL;
+    if (is_part_of(path, data)) return "the data would be overwritten; name another file for the output";
+    if (cli_same_file(path, net) && !ek_is_model(net))
+        return "the net text would be overwritten; name another file for the output";
+    return NULL;
+}
+
 void cli_print_quoted(const char *word)
 {
     bool plain = *word;

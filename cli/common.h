@@ -37,6 +37,9 @@ bool cli_can_write(const char *path);
 bool cli_write_file(const char *path, const char *text, size_t length);
 /* Two names of one file, or of one that is still to be made. A name may be NULL. */
 bool cli_same_file(const char *a, const char *b);
+/* Why an output must not go to `path`: it is one of the files that the data (--data: x.npy,y.npy or one file) lies in, or
+ * the net's text; NULL: it may. Any may be NULL. */
+const char *cli_would_lose(const char *path, const char *data, const char *net);
 
 /* A word of a command on stderr, a blank before it, quoted as a shell needs it. */
 void cli_print_quoted(const char *word);

@@ -58,7 +58,8 @@ static json_t *header_json(const comparison *c)
     json_object_set_new(h, "test_samples", json_integer(c->test ? ek_dataset_count(c->test) : 0));
     json_object_set_new(h, "epochs", json_integer(o.epochs));
     json_object_set_new(h, "batch", json_integer(o.batch));
-    json_object_set_new(h, "accumulate", json_integer(o.accumulate));
+    /* A state of before there was accumulation lacks it. */
+    if (o.accumulate > 1) json_object_set_new(h, "accumulate", json_integer(o.accumulate));
     json_object_set_new(h, "samples", json_integer(o.samples));
     json_object_set_new(h, "optimizer", json_integer(s->training.optimizer));
     cli_json_number(h, "lr", s->training.lr);
@@ -154,8 +155,9 @@ static bool take_run(comparison *c, const json_t *line, int *done)
     const json_t *vary = json_object_get(line, "vary"), *seed = json_object_get(line, "seed");
     if (!json_is_object(vary) || !json_is_integer(seed)) return false;
     compare_combination *at = find_combination(c, vary);
-    int64_t index = json_integer_value(seed) - c->s->training.seed;
-    if (!at || index < 0 || index >= c->s->repeat || at->run[index].outcome != COMPARE_NOT_RUN) return true;
+    int64_t index;
+    bool far = __builtin_sub_overflow((int64_t)json_integer_value(seed), c->s->training.seed, &index);
+    if (!at || far || index < 0 || index >= c->s->repeat || at->run[index].outcome != COMPARE_NOT_RUN) return true;
     if (!read_run(c, line, &at->run[index])) return false;
     ++*done;
     return true;

@@ -455,6 +455,11 @@ EK_API EK_MUST_CHECK ek_status ek_dataset_open(const char *spec, ek_split split,
 /* Unlabelled single items to predict: an IDX or NPY file (all its items, or one), or a PNG, which must
  * have `shape` (grey or RGB by its channels; EK_E_SHAPE says both sides). */
 EK_API EK_MUST_CHECK ek_status ek_dataset_open_items(const char *path, ek_shape shape, ek_dataset **out);
+/* The same of sequences [c, l] of unequal lengths, which the file `lengths` has as ek_lengths_read wants them. What stands
+ * beyond a length may be NaN.
+ * EK_E_SHAPE  `shape` is no sequence, or there are not as many lengths as items */
+EK_API EK_MUST_CHECK ek_status ek_dataset_open_sequences(const char *path, const char *lengths, ek_shape shape,
+                                                         ek_dataset **out);
 EK_API void ek_dataset_destroy(ek_dataset *dataset);
 
 EK_API int64_t ek_dataset_count(const ek_dataset *dataset);

@@ -266,7 +266,17 @@ static ek_status is_png(const char *path, bool *png)
     return EK_OK;
 }
 
-ek_status ek_dataset_open_items(const char *path, ek_shape shape, ek_dataset **out)
+static ek_status take_lengths(ek_dataset *d, const char *path)
+{
+    char text[EK_SHAPE_TEXT];
+    if (d->shape.rank != 2)
+        return ek_fail(EK_E_SHAPE, "lengths are for sequences, and items are %s here, not CxL (such as 8x100)",
+                       ek_shape_text(d->shape, text));
+    EK_TRY(EK_NEW(d->length, (size_t)d->count));
+    return ek_lengths_read(path, d->count, d->shape.dim[1], d->length);
+}
+
+static ek_status open_items(const char *path, const char *lengths, ek_shape shape, ek_dataset **out)
 {
     ek_array x;
     bool png;
@@ -290,6 +300,7 @@ ek_status ek_dataset_open_items(const char *path, ek_shape shape, ek_dataset **o
     d->count = count;
     d->shape = shape;
     d->item = ek_shape_count(shape);
+    if (lengths) EK_GO(take_lengths(d, lengths));
     EK_GO(take_values(d, &x, path));
     *out = d;
     d = NULL;
@@ -297,4 +308,15 @@ done:
     ek_dataset_destroy(d);
     ek_array_clear(&x);
     return status;
+}
+
+ek_status ek_dataset_open_items(const char *path, ek_shape shape, ek_dataset **out)
+{
+    return open_items(path, NULL, shape, out);
+}
+
+ek_status ek_dataset_open_sequences(const char *path, const char *lengths, ek_shape shape, ek_dataset **out)
+{
+    if (!lengths) return ek_fail(EK_E_ARGUMENT, "ek_dataset_open_sequences needs a file with lengths");
+    return open_items(path, lengths, shape, out);
 }

@@ -37,8 +37,8 @@ static inline void ek_net_clock_lap(ek_net *net, int layer, bool backward)
     net->lap = now;
 }
 
-/* Whether every layer can take a batch of n. */
-ek_status ek_net_check(const ek_net *net, int64_t n, ek_mode mode);
+/* Whether every layer can take a batch of n; of sequences with lengths, one whose samples are all that short (0: without). */
+ek_status ek_net_check(const ek_net *net, int64_t n, int32_t length, ek_mode mode);
 
 /* The running of one batch, for the trainer, evaluation and ek_net_forward. */
 

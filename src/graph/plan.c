@@ -135,9 +135,18 @@ static ek_status check_layers(const ek_graph *graph, const ek_pass *pass)
     return EK_OK;
 }
 
-ek_status ek_net_check(const ek_net *net, int64_t n, ek_mode mode)
+ek_status ek_net_check(const ek_net *net, int64_t n, int32_t length, ek_mode mode)
 {
-    return check_layers(&net->graph, &(ek_pass){.n = n, .training = mode == EK_MODE_TRAINING});
+    ek_lengths lengths = {0};
+    if (length) {
+        EK_TRY(ek_lengths_create(&net->graph, n, &lengths));
+        for (int64_t i = 0; i < n; i++) lengths.of[0][i] = length;
+        ek_lengths_derive(&net->graph, &lengths, n);
+    }
+    ek_pass pass = {.n = n, .training = mode == EK_MODE_TRAINING, .length = (const int32_t *const *)lengths.of};
+    ek_status status = check_layers(&net->graph, &pass);
+    ek_lengths_free(&lengths);
+    return status;
 }
 
 /* All steps of nodes before `end`. */

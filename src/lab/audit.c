@@ -245,11 +245,11 @@ static ek_status take_data(ek_audit *a)
 }
 
 /* Numbers that are no numbers: the weights can only be had from elsewhere. */
-static ek_status not_measurable(ek_audit *a)
+static ek_status add_not_finite(ek_audit *a, char *evidence)
 {
     return ek_audit_add(
         a, EK_SEVERITY_ERROR, "activations-not-finite", -1, NULL, 0,
-        ek_strf("the net's own values are not finite on this data"), ek_strf("%s", ek_error()),
+        ek_strf("the net's own values are not finite on this data"), evidence,
         ek_strf("take an earlier checkpoint, or train again with a smaller --lr or with --clip 1"));
 }
 
@@ -257,9 +257,12 @@ static ek_status measure(ek_audit *a)
 {
     if (!a->options.data || a->norms.count == 0 || ek_audit_found(a, "weights-not-finite", -1)) return EK_OK;
     ek_status status = ek_audit_measure(a);
-    if (status == EK_E_NUMERIC) return not_measurable(a);
+    if (status == EK_E_NUMERIC) return add_not_finite(a, ek_strf("%s", ek_error()));
     EK_TRY(status);
     a->has_measures = true;
+    /* Behind the last normalization nothing else looks. */
+    if (a->options.data->label && !isfinite(a->measured.mended.loss))
+        EK_TRY(add_not_finite(a, ek_strf("the loss is not finite, not with measured statistics either")));
     return ek_audit_causes(a);
 }
 

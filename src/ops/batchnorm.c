@@ -458,8 +458,8 @@ static ek_ncs reference_shape(const ek_ref *ref, const ek_node *node)
 static group reference_group(const ek_ref *ref, const ek_node *node, int64_t sample)
 {
     int64_t c = node->in[0].dim[0], count = ek_shape_count(node->in[0]);
-    int64_t end = in_ghosts(ref->training, node) ? ek_ghost_end(node, ref->n, sample) : ref->n;
     const int32_t *length = ek_input_length(ref->length, node);
+    int64_t end = in_ghosts(ref->training, node) ? ek_ghost_end(node, length, ref->n, sample) : ref->n;
     return (group){{end - sample, c, count / c}, sample * count, length ? length + sample : NULL};
 }
 

@@ -32,8 +32,8 @@ ek_grad_in ek_batchnorm_gradient(const ek_pass *pass, const ek_node *node, const
 
 /* Samples of one; 0: there are none. Of a batchnorm alone. */
 int64_t ek_ghost_size(const ek_node *node);
-/* Where, of n samples, the ghost batch ends that begins with `first`. */
-int64_t ek_ghost_end(const ek_node *node, int64_t n, int64_t first);
+/* Where, of n samples (of these lengths; NULL: none), the ghost batch ends that begins with `first`. */
+int64_t ek_ghost_end(const ek_node *node, const int32_t *length, int64_t n, int64_t first);
 /* Refuses a ghost batch of one value a channel, which sequences of unequal lengths can make. */
 ek_status ek_ghost_check(const ek_pass *pass, const ek_node *node);
 /* Floats of what the passes keep in `room`. */

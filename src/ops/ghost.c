@@ -51,28 +51,27 @@ static work make_work(const ek_pass *pass, ek_node *node, const ek_flow *flow, v
                   .rows = ek_channel_floats(node->in[0]) / EK_LANES};
 }
 
-int64_t ek_ghost_end(const ek_node *node, int64_t n, int64_t first)
-{
-    int64_t end = first + ek_ghost_size(node);
-    bool one_value = end == n - 1 && ek_shape_count(node->in[0]) == node->in[0].dim[0];
-    return end > n || one_value ? n : end;
-}
-
 /* Values of a channel in samples [first, end). */
-static int64_t ghost_values(const ek_pass *pass, const ek_node *node, int64_t first, int64_t end)
+static int64_t ghost_values(const ek_node *node, const int32_t *length, int64_t first, int64_t end)
 {
-    const int32_t *length = ek_input_length(pass->length, node);
     int64_t sum = 0;
     if (!length) return (end - first) * (ek_shape_count(node->in[0]) / node->in[0].dim[0]);
     for (int64_t s = first; s < end; s++) sum += length[s];
     return sum;
 }
 
+int64_t ek_ghost_end(const ek_node *node, const int32_t *length, int64_t n, int64_t first)
+{
+    int64_t end = first + ek_ghost_size(node);
+    return end > n || (end == n - 1 && ghost_values(node, length, end, n) < 2) ? n : end;
+}
+
 ek_status ek_ghost_check(const ek_pass *pass, const ek_node *node)
 {
+    const int32_t *length = ek_input_length(pass->length, node);
     for (int64_t s = 0, end; s < pass->n; s = end) {
-        end = ek_ghost_end(node, pass->n, s);
-        if (ghost_values(pass, node, s, end) < 2)
+        end = ek_ghost_end(node, length, pass->n, s);
+        if (ghost_values(node, length, s, end) < 2)
             return ek_fail(
                 EK_E_SHAPE,
                 "%s has one value a channel in the ghost batch that begins with sample %lld, and one value "
@@ -156,8 +155,9 @@ static void channel_piece(void *argument, int64_t c, int thread)
     const work *w = argument;
     ek_moments all = {0};
     int64_t n = w->w.pass->n;
+    const int32_t *length = ek_input_length(w->w.pass->length, w->w.node);
     for (int64_t s = 0, end; s < n; s = end) {
-        end = ek_ghost_end(w->w.node, n, s);
+        end = ek_ghost_end(w->w.node, length, n, s);
         ek_moments_merge(&all, ghost_terms(w, c, s, end));
     }
     ek_batchnorm_save(w->saved, c, all, w->eps);
@@ -214,7 +214,7 @@ static void sums_piece(void *argument, int64_t block, int thread)
 /* Of samples [first, end): the sums of g and of g*xhat. Sets what dx is made with. */
 static void ghost_gradient(const work *w, int64_t c, double gamma, int64_t first, int64_t end, double sums[2])
 {
-    double g = 0, gx = 0, m = (double)ghost_values(w->w.pass, w->w.node, first, end);
+    double g = 0, gx = 0, m = (double)ghost_values(w->w.node, ek_input_length(w->w.pass->length, w->w.node), first, end);
     for (int64_t s = first; s < end; s++) {
         const double *of = w->sums + part_of(w, c, s) * 2 * EK_LANES + lane_of(s);
         g += of[0];
@@ -238,8 +238,9 @@ static void channel_gradient_piece(void *argument, int64_t c, int thread)
     const ek_param *gamma = ek_node_param(w->w.node, EK_ROLE_GAMMA), *beta = ek_node_param(w->w.node, EK_ROLE_BETA);
     double sums[2] = {0, 0};
     int64_t n = w->w.pass->n;
+    const int32_t *length = ek_input_length(w->w.pass->length, w->w.node);
     for (int64_t s = 0, end; s < n; s = end) {
-        end = ek_ghost_end(w->w.node, n, s);
+        end = ek_ghost_end(w->w.node, length, n, s);
         ghost_gradient(w, c, gamma ? gamma->data[c] : 1, s, end, sums);
     }
     if (beta) beta->grad[c] = (float)sums[0];

@@ -80,6 +80,9 @@ static void describe_schedule(const ek_train_options *o, facts *f)
     if (o->schedule == EK_SCHEDULE_COSINE) add_whole(f, "epochs", o->epochs);
 }
 
+/* Checkpoints of before there was accumulation lack it. */
+static const char accumulate_name[] = "accumulate";
+
 static facts describe(const ek_run *run)
 {
     const ek_train_options *o = run->options;
@@ -96,7 +99,7 @@ static facts describe(const ek_run *run)
     }
     add_real(&f, "valid_fraction", o->valid_fraction);
     add_whole(&f, "batch", o->batch);
-    if (o->accumulate > 1) add_whole(&f, "accumulate", o->accumulate);
+    add_whole(&f, accumulate_name, o->accumulate);
     add_flag(&f, "shuffle", o->shuffle);
     add_flag(&f, "drop_last", o->drop_last);
     describe_optimizer(&o->optimizer, &f);
@@ -213,6 +216,7 @@ static ek_status check_same_run(const ek_run *run, const ek_safetensors *file, c
     for (int i = 0; i < f.count; i++) {
         snprintf(key, sizeof key, KEY "%s", f.at[i].name);
         const char *there = ek_safetensors_metadata(file, key);
+        if (!there && !strcmp(f.at[i].name, accumulate_name)) there = "1";
         if (!there) return ek_fail(EK_E_FORMAT, "%s is a damaged checkpoint: it lacks %s", path, key);
         if (!strcmp(there, f.at[i].value)) continue;
         const char *why = strcmp(f.at[i].name, "epochs")

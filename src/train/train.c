@@ -88,17 +88,28 @@ static ek_status draw_samples(training *t)
     return EK_OK;
 }
 
-/* Every layer can take the steps of an epoch: the first, and the last, which may be of another size. What hangs on the
- * lengths of sequences is found in running. */
+/* Of the sequences to train on; 0: they have no lengths. */
+static int32_t shortest(const training *t)
+{
+    const int32_t *length = t->data->length;
+    int32_t least = length ? length[t->train_index[0]] : 0;
+    for (int64_t i = 1; length && i < t->run.train_count; i++) {
+        if (length[t->train_index[i]] < least) least = length[t->train_index[i]];
+    }
+    return least;
+}
+
+/* Every layer can take the batches of an epoch: the first, and the last, which may be another size; were they of the
+ * shortest sequences. */
 static ek_status check_batches(const training *t)
 {
     const ek_run *run = &t->run;
     const ek_train_options *o = run->options;
+    int32_t length = shortest(t);
     for (int last = 0; last < 2; last++) {
         int64_t first, size;
-        ek_batch_range(run->train_count, step_samples(o), o->drop_last, last ? run->steps_per_epoch - 1 : 0, &first,
-                       &size);
-        EK_TRY(ek_net_check(t->net, size, EK_MODE_TRAINING));
+        ek_batch_range(run->train_count, step_samples(o), o->drop_last, last ? run->steps_per_epoch - 1 : 0, &first, &size);
+        EK_TRY(ek_net_check(t->net, size, length, EK_MODE_TRAINING));
     }
     return EK_OK;
 }

@@ -44,7 +44,7 @@ says out '"severity":"error","code":"not-converged","layer":"bn'
 # The page takes no other file's place.
 cp good.safetensors before
 exits 2 audit good.safetensors --report ./good.safetensors
-says err "--report needs a file of its own"
+says err "the model would be overwritten; name another file for --report"
 same good.safetensors before
 
 # Before and after, as JSON; the file may be the model itself.
@@ -83,6 +83,22 @@ exits 2 audit
 says err "MODEL is missing"
 exits 2 audit good.safetensors --train synthetic:20
 says err "--train needs --data"
+cp good.safetensors before
+exits 2 audit good.safetensors --report ./good.safetensors
+says err "the model would be overwritten"
+same good.safetensors before
+cp x.npy before
+exits 2 recalibrate good.safetensors --data x.npy --out x.npy
+says err "the data would be overwritten"
+exits 2 audit good.safetensors --data x.npy,y.npy --report x.npy
+says err "the data would be overwritten"
+exits 2 run good.safetensors --input x.npy --output x.npy
+says err "--output needs a file of its own"
+same x.npy before
+cp good.net before
+exits 2 recalibrate good.net --data synthetic:20 --out good.net
+says err "the net text would be overwritten"
+same good.net before
 exits 2 audit good.safetensors --dta synthetic:20
 says err "did you mean '--data'?"
 exits 2 recalibrate good.safetensors --data synthetic:20

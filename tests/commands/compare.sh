@@ -100,6 +100,16 @@ wrong "batch=1 is impossible: bn1 has one value a channel" --vary batch=1,2
 wrong "batch=2000 is impossible: 1000 training samples fill no batch of 2000" --vary batch=10,2000 --drop-last
 says err "1 of 2 combinations cannot be, so none was run"
 wrong "--momentum and --nesterov belong to --optimizer sgd" --vary optimizer=adam,adamw --momentum 0.9 --optimizer adam
+wrong "ghost=16 is impossible: bn1 normalizes by ghost batches, which parts" --vary ghost=0,16 --accumulate 2
+wrong "--seed is too large for so many seeds" --vary norm=batch --seed 9223372036854775807 --repeat 2
+printf '%s\n' 1,2,0 2,1,1 1,1,0 >data.csv
+cp data.csv before
+for file in "--csv data.csv" "--report ./data.csv"; do
+    # shellcheck disable=SC2086
+    exits 2 compare small.net --data data.csv --vary norm=batch $file
+    says err "the data would be overwritten"
+done
+same data.csv before
 wrong "--state needs a file of its own" --vary norm=batch --csv never.state
 exits 2 compare small.net --data synthetic:21 --vary norm=batch,none,layer
 [ "$(grep -c "items are 21, the net's input is 20" err)" = 1 ] || fail "what is wrong with all is not said once"
@@ -165,6 +175,10 @@ refused() { # TEXT STATE ARGUMENTS
 refused "more.state is of another comparison: its epochs is 2, not 3" more.state --epochs 3
 refused "more.state is of another comparison: its data is \"synthetic:20\", not" more.state --data synthetic:4x5x1
 refused "more.state is of another comparison: its lr is not given, not 0.3" more.state --lr 0.3
+refused "more.state is of another comparison: its accumulate is not given, not 2" more.state --accumulate 2
+sed 's/"seed":1,/"seed":-9223372036854775808,/' more.state >far.state # so far from this seed that it is none of these runs
+exits 0 "${many[@]}" --state far.state --quiet
+[ "$(wc -l <far.state)" -gt "$(wc -l <more.state)" ] || fail "runs of another seed were taken"
 sed 's/linear 16/linear 12/' small.net >other.net
 exits 1 compare other.net "${many[@]:2}" --state more.state
 says err "more.state is of another comparison: its net is another"

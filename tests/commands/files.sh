@@ -56,6 +56,20 @@ says err "--log needs a file of its own"
 exits 2 train m.safetensors --data synthetic:20 --epochs 1 --out n.safetensors --log ./m.safetensors
 same m.safetensors before.safetensors
 
+# Nor does anything write over the data or the net text.
+printf '%s\n' 1,2,0 2,1,1 1,1,0 >data.csv
+printf 'input 2\nlinear 2\n' >data.net
+cp data.csv data.before && cp data.net net.before
+for option in --out --checkpoint --log --report; do
+    exits 2 train data.net --data data.csv --epochs 1 --out n.safetensors $option ./data.csv
+    says err "the data would be overwritten"
+    exits 2 train data.net --data data.csv --epochs 1 --out n.safetensors $option ./data.net
+    says err "the net text would be overwritten"
+done
+same data.csv data.before
+same data.net net.before
+rm data.* net.before
+
 # Nor do two names of one file that is not there yet take each other's place.
 exits 2 "${train[@]}" --out n.safetensors --checkpoint ./n.safetensors
 says err "--out and --checkpoint must be two files"

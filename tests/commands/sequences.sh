@@ -45,6 +45,17 @@ cp out with
 exits 0 predict m.safetensors x.npy --index 1 --json
 cmp -s out with && fail "predict does not look at the lengths"
 
+zeros() { head -c "$1" /dev/zero; }
+{ zeros 8; printf '\x00\x00\xc0\x7f%.0s' {1..8}; zeros 8; printf '\x00\x00\xc0\x7f%.0s' {1..8}; } | npy nan.npy '<f4' '1, 2, 10'
+zeros 80 | npy zeros.npy '<f4' '1, 2, 10'
+numbers 2 | npy two.npy '|u1' '1,'
+exits 0 predict m.safetensors zeros.npy --lengths two.npy
+cp out with
+exits 0 predict m.safetensors nan.npy --lengths two.npy
+same out with
+exits 1 predict m.safetensors nan.npy
+says err "nan.npy: item 0 holds a value that is not finite"
+
 # The statistics that recalibrate measures are of the living positions alone.
 exits 0 recalibrate m.safetensors --data x.npy,y.npy,lengths.npy --out r.safetensors
 exits 0 run r.safetensors --input x.npy --lengths lengths.npy --output a.npy
@@ -66,6 +77,16 @@ small_net >small.net
 bytes 40 1 | npy features.npy '|u1' '2, 20'
 exits 1 run small.net --input features.npy --lengths two.npy --output none.npy
 says err "--lengths is for sequences, and small.net takes samples of 20, not CxL"
+exits 1 predict small.net features.npy --lengths two.npy
+says err "lengths are for sequences, and items are 20 here, not CxL"
+# A sequence of one position is one value a channel: found before the first step, wherever it stands.
+exits 1 train seq.net --data x.npy,y.npy,lengths.npy --epochs 1 --batch 1 --out none.safetensors
+says err "n has one value a channel in this batch"
+silent out
+sed 's/batchnorm/batchnorm ghost=1/' seq.net >ghost.net
+exits 1 train ghost.net --data x.npy,y.npy,lengths.npy --epochs 1 --batch 4 --out none.safetensors
+says err "n has one value a channel in the ghost batch"
+silent out
 printf 'input 20\nlinear 3\n' >flat.net
 exits 1 train flat.net --data x.npy,y.npy,lengths.npy --epochs 1 --out none.safetensors
 says err "items are 2x10, sequences with lengths, the net's input is 20"

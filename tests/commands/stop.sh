@@ -145,4 +145,16 @@ fi
 exits 1 "${run[@]}" --out stopped.safetensors --resume "with space/run's.checkpoint" --seed 2
 silent out
 
+# One with accumulation goes on with the same bits, and is no other run's.
+parts=(train small.net --data synthetic:20 --batch 16 --samples 500 --quiet)
+exits 0 "${parts[@]}" --epochs 3 --accumulate 3 --out whole.safetensors
+exits 0 "${parts[@]}" --epochs 2 --accumulate 3 --checkpoint parts.checkpoint
+exits 0 "${parts[@]}" --epochs 3 --accumulate 3 --resume parts.checkpoint --out resumed.safetensors
+same whole.safetensors resumed.safetensors
+for other in 1 2; do
+    exits 1 "${parts[@]}" --epochs 3 --accumulate $other --resume parts.checkpoint --out resumed.safetensors
+    silent out
+    says err "parts.checkpoint is of another run: its accumulate is 3, not $other;"
+done
+
 finish
