@@ -20,12 +20,6 @@ __attribute__((format(printf, 2, 3))) static void add_note(comparison *c, const 
     c->note[c->notes++] = text;
 }
 
-static bool ends_in_norm(const char *op)
-{
-    size_t length = strlen(op);
-    return length > 4 && strcmp(op + length - 4, "norm") == 0;
-}
-
 static bool is_active(const char *op)
 {
     static const char *const active[] = {"relu", "leakyrelu", "sigmoid", "tanh", "silu"};
@@ -64,7 +58,7 @@ static char *names_of(const ek_net *net, asked is, const void *what)
 static char *kind_of(const ek_net *net, int layer)
 {
     ek_layer_info info = ek_net_layer(net, layer);
-    if (!ends_in_norm(info.op)) return NULL;
+    if (!info.normalizes) return NULL;
     if (strcmp(info.op, "groupnorm") != 0) return cli_text("%s", info.op);
     return cli_text("%s %.*s", info.op, (int)strcspn(info.options, " "), info.options);
 }
@@ -110,7 +104,7 @@ static void note_kinds(comparison *c, const ek_net *net, const char *value)
 static bool stays(const ek_net *net, int layer, const void *after)
 {
     ek_layer_info info = ek_net_layer(net, layer);
-    return ends_in_norm(info.op) && is_active(ek_net_layer(net, info.inputs[0]).op) != *(const bool *)after;
+    return info.normalizes && is_active(ek_net_layer(net, info.inputs[0]).op) != *(const bool *)after;
 }
 
 static void note_position(comparison *c, const ek_net *net, const char *value)
@@ -159,7 +153,7 @@ static void note_key(comparison *c, const char *name, void (*note)(comparison *,
 static bool is_norm(const ek_net *net, int layer, const void *what)
 {
     (void)what;
-    return ends_in_norm(ek_net_layer(net, layer).op);
+    return ek_net_layer(net, layer).normalizes;
 }
 
 void compare_add_notes(comparison *c)

@@ -1,4 +1,5 @@
 /* From --vary to the combinations: every net is built and every option checked before the first run. */
+#include "common.h"
 #include "compare.h"
 #include "output.h"
 
@@ -159,13 +160,6 @@ static ek_status build_net(const comparison *c, const compare_combination *at, e
     return status;
 }
 
-static int64_t parameters_of(const ek_net *net)
-{
-    int64_t count = 0;
-    for (int i = 0; i < ek_net_layer_count(net); i++) count += ek_net_layer(net, i).parameters;
-    return count;
-}
-
 static ek_status make_combination(const comparison *c, const cli_command *command, compare_combination *at)
 {
     at->s = *c->s;
@@ -178,7 +172,7 @@ static ek_status make_combination(const comparison *c, const cli_command *comman
     ek_status status = build_net(c, at, &net);
     if (status != EK_OK) return status;
     at->net = cli_text("%s", ek_net_text(net));
-    at->parameters = parameters_of(net);
+    at->parameters = cli_parameters(net);
     ek_train_options o = cli_train_options(&at->s.training);
     status = ek_train_check(net, c->train, c->test, &o, NULL);
     ek_net_destroy(net);
