@@ -303,6 +303,8 @@ static int run(int argc, char **argv)
     if (!cli_parse(&cli_audit, argc, argv, &s, &code)) return code;
     if (s.train && !s.data)
         return cli_usage_error(&cli_audit, "--train needs --data: the data that the model has to work on");
+    if (cli_same_file(s.report, s.model) || cli_same_file(s.report, s.data) || cli_same_file(s.report, s.train))
+        return cli_usage_error(&cli_audit, "--report needs a file of its own");
     if (s.report && !cli_can_write(s.report)) return CLI_FAILED;
     ek_context_options o = ek_context_options_default();
     o.threads = (int)s.threads;

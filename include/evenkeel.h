@@ -543,8 +543,7 @@ EK_API EK_MUST_CHECK ek_status ek_trainer_step_lengths(ek_trainer *trainer, int6
  * What BN does to a sample depends on all others, so the parts are run several times: the moments of each BN are gathered
  * in turn (count, mean, M2, merged by Chan's formula) with the BNs before it already those of the whole batch, then the
  * sums of the backward pass, then the gradients. With L batchnorms one after the other a step takes about 3L/2 + 1
- * forward and L/2 + 1 backward passes over the batch; without BN one of each. Dropout draws what the whole batch draws where
- * parts are multiples of 4.
+ * forward and L/2 + 1 backward passes over the batch; without BN one of each. Dropout draws what the whole batch draws.
  *
  * EK_E_UNSUPPORTED  the net has ghost batches, or the context runs the reference */
 EK_API EK_MUST_CHECK ek_status ek_trainer_step_in_parts(ek_trainer *trainer, int64_t n, int64_t part, const float *x,

@@ -117,7 +117,7 @@ static bool listen(void *user, const ek_event *event)
 }
 
 /* Steps 2 to 5 of a run with its batches, its schedule and its listener. */
-static void check_net(const char *name, const char *data, ek_optimizer kind, int threads)
+static void check_net(const char *name, const char *data, ek_optimizer kind, int64_t accumulate, int threads)
 {
     ek_context_options context_options = {.threads = threads};
     ek_train_options options = ek_train_options_default();
@@ -130,6 +130,7 @@ static void check_net(const char *name, const char *data, ek_optimizer kind, int
     assert_ok(ek_net_open(context, name, &net));
     assert_ok(ek_dataset_open(data, EK_SPLIT_TRAIN, &dataset));
     options.batch = 40;
+    options.accumulate = accumulate;
     options.optimizer = ek_optimizer_options_default(kind);
     options.optimizer.clip_norm = 1;
     options.schedule = EK_SCHEDULE_COSINE;
@@ -148,9 +149,10 @@ static void training_steps_allocate_nothing(void **state)
 {
     (void)state;
     for (int threads = 1; threads <= 2; threads++) {
-        check_net("lenet-bn", "synthetic:1x28x28", EK_OPTIMIZER_SGD, threads);
-        check_net("mlp-bn", "synthetic:1x28x28", EK_OPTIMIZER_ADAM, threads);
-        check_net("resnet20", "synthetic:3x32x32", EK_OPTIMIZER_SGD, threads);
+        check_net("lenet-bn", "synthetic:1x28x28", EK_OPTIMIZER_SGD, 1, threads);
+        check_net("lenet-bn", "synthetic:1x28x28", EK_OPTIMIZER_SGD, 3, threads);
+        check_net("mlp-bn", "synthetic:1x28x28", EK_OPTIMIZER_ADAM, 1, threads);
+        check_net("resnet20", "synthetic:3x32x32", EK_OPTIMIZER_SGD, 1, threads);
     }
 }
 

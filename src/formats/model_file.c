@@ -75,7 +75,7 @@ static ek_status add_conventions(const ek_net *net, ek_st_writer *writer)
     int failed = 0;
     for (int i = 0; i < net->graph.count; i++) {
         const ek_node *node = &net->graph.node[i];
-        if (node->op != ek_op_find("batchnorm")) continue;
+        if (!ek_is_batchnorm(node)) continue;
         ek_batch_norm_options o = ek_batchnorm_options(node);
         json_t *layer = json_pack("{s:f, s:o, s:s}", "eps", o.eps, "momentum",
                                   o.cumulative ? json_null() : json_real(o.momentum), "running_var",

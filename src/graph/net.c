@@ -374,7 +374,7 @@ static bool independent(const ek_net *net, ek_mode mode)
     if (mode == EK_MODE_TRAINING) return false;
     for (int i = 0; i < net->graph.count; i++) {
         const ek_node *node = &net->graph.node[i];
-        if (node->op == ek_op_find("batchnorm") && !ek_batchnorm_options(node).track) return false;
+        if (ek_is_batchnorm(node) && !ek_batchnorm_options(node).track) return false;
     }
     return true;
 }

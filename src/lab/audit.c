@@ -169,9 +169,8 @@ static ek_status look_before(const ek_graph *graph, before **out)
         for (int k = 0; k < node->input_count; k++) {
             const ek_node *from = &graph->node[node->input[k]];
             const before *there = &(*out)[from->id];
-            bool norm = from->op == ek_op_find("batchnorm");
             (*out)[i].dropout |= there->dropout || from->op == ek_op_find("dropout");
-            int64_t ghost = smaller_ghost(there->ghost, norm ? ek_ghost_size(from) : 0);
+            int64_t ghost = smaller_ghost(there->ghost, ek_is_batchnorm(from) ? ek_ghost_size(from) : 0);
             (*out)[i].ghost = smaller_ghost((*out)[i].ghost, ghost);
         }
     }

@@ -163,7 +163,7 @@ static ek_status check_untracked(ek_audit *a)
 {
     for (int i = 0; i < a->net->graph.count; i++) {
         const ek_node *node = &a->net->graph.node[i];
-        if (node->op != ek_op_find("batchnorm") || ek_batchnorm_options(node).track) continue;
+        if (!ek_is_batchnorm(node) || ek_batchnorm_options(node).track) continue;
         EK_TRY(ek_audit_add(
             a, EK_SEVERITY_WARNING, "no-running-statistics", i, NULL, 0,
             ek_strf("inference takes the statistics of each batch, so that an answer depends on the samples "

@@ -90,16 +90,14 @@ static ek_status begin_steps(ek_seen *seen)
     return EK_OK;
 }
 
-static bool is_batchnorm(const ek_node *node) { return node->op == ek_op_find("batchnorm"); }
-
 static ek_status begin_norms(ek_seen *seen, ek_graph *graph)
 {
     int count = 0;
     int64_t channels = 0;
-    for (int i = 0; i < graph->count; i++) count += is_batchnorm(&graph->node[i]);
+    for (int i = 0; i < graph->count; i++) count += ek_is_batchnorm(&graph->node[i]);
     EK_TRY(EK_NEW(seen->norm, (size_t)count));
     for (int i = 0; i < graph->count; i++) {
-        if (!is_batchnorm(&graph->node[i])) continue;
+        if (!ek_is_batchnorm(&graph->node[i])) continue;
         EK_TRY(begin_norm(seen, &graph->node[i], &seen->norm[seen->norms++]));
         if (channels < graph->node[i].in[0].dim[0]) channels = graph->node[i].in[0].dim[0];
     }

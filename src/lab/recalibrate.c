@@ -9,7 +9,7 @@
 
 static bool is_tracked(const ek_node *node)
 {
-    return node->op == ek_op_find("batchnorm") && ek_node_param((ek_node *)node, EK_ROLE_RUNNING_MEAN);
+    return ek_is_batchnorm(node) && ek_node_param((ek_node *)node, EK_ROLE_RUNNING_MEAN);
 }
 
 ek_status ek_norm_list_create(const ek_net *net, ek_norm_list *out)

@@ -19,16 +19,7 @@ typedef struct edit {
 
 /* --- what a layer is */
 
-static bool is_norm(const ek_node *node)
-{
-    static const char *const norms[] = {"batchnorm", "layernorm", "groupnorm", "instancenorm", "rmsnorm"};
-    for (size_t i = 0; i < sizeof norms / sizeof *norms; i++) {
-        if (!strcmp(node->op->name, norms[i])) return true;
-    }
-    return false;
-}
-
-static bool is_batchnorm(const ek_node *node) { return node->op == ek_op_find("batchnorm"); }
+static bool is_norm(const ek_node *node) { return node->op->normalizes; }
 static bool is_linear(const ek_node *node) { return node->op == ek_op_find("linear"); }
 static bool is_dropout(const ek_node *node) { return node->op == ek_op_find("dropout"); }
 
@@ -230,14 +221,14 @@ static ek_status vary_position(edit *e, const char *value)
 
 static ek_status vary_momentum(edit *e, const char *value)
 {
-    EK_TRY(count_of(e->graph, is_batchnorm) ? EK_OK : lacks("batch normalization, whose momentum this is"));
-    return set_all(e, is_batchnorm, "momentum", value);
+    EK_TRY(count_of(e->graph, ek_is_batchnorm) ? EK_OK : lacks("batch normalization, whose momentum this is"));
+    return set_all(e, ek_is_batchnorm, "momentum", value);
 }
 
 static ek_status vary_ghost(edit *e, const char *value)
 {
-    EK_TRY(count_of(e->graph, is_batchnorm) ? EK_OK : lacks("batch normalization, whose batches could be cut"));
-    return set_all(e, is_batchnorm, "ghost", value);
+    EK_TRY(count_of(e->graph, ek_is_batchnorm) ? EK_OK : lacks("batch normalization, whose batches could be cut"));
+    return set_all(e, ek_is_batchnorm, "ghost", value);
 }
 
 static ek_status vary_eps(edit *e, const char *value)
@@ -474,7 +465,7 @@ ek_status ek_net_vary(const ek_net *net, const char *key, const char *value, ek_
 static ek_status take_batchnorms_out(edit *e, const char *value)
 {
     (void)value;
-    for (int i = 0; i < e->graph->count; i++) e->out[i] = is_batchnorm(&e->graph->node[i]);
+    for (int i = 0; i < e->graph->count; i++) e->out[i] = ek_is_batchnorm(&e->graph->node[i]);
     return EK_OK;
 }
 

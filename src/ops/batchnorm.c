@@ -24,7 +24,9 @@ ek_batch_norm_options ek_batchnorm_options(const ek_node *node)
 
 int64_t ek_ghost_size(const ek_node *node) { return ek_attr_int(node, GHOST); }
 
-bool ek_is_channel_norm(const ek_node *node) { return node->op == ek_op_find("batchnorm") && ek_ghost_size(node) == 0; }
+extern const ek_op ek_op_batchnorm;
+bool ek_is_batchnorm(const ek_node *node) { return node->op == &ek_op_batchnorm; }
+bool ek_is_channel_norm(const ek_node *node) { return ek_is_batchnorm(node) && ek_ghost_size(node) == 0; }
 
 static bool renormalizes(const ek_node *node) { return ek_attr_real(node, R_MAX) > 1 || ek_attr_real(node, D_MAX) > 0; }
 

@@ -30,7 +30,7 @@ ek_grad_in ek_batchnorm_gradient(const ek_pass *pass, const ek_node *node, const
  * a rest of fewer too, but one value a channel, which has no variance, goes with the ghost batch before. Statistics are kept by
  * sample, in lanes, since a ghost batch may begin anywhere in a block. */
 
-/* Samples of one; 0: there are none. */
+/* Samples of one; 0: there are none. Of a batchnorm alone. */
 int64_t ek_ghost_size(const ek_node *node);
 /* Where, of n samples, the ghost batch ends that begins with `first`. */
 int64_t ek_ghost_end(const ek_node *node, int64_t n, int64_t first);

@@ -11,21 +11,25 @@
 
 enum { P };
 
-/* Samples are drawn for in groups of four. A part of a batch begins with a group of its own. */
-static int64_t group_of(const ek_pass *pass, int64_t sample) { return (pass->first + 3) / 4 + sample / 4; }
+/* For four samples, 4*group and on. */
+static void draw(uint64_t seed, uint64_t step, const ek_node *node, int64_t element, int64_t group, uint32_t random[4])
+{
+    ek_philox(seed, (uint32_t)EK_STREAM_DROPOUT | (uint32_t)step << 8,
+              (uint32_t)node->id | (uint32_t)(step >> 24) << 16, (uint64_t)element << 24 | (uint64_t)group, random);
+}
 
-/* Factors (0 or 1/(1-p)) of four samples, 4*group and on, at one element. */
-static void factors(uint64_t seed, uint64_t step, const ek_node *node, int64_t element, int64_t group,
+/* Factors (0 or 1/(1-p)) of four samples of the whole batch, `sample` and on, at one element. */
+static void factors(uint64_t seed, uint64_t step, const ek_node *node, int64_t element, int64_t sample,
                     float out[4])
 {
     double p = ek_attr_real(node, P);
     float kept = (float)(1 / (1 - p));
     uint32_t threshold = (uint32_t)(p * 0x1p32);
-    uint32_t random[4];
-    ek_philox(seed, (uint32_t)EK_STREAM_DROPOUT | (uint32_t)step << 8,
-              (uint32_t)node->id | (uint32_t)(step >> 24) << 16, (uint64_t)element << 24 | (uint64_t)group,
-              random);
-    for (int i = 0; i < 4; i++) out[i] = random[i] >= threshold ? kept : 0;
+    uint32_t random[8];
+    int64_t past = sample % 4; /* not 0 in a part that begins within a group */
+    draw(seed, step, node, element, sample / 4, random);
+    if (past) draw(seed, step, node, element, sample / 4 + 1, random + 4);
+    for (int i = 0; i < 4; i++) out[i] = random[past + i] >= threshold ? kept : 0;
 }
 
 static size_t workspace(const ek_node *node, int64_t samples, bool training)
@@ -41,8 +45,8 @@ static void forward_piece(void *argument, int64_t block, int thread)
     int64_t first = block * w->block;
     for (int64_t at = 0; at < w->block; at += 4) {
         float *factor = w->node->workspace + first + at;
-        factors(w->pass->seed, w->pass->step, w->node, at / EK_LANES, group_of(w->pass, block * EK_LANES + at % EK_LANES),
-                factor);
+        factors(w->pass->seed, w->pass->step, w->node, at / EK_LANES,
+                w->pass->first + block * EK_LANES + at % EK_LANES, factor);
         for (int64_t i = 0; i < 4; i++) w->flow->y[first + at + i] = w->flow->x[0].x[first + at + i] * factor[i];
     }
 }
@@ -73,8 +77,8 @@ static double reference_factor(const ek_ref *ref, const ek_node *node, int64_t e
 {
     float f[4];
     if (!ref->training) return 1;
-    factors(ref->seed, ref->step, node, element, sample / 4, f);
-    return f[sample % 4] != 0 ? 1 / (1 - ek_attr_real(node, P)) : 0;
+    factors(ref->seed, ref->step, node, element, sample, f);
+    return f[0] != 0 ? 1 / (1 - ek_attr_real(node, P)) : 0;
 }
 
 static void reference_forward(const ek_ref *ref, const ek_node *node, const double *const x[], double *y)

@@ -257,8 +257,9 @@ double *ek_reference_of(double *const *arrays, const ek_node *node, ek_role role
 /* Its bias, unless it has none or a normalization cancels it. */
 ek_param *ek_node_live_bias(ek_node *node);
 
-/* For passes over nodes: batchnorm's conventions, and whether the node is a batchnorm with one mean and variance a channel,
- * that its neighbours may compute: not one of ghost batches. */
+/* For passes over nodes: whether the node is a batchnorm, its conventions, and whether it is one with one mean and variance
+ * a channel, that its neighbours may compute: not one of ghost batches. */
+bool ek_is_batchnorm(const ek_node *node);
 ek_batch_norm_options ek_batchnorm_options(const ek_node *node);
 bool ek_is_channel_norm(const ek_node *node);
 /* Whether the node is an activation, and which; EK_IDENTITY if not. */

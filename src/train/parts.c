@@ -85,7 +85,7 @@ ek_status ek_parts_check(const ek_net *net)
         return ek_fail(EK_E_UNSUPPORTED, "the reference (EVENKEEL_ISA=reference) runs a batch as a whole, not in parts");
     for (int i = 0; i < net->graph.count; i++) {
         const ek_node *node = &net->graph.node[i];
-        if (node->op == ek_op_find("batchnorm") && ek_ghost_size(node) > 0)
+        if (ek_is_batchnorm(node) && ek_ghost_size(node) > 0)
             return ek_fail(EK_E_UNSUPPORTED,
                            "%s normalizes by ghost batches, which parts of a batch would cut elsewhere: run the batch as a "
                            "whole, or drop ghost",

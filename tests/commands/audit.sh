@@ -41,6 +41,12 @@ silent err
 grep -q '"healthy":false,"errors":2,"warnings":0' out || fail "not two errors"
 says out '"severity":"error","code":"not-converged","layer":"bn'
 
+# The page takes no other file's place.
+cp good.safetensors before
+exits 2 audit good.safetensors --report ./good.safetensors
+says err "--report needs a file of its own"
+same good.safetensors before
+
 # Before and after, as JSON; the file may be the model itself.
 cp "slow one.safetensors" own.safetensors
 exits 0 recalibrate own.safetensors --data synthetic:20 --out own.safetensors --json
@@ -84,9 +90,10 @@ says err "--out MODEL is missing"
 exits 2 recalibrate good.safetensors --data synthetic:20 --out m.safetensors --blend 0
 says err "--blend expects a number above 0"
 
-# Ctrl-C leaves the old file, and an audit that was stopped gives no answer. The signal is sent once it is listened for.
-exits 0 train lenet-bn --data synthetic:1x28x28 --epochs 1 --batch 256 --out lenet.safetensors
-cp lenet.safetensors kept.safetensors
+# Ctrl-C leaves the old file, and an audit that was stopped gives no answer. The signal is sent once it is listened for,
+# into work that takes far longer than that on any machine.
+exits 0 train resnet20 --data synthetic:3x32x32 --samples 64 --epochs 1 --out deep.safetensors
+cp deep.safetensors kept.safetensors
 stop() {
     command="evenkeel $* (SIGINT)"
     "$evenkeel" "$@" >out 2>err &
@@ -102,8 +109,8 @@ stop() {
     silent out
     says err "evenkeel: stopped on request; nothing was changed"
 }
-stop recalibrate lenet.safetensors --data synthetic --out lenet.safetensors
-same lenet.safetensors kept.safetensors
-stop audit lenet.safetensors --data synthetic --report stopped.html
+stop recalibrate deep.safetensors --data synthetic:3x32x32 --out deep.safetensors
+same deep.safetensors kept.safetensors
+stop audit deep.safetensors --data synthetic:3x32x32 --report stopped.html
 [ -e stopped.html ] && fail "a page was written"
 finish
