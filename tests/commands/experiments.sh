@@ -2,12 +2,14 @@
 source "$(dirname "$0")/testing.bash"
 document=$project/docs/experiments.md
 export EVENKEEL=$evenkeel
+seq 1 40000 | tr -d '\n' | head -c $((40 * 784)) | npy x.npy '|u1' '40, 1, 28, 28'
+for ((i = 0; i < 40; i++)); do printf "\\x0$((i % 10))"; done | npy y.npy '|u1' '40,'
 for script in "$project"/examples/experiments/*.sh; do
     name=$(basename "$script" .sh)
     [ "$name" = update ] && continue
-    command="$name.sh synthetic --samples 256 --epochs 1 --repeat 1 --quiet"
-    sh "$script" synthetic --samples 256 --epochs 1 --repeat 1 --quiet >out 2>err || fail "exit code $?"
-    says out " on synthetic: 256 samples, 1 epoch, seed 1"
+    command="$name.sh x.npy,y.npy --samples 40 --epochs 1 --repeat 1 --quiet"
+    sh "$script" x.npy,y.npy --samples 40 --epochs 1 --repeat 1 --quiet >out 2>err || fail "exit code $?"
+    says out " on x.npy,y.npy: 40 samples, 1 epoch, seed 1"
     grep -qxF "\$ examples/experiments/$name.sh" "$document" || fail "docs/experiments.md lacks $name"
     # The same rows: the keys' values begin each.
     keys=$(sed -n 's/ *final .*//p' out | wc -w)
