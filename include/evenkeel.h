@@ -13,6 +13,9 @@
  *   8. Reports                  pages with pictures and tables
  *   9. Observing a run          what its report and its event files show
  *  10. Auditing and mending     what is wrong with a model's normalization, and new statistics for it
+ *  11. Folding                  normalizations into the weights beside them, with a certificate
+ *  12. Exchange                 ONNX, and the conventions of other frameworks
+ *  13. C source                 a net as one C file
  *
  * Conventions
  *   - Handles are opaque: `_create`/`_open` make them, `_destroy` ends them (NULL is fine).
@@ -270,6 +273,11 @@ EK_API EK_MUST_CHECK ek_status ek_net_open_sick(ek_context *context, const char 
 EK_API bool ek_is_model(const char *path);
 
 EK_API void ek_net_destroy(ek_net *net);
+
+/* What the import of a net has to say, a sentence each: conventions that were translated, what is only of use in training
+ * and was left out. A net from a net text or a model file has none. NULL past the end; lives as long as the net. */
+EK_API int ek_net_note_count(const ek_net *net);
+EK_API const char *ek_net_note(const ek_net *net, int index);
 
 /* The shipped nets: names and texts; NULL past the end. */
 EK_API const char *ek_shipped_net_name(int index);
@@ -856,6 +864,18 @@ EK_API const ek_finding *ek_audit_finding(const ek_audit *audit, int index);
 EK_API int ek_audit_layer_count(const ek_audit *audit);
 EK_API const ek_audit_layer *ek_audit_layer_at(const ek_audit *audit, int index);
 EK_API const ek_audit_measured *ek_audit_measures(const ek_audit *audit); /* NULL without data */
+
+/* ---------------------------------------------------------------------------------------------
+ * 11. Folding
+ */
+
+/* ---------------------------------------------------------------------------------------------
+ * 12. Exchange
+ */
+
+/* ---------------------------------------------------------------------------------------------
+ * 13. C source
+ */
 
 #ifdef __cplusplus
 }

@@ -22,18 +22,26 @@ static ek_status check_shape(const ek_node *node)
         node->op->name, ek_shape_text(node->out, text), (long long)EK_MAX_DIM, (long long)EK_MAX_COUNT);
 }
 
-static ek_status build_node(ek_graph *graph, ek_node *node, int64_t *parameters)
+ek_status ek_node_settle(ek_graph *graph, ek_node *node)
 {
-    for (int k = 0; k < node->input_count; k++) {
-        node->in[k] = graph->node[node->input[k]].out;
-        graph->node[node->input[k]].consumers++;
-    }
+    for (int k = 0; k < node->input_count; k++) node->in[k] = graph->node[node->input[k]].out;
     EK_TRY(node->op->shape(node));
     EK_TRY(check_shape(node));
     if (node->op->params) node->op->params(node);
     for (int k = 0; k < node->param_count; k++) {
-        int64_t count = node->param[k].count;
-        if (count > EK_MAX_COUNT || (*parameters += count) > EK_MAX_COUNT)
+        if (node->param[k].count > EK_MAX_COUNT)
+            return ek_fail(EK_E_SHAPE, "%s of %s would have more than %lld numbers, the most there may be",
+                           node->param[k].name, node->op->name, (long long)EK_MAX_COUNT);
+    }
+    return EK_OK;
+}
+
+static ek_status build_node(ek_graph *graph, ek_node *node, int64_t *parameters)
+{
+    EK_TRY(ek_node_settle(graph, node));
+    for (int k = 0; k < node->input_count; k++) graph->node[node->input[k]].consumers++;
+    for (int k = 0; k < node->param_count; k++) {
+        if ((*parameters += node->param[k].count) > EK_MAX_COUNT)
             return ek_fail(EK_E_SHAPE, "%s takes the net's parameters beyond %lld, the most there may be",
                            node->param[k].name, (long long)EK_MAX_COUNT);
     }

@@ -31,6 +31,8 @@ ek_status ek_graph_parse(const char *text, const char *origin, ek_graph *out);
 /* The half of it that knows no text: ids, shapes, parameters, consumers and redundant biases, for nodes that
  * have their op, attr, input, label (those with parameters), line and column. */
 ek_status ek_graph_build(ek_graph *graph, const char *origin);
+/* Shape and parameters (data not yet there) of one node, whose inputs have theirs. */
+ek_status ek_node_settle(ek_graph *graph, ek_node *node);
 void ek_graph_free(ek_graph *graph); /* also parameters' data */
 
 /* Canonical net text: parsing it gives the same graph. Appends to `out`. */

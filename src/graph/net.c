@@ -72,6 +72,8 @@ void ek_net_destroy(ek_net *net)
         ek_free(net->metadata[i].value);
     }
     ek_free(net->metadata);
+    for (int i = 0; i < net->note_count; i++) ek_free(net->note[i]);
+    ek_free(net->note);
     ek_graph_free(&net->graph);
     ek_free(net);
 }
@@ -125,6 +127,26 @@ ek_status ek_net_set_metadata(ek_net *net, const char *key, const char *value)
     drop_metadata(net, key);
     net->metadata[net->metadata_count++] = entry;
     return EK_OK;
+}
+
+ek_status ek_net_add_note(ek_net *net, const char *format, ...)
+{
+    char **grown = ek_grow(net->note, (size_t)net->note_count + 1, sizeof *grown);
+    if (!grown) return EK_E_MEMORY;
+    net->note = grown;
+    va_list args;
+    va_start(args, format);
+    char *text = ek_vstrf(format, args);
+    va_end(args);
+    if (!text) return EK_E_MEMORY;
+    net->note[net->note_count++] = text;
+    return EK_OK;
+}
+
+int ek_net_note_count(const ek_net *net) { return net->note_count; }
+const char *ek_net_note(const ek_net *net, int index)
+{
+    return index >= 0 && index < net->note_count ? net->note[index] : NULL;
 }
 
 ek_status ek_net_init_normal(ek_net *net, double deviation, uint64_t seed)

@@ -19,6 +19,8 @@ struct ek_net {
         char *key, *value;
     } * metadata;
     int metadata_count;
+    char **note; /* what its import has to say */
+    int note_count;
     ek_layer_time *times; /* NULL: nobody asks */
     double lap;           /* when the layer under way began, by ek_now */
 };
@@ -97,6 +99,9 @@ void ek_net_norm_moments(const ek_net *net, int layer, ek_moments *parts, ek_mom
 #define EK_RECALIBRATED_KEY "evenkeel.recalibrated" /* running statistics were measured, not averaged in training */
 ek_status ek_net_set_metadata(ek_net *net, const char *key, const char *value);
 const char *ek_net_metadata(const ek_net *net, const char *key);
+
+/* A further sentence for ek_net_note. */
+__attribute__((format(printf, 2, 3))) ek_status ek_net_add_note(ek_net *net, const char *format, ...);
 
 /* Plain [n, shape] into the net's input; where lengths are in use all positions are alive until ek_net_set_lengths. */
 void ek_net_set_input(ek_net *net, int64_t n, const float *x);
