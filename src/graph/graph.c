@@ -22,6 +22,12 @@ static ek_status check_shape(const ek_node *node)
         node->op->name, ek_shape_text(node->out, text), (long long)EK_MAX_DIM, (long long)EK_MAX_COUNT);
 }
 
+static ek_status too_many(const ek_param *param)
+{
+    return ek_fail(EK_E_SHAPE, "%s takes the net's parameters beyond %lld, the most there may be", param->name,
+                   (long long)EK_MAX_COUNT);
+}
+
 ek_status ek_node_settle(ek_graph *graph, ek_node *node)
 {
     for (int k = 0; k < node->input_count; k++) node->in[k] = graph->node[node->input[k]].out;
@@ -30,8 +36,7 @@ ek_status ek_node_settle(ek_graph *graph, ek_node *node)
     if (node->op->params) node->op->params(node);
     for (int k = 0; k < node->param_count; k++) {
         if (node->param[k].count > EK_MAX_COUNT)
-            return ek_fail(EK_E_SHAPE, "%s of %s would have more than %lld numbers, the most there may be",
-                           node->param[k].name, node->op->name, (long long)EK_MAX_COUNT);
+            return too_many(&node->param[k]);
     }
     return EK_OK;
 }
@@ -42,8 +47,7 @@ static ek_status build_node(ek_graph *graph, ek_node *node, int64_t *parameters)
     for (int k = 0; k < node->input_count; k++) graph->node[node->input[k]].consumers++;
     for (int k = 0; k < node->param_count; k++) {
         if ((*parameters += node->param[k].count) > EK_MAX_COUNT)
-            return ek_fail(EK_E_SHAPE, "%s takes the net's parameters beyond %lld, the most there may be",
-                           node->param[k].name, (long long)EK_MAX_COUNT);
+            return too_many(&node->param[k]);
     }
     return EK_OK;
 }
