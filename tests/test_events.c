@@ -2,7 +2,7 @@
  * files. */
 #include "testing.h"
 
-#include "formats/protobuf_write.h"
+#include "core/protobuf_write.h"
 #include "formats/tfevents.h"
 
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 #include "formats/tfevents.h"
 
 #include "core/memory.h"
-#include "formats/protobuf_write.h"
+#include "core/protobuf_write.h"
 
 #include <errno.h>
 #include <fcntl.h>

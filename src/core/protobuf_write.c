@@ -1,4 +1,4 @@
-#include "formats/protobuf_write.h"
+#include "core/protobuf_write.h"
 
 #include "core/memory.h"
 

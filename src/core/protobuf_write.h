@@ -1,7 +1,7 @@
 /* Writing protocol buffers' wire format (protobuf.dev/programming-guides/encoding): fields one after the other into
  * memory, messages within messages. Which field has which number stands in the .proto of the format that is written. */
-#ifndef EK_FORMATS_PROTOBUF_WRITE_H
-#define EK_FORMATS_PROTOBUF_WRITE_H
+#ifndef EK_CORE_PROTOBUF_WRITE_H
+#define EK_CORE_PROTOBUF_WRITE_H
 
 #include "core/status.h"
 
