@@ -2,8 +2,8 @@
 # Installs what the tests need, builds, and runs them:
 #
 #   ./test.sh             with gcc, the tests that need only light packages: a minute or two
-#   ./test.sh --oracles   all there is: also the tests that compare with PyTorch and look at reports in a browser, which
-#                         it installs; then optimized builds of gcc and clang, and the address, undefined and thread
+#   ./test.sh --oracles   all there is: also the tests that compare with PyTorch and ONNX Runtime and look at reports in
+#                         a browser, which it installs (ONNX Runtime where npm is there); then optimized builds of gcc and clang, and the address, undefined and thread
 #                         sanitizers
 #
 # The last line counts the tests of all builds, as CTest does. Exit 0 if none failed.
@@ -49,6 +49,9 @@ check() {
 }
 
 scripts/install-deps.sh "${groups[@]}"
+if [ $oracles = ON ]; then
+    scripts/get-onnx-oracles.sh || echo "test.sh: what compares with ONNX Runtime is skipped" >&2
+fi
 export CC=gcc # the preset clang sets its own
 check dev -DEVENKEEL_ORACLES=$oracles
 if [ $oracles = ON ]; then
