@@ -8,6 +8,7 @@
 #   test     cmocka, and clang as the second compiler
 #   oracles  PyTorch, ONNX's checker and ONNX's test models, which results are compared with
 #   browser  Chromium and protoc, which the tests of reports and event files also use where they are there
+#   cross    compilers for 32 bits and for Cortex-M, which the tests of C source also use where they are there
 #   bench    the fast BLAS libraries that PyTorch's speed hangs on, oneDNN, and strip for the binary's size
 #
 # On Debian and Ubuntu with apt, through sudo when not root. When all is there, nothing is fetched, and
@@ -20,6 +21,7 @@ declare -A packages=(
     [test]="libcmocka-dev clang"
     [oracles]="python3 python3-numpy python3-torch python3-onnx libonnx-testdata"
     [browser]="chromium protobuf-compiler python3"
+    [cross]="gcc-multilib gcc-arm-none-eabi libnewlib-arm-none-eabi"
     [bench]="libblis4-openmp libopenblas0-pthread libdnnl-dev binutils"
 )
 
@@ -38,13 +40,14 @@ present() {
         test) have clang && pkg-config --exists cmocka ;;
         oracles) /usr/bin/python3 -c 'import numpy, onnx, torch' 2>/dev/null ;;
         browser) have chromium protoc python3 ;;
+        cross) have arm-none-eabi-gcc ;;
         bench) have strip ;;
     esac
 }
 
-[ $# -gt 0 ] || fail "name a group: build, data, test, oracles, browser or bench"
+[ $# -gt 0 ] || fail "name a group: build, data, test, oracles, browser, cross or bench"
 for group; do
-    [ -n "${packages[$group]:-}" ] || fail "no group '$group'; there are build, data, test, oracles, browser and bench"
+    [ -n "${packages[$group]:-}" ] || fail "no group '$group'; there are build, data, test, oracles, browser, cross and bench"
 done
 
 if ! have apt-get dpkg-query; then
