@@ -869,6 +869,15 @@ EK_API const ek_audit_measured *ek_audit_measures(const ek_audit *audit); /* NUL
  * 11. Folding
  */
 
+typedef enum ek_fold_how {
+    EK_FOLD_KEPT,      /* the reason says why */
+    EK_FOLD_BEFORE,    /* into the weights of the layer before it */
+    EK_FOLD_AFTER,     /* into the weights of the layer after it */
+    EK_FOLD_AFTER_MAP, /* the same; what zero padding lets through of its constant differs from place to place, and has
+                          become a layer of its own behind, `affine` with a bias for each number */
+    EK_FOLD_IDENTITY,  /* it changed nothing, and is gone */
+} ek_fold_how;
+
 /* ---------------------------------------------------------------------------------------------
  * 12. Exchange
  */
