@@ -236,7 +236,7 @@ EK_API EK_MUST_CHECK ek_status ek_batch_norm_update_running(const ek_batch_norm_
  * 4. Networks
  */
 
-#define EK_MAX_RANK 4
+#define EK_MAX_RANK 5 /* a value of a net has at most 4 dimensions, and a batch of them one more */
 
 typedef struct ek_shape {
     int rank;                  /* 0 (a single number) to EK_MAX_RANK */
