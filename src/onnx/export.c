@@ -21,6 +21,7 @@ typedef struct layer {
     char x[EK_MAX_INPUTS][NAME]; /* what it reads */
     char y[NAME];                /* what it gives */
     bool open;                   /* a node is being made, whose output has no name yet */
+    bool done;                   /* the last one has its */
     int inner;                   /* values within the layer so far */
     char at[NAME];               /* the last of them, or x[0] */
 } layer;
@@ -79,7 +80,8 @@ static const char *now(layer *l)
     if (!l->open) return l->at;
     char number[16];
     snprintf(number, sizeof number, "%d", ++l->inner);
-    ek_onnx_node_end(l->out, *l->node->label ? inner_name(l, number, l->at) : "", inner_name(l, number, l->at));
+    inner_name(l, number, l->at);
+    ek_onnx_node_end(l->out, *l->node->label ? l->at : "", (const char *const[]){l->at, NULL});
     l->open = false;
     return l->at;
 }
@@ -93,11 +95,18 @@ static void apply(layer *l, const char *type, const char *const *inputs)
 }
 
 /* The last node gives the layer's output, and has its label. */
+static void end_with(layer *l, const char *const *outputs)
+{
+    ek_onnx_node_end(l->out, l->node->label, outputs);
+    l->open = false;
+    l->done = true;
+}
+
 static void end_layer(layer *l)
 {
+    if (l->done) return;
     if (!l->open) APPLY(l, "Identity", l->at);
-    ek_onnx_node_end(l->out, l->node->label, l->y);
-    l->open = false;
+    end_with(l, (const char *const[]){l->y, NULL});
 }
 
 /* --- its options, by name; an operator need not have them */
@@ -167,8 +176,10 @@ static const char *parameter_or(layer *l, ek_role role, const char *suffix, ek_s
     return there ? there : constant(l, suffix, shape, value, name);
 }
 
-/* Without running statistics inference takes the batch's, and that is ONNX's training_mode. Its momentum is the share of the
- * old statistics: 1 - ours; the plain average has none, and is written as PyTorch does, 1. */
+/* Without running statistics inference takes the batch's, and that is ONNX's training_mode, which gives new running statistics
+ * too, that nobody reads. Its momentum is the share of the
+ * old statistics: 1 - ours; the plain average has none, and is written as PyTorch does, 1. So is that of statistics that are
+ * not there: ONNX Runtime shares equal constants and updates them in place, gamma's ones with the variance's. */
 static void batchnorm(layer *l)
 {
     char ones[NAME], zeros[NAME], mean[NAME], var[NAME];
@@ -180,8 +191,10 @@ static void batchnorm(layer *l)
           parameter_or(l, EK_ROLE_RUNNING_MEAN, "mean", channels, 0, mean),
           parameter_or(l, EK_ROLE_RUNNING_VAR, "var", channels, 1, var));
     ek_onnx_float(l->out, "epsilon", o.eps);
-    ek_onnx_float(l->out, "momentum", o.cumulative ? 1 : 1 - o.momentum);
-    if (!o.track) ek_onnx_int(l->out, "training_mode", 1);
+    ek_onnx_float(l->out, "momentum", o.cumulative || !o.track ? 1 : 1 - o.momentum);
+    if (o.track) return;
+    ek_onnx_int(l->out, "training_mode", 1);
+    end_with(l, (const char *const[]){l->y, inner_name(l, "mean_after", mean), inner_name(l, "var_after", var), NULL});
 }
 
 static void layernorm(layer *l)
