@@ -956,6 +956,15 @@ EK_API const ek_fold_run *ek_fold_run_at(const ek_fold *fold, int index);
  * 12. Exchange
  */
 
+/* Writes the net as an ONNX model for other programs: opset 17, IR version 8, one input "input" float32 [N, input shape] and
+ * one output "output" [N, output shape] of any number of samples N, in inference mode. The normalization of the input's
+ * pixels is part of it, so that image bytes are given as 0 to 1. Tensors keep their names; batch normalizations stay
+ * what they are, unless the net was folded before. Net text, class names and conventions stand in its metadata. docs/onnx.md
+ * has what becomes what. Written beside the path, synced, then renamed: the file is whole or as before.
+ * EK_E_NUMERIC      a parameter is not finite
+ * EK_E_UNSUPPORTED  the file would be larger than 2^31 - 1 bytes, which is the most that ONNX files have */
+EK_API EK_MUST_CHECK ek_status ek_net_save_onnx(const ek_net *net, const char *path);
+
 /* ---------------------------------------------------------------------------------------------
  * 13. C source
  */
