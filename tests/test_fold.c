@@ -119,7 +119,7 @@ static const fold_case folded[] = {
     {"input 1x6x9\nn: " BN "flatten\nm: " BN "f: linear 4\n", "aa"},
     /* Both. */
     {"input 3x6x5\nn: " BN "c: conv 4 kernel=3\nm: " BN "relu\n", "ab"},
-    {"input 3x6x5\na: conv 4 kernel=1\nb: conv 4 kernel=1 from=input\nn: " BN "add a\nm: " BN "d: conv 3 kernel=2\n", "ba"},
+    {"input 3x6x5\na: conv 4 kernel=1\nb: conv 4 kernel=1\nn: " BN "add a\nm: " BN "d: conv 3 kernel=2\n", "ba"},
 };
 
 /* --- what is kept */

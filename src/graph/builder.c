@@ -233,3 +233,18 @@ done:
     ek_free(place);
     return status;
 }
+
+ek_status ek_net_copy(const ek_net *net, ek_context *context, ek_net **out)
+{
+    ek_builder b = {0};
+    ek_status status = EK_OK;
+    int index = 0;
+    for (int i = 0; i < net->graph.count; i++) {
+        const ek_node *node = &net->graph.node[i];
+        EK_GO(ek_builder_copy(&b, node, node->input[0], node->input[1], &index));
+    }
+    EK_GO(ek_builder_finish(&b, context, "copy", index, out));
+done:
+    ek_builder_free(&b);
+    return status;
+}

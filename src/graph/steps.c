@@ -126,6 +126,7 @@ static void forward_output(builder *b, ek_node *node, ek_step *step)
     ek_node *end = produced_by(b, node);
     step->norm = norm_after(b, node);
     step->y = b->value[node->id] = new_value(b, node, moment);
+    if (b->net->keeps) use(b, step->y, b->graph->count);
     if (end == node) return;
     ek_is_activation(end, &step->f, &step->slope);
     /* An add's sum is not wanted itself; of a linear the backward pass wants both. */
@@ -169,7 +170,7 @@ static void forward_steps(builder *b)
         if (has_step(&graph->node[i])) forward_step(b, &graph->node[i]);
         keep_norm_input(b, &graph->node[i]);
     }
-    if (b->training) use(b, b->value[0], loss); /* for ek_net_norm_moments, too */
+    if (b->training || b->net->keeps) use(b, b->value[0], loss); /* for ek_net_norm_moments, too */
     b->s->output = use(b, b->value[ek_graph_root(graph, graph->count - 1)], loss);
     b->s->logits = use(b, b->value[ek_graph_root(graph, ek_graph_logits(graph))], loss);
 }
@@ -361,7 +362,7 @@ ek_status ek_steps_create(const ek_net *net, int64_t samples, bool training, ek_
                  .s = out,
                  .samples = samples,
                  .training = training,
-                 .fused = !net->context->unfused && !net->lengths};
+                 .fused = !net->context->unfused && !net->lengths && !net->keeps};
     ek_status status = EK_OK;
     *out = (ek_steps){.output_grad = NONE};
     EK_GO(EK_NEW(out->forward, nodes));
