@@ -85,8 +85,6 @@ static const ek_param *param_for(const ek_node *node, ek_slot slot)
     return NULL;
 }
 
-static const char *role_name(const ek_param *param) { return strrchr(param->name, '.') + 1; }
-
 /* "[3,3,16,32]" */
 enum { DIMS = 24 * EK_SAFETENSORS_MAX_RANK };
 static const char *dims_text(int rank, const int64_t *dim, char out[DIMS])
@@ -98,13 +96,23 @@ static const char *dims_text(int rank, const int64_t *dim, char out[DIMS])
     return out;
 }
 
-static ek_status misfit_tensor(const ek_source *source, ek_slot slot, const ek_node *node)
+/* What a layer is to say where it has no such parameter. */
+static const char *word_without(ek_slot slot, const ek_node *node)
 {
-    static const char *const off[] = {[EK_SLOT_BIAS] = "bias=false or shift=false", [EK_SLOT_MEAN] = "no running statistics"};
-    const ek_st_tensor *tensor = source->tensor[slot];
-    const char *why = slot == EK_SLOT_WEIGHT ? "scale=false" : slot == EK_SLOT_BIAS ? off[slot] : off[EK_SLOT_MEAN];
-    return ek_fail(EK_E_FORMAT, "the file has %.80s, and %s (%s) has no place for it: is it to be without %s?", tensor->name,
-                   node->label, node->op->name, why);
+    if (slot == EK_SLOT_WEIGHT) return "scale=false";
+    if (slot == EK_SLOT_BIAS) return node->op->normalizes ? "shift=false" : "bias=false";
+    return "track=false";
+}
+
+/* The file has the tensor, the layer not; tensor NULL: the other way round. */
+static ek_status misfit_tensor(const ek_source *source, const ek_st_tensor *tensor, ek_slot slot, const ek_node *node)
+{
+    static const char *const names[] = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"};
+    if (tensor)
+        return ek_fail(EK_E_FORMAT, "the file has %.80s, and %s (%s) no %s: is it to be without %s?", tensor->name, node->label,
+                       node->op->name, names[slot], word_without(slot, node));
+    return ek_fail(EK_E_FORMAT, "the file's %.80s has no %s, and %s (%s) one: is it to be %s?",
+                   *source->path ? source->path : "layer", names[slot], node->label, node->op->name, word_without(slot, node));
 }
 
 static ek_status misfit_shape(const job *j, const ek_st_tensor *tensor, const ek_param *param, ek_shape wanted)
@@ -115,7 +123,6 @@ static ek_status misfit_shape(const job *j, const ek_st_tensor *tensor, const ek
                    j->convention->name);
 }
 
-/* Both answers come at once: in looking for a layer, most fit not. */
 static bool fits(const job *j, const ek_node *node, const ek_source *source)
 {
     bool transposed = !strncmp(node->op->name, "convtranspose", strlen("convtranspose"));
@@ -125,8 +132,8 @@ static bool fits(const job *j, const ek_node *node, const ek_source *source)
         const ek_param *param = param_for(node, slot);
         const ek_st_tensor *tensor = source->tensor[slot];
         ek_layout layout;
-        if (tensor && !param) return false;
-        if (param && !tensor && !param->redundant && slot != EK_SLOT_COUNTER) return false;
+        bool needed = param && !param->redundant && slot != EK_SLOT_COUNTER;
+        if (tensor ? !param : needed) return false;
         if (tensor && !ek_layout_find(j->from, node, param, tensor, &layout, NULL)) return false;
     }
     return true;
@@ -140,10 +147,8 @@ static ek_status misfit(const job *j, const ek_node *node, const ek_source *sour
         const ek_st_tensor *tensor = source->tensor[slot];
         ek_layout layout;
         ek_shape wanted;
-        if (tensor && !param) return misfit_tensor(source, slot, node);
-        if (param && !tensor && !param->redundant && slot != EK_SLOT_COUNTER)
-            return ek_fail(EK_E_FORMAT, "the file's %s has nothing that would be the %s of %s (%s)",
-                           *source->path ? source->path : "layer", role_name(param), node->label, node->op->name);
+        bool needed = param && !param->redundant && slot != EK_SLOT_COUNTER;
+        if (tensor ? !param : needed) return misfit_tensor(source, tensor, slot, node);
         if (tensor && !ek_layout_find(j->from, node, param, tensor, &layout, &wanted))
             return misfit_shape(j, tensor, param, wanted);
     }
@@ -383,8 +388,8 @@ static ek_status note_conventions(job *j)
     if (j->eps.given)
         EK_TRY(ek_net_add_note(j->made, "Inference: batchnorm's eps is the net text's, not %s's default (%d layer%s)", of->name,
                                j->eps.given, j->eps.given == 1 ? "" : "s"));
-    EK_TRY(note_setting(j, &j->features, "Inference: features of a flattened map were put from height, width, channels into "
-                        "channels, height, width"));
+    EK_TRY(note_setting(j, &j->features, "Inference: features of a flattened map were put from height, width, channels into channels, "
+                        "height, width"));
     double momentum = isnan(j->options.momentum) ? of->momentum : j->options.momentum;
     EK_TRY(note_setting(j, &j->momentum, "Further training only: batchnorm's momentum is %s, the share of the new; %s writes %s%s",
                         ek_real_text(j->momentum.value, value), of->name, ek_real_text(momentum, theirs),

@@ -89,12 +89,12 @@ const char *ek_layout_text(const ek_node *node, const ek_param *param, ek_layout
     int spatial = param->shape.rank - 2;
     bool transposed = begins(node->op->name, "convtranspose");
     switch (layout) {
-    case EK_LAYOUT_SAME: return features ? "features from HWC to CHW" : "";
-    case EK_LAYOUT_CHANNELS_LAST: return "channels to the front";
+    case EK_LAYOUT_SAME: return features ? "features channels first" : "";
+    case EK_LAYOUT_CHANNELS_LAST: return "channels first";
     case EK_LAYOUT_FLIPPED: return spatial == 1 ? "WIO to IOW, turned round" : "HWIO to IOHW, turned round";
     case EK_LAYOUT_SWAPPED: break;
     }
-    if (spatial == 0) return features ? "IO to OI, features from HWC to CHW" : "IO to OI";
+    if (spatial == 0) return features ? "IO to OI, features channels first" : "IO to OI";
     if (transposed) return spatial == 1 ? "WOI to IOW" : "HWOI to IOHW";
     return spatial == 1 ? "WIO to OIW" : "HWIO to OIHW";
 }
