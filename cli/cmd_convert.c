@@ -19,8 +19,8 @@ static const cli_option options[] = {
     ROW_OPERAND("MODEL", model, "A model file, a net text or a shipped net; with --net a file of bare weights (.safetensors)."),
     ROW_HEADING("Files:"),
     ROW_REQUIRED("out", "FILE", out,
-                 "What it becomes, by its ending: .safetensors a model, .net or .txt its net text without the "
-                 "parameters. Replaced only by a whole new file."),
+                 "What it becomes, by its ending: .safetensors a model, .onnx an ONNX model for other programs, .net or "
+                 ".txt its net text without the parameters. Replaced only by a whole new file."),
     ROW_TEXT("net", "NET", net,
              "The net that the weights in MODEL are for: a shipped net, a net text, or a model, whose own weights do not "
              "matter."),
@@ -56,6 +56,8 @@ static bool saved(ek_status status)
 
 static bool write_model(const job *j) { return saved(ek_net_save(j->model.net, j->s->out)); }
 
+static bool write_onnx(const job *j) { return saved(ek_net_save_onnx(j->model.net, j->s->out)); }
+
 static bool write_text(const job *j)
 {
     const char *text = ek_net_text(j->model.net);
@@ -67,6 +69,7 @@ static const struct format {
     bool (*write)(const job *j);
 } formats[] = {
     {".safetensors", "model", write_model},
+    {".onnx", "ONNX model", write_onnx},
     {".net", "net text", write_text},
     {".txt", "net text", write_text},
 };
@@ -206,7 +209,8 @@ const cli_command cli_convert = {
              "conventions of batch normalization translated: momentum, eps, and which running variance is kept. Where each "
              "tensor went is listed, and what changes for inference and what only for further training is said. "
              "docs/convert.md says how to write such a file.",
-    .examples = "  evenkeel convert lenet.safetensors --out lenet.net\n"
+    .examples = "  evenkeel convert lenet.safetensors --out lenet.onnx\n"
+                "  evenkeel convert lenet.safetensors --out lenet.net\n"
                 "  evenkeel convert state_dict.safetensors --net lenet-bn --out lenet.safetensors\n"
                 "  evenkeel convert keras.safetensors --from keras --net my.net --out model.safetensors\n"
                 "  evenkeel convert flax.safetensors --from flax --net my.net --momentum 0.9 --out model.safetensors\n",

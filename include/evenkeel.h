@@ -869,6 +869,15 @@ EK_API const ek_audit_measured *ek_audit_measures(const ek_audit *audit); /* NUL
  * 11. Folding
  */
 
+typedef enum ek_fold_how {
+    EK_FOLD_KEPT,      /* the reason says why */
+    EK_FOLD_BEFORE,    /* into the weights of the layer before it */
+    EK_FOLD_AFTER,     /* into the weights of the layer after it */
+    EK_FOLD_AFTER_MAP, /* the same; what zero padding lets through of its constant differs from place to place, and has
+                          become a layer of its own behind, `affine` with a bias for each number */
+    EK_FOLD_IDENTITY,  /* it changed nothing, and is gone */
+} ek_fold_how;
+
 /* ---------------------------------------------------------------------------------------------
  * 12. Exchange
  */
@@ -914,6 +923,15 @@ EK_API ek_foreign_options ek_foreign_options_default(void);
  * EK_E_UNSUPPORTED  the net has a layer whose order of numbers the framework cannot have */
 EK_API EK_MUST_CHECK ek_status ek_net_take_foreign(const ek_net *net, const char *path, ek_framework from,
                                                    const ek_foreign_options *options, ek_net **out);
+
+/* Writes the net as an ONNX model for other programs: opset 17, IR version 8, one input "input" float32 [N, input shape] and
+ * one output "output" [N, output shape] of any number of samples N, in inference mode. The normalization of the input's
+ * pixels is part of it, so that image bytes are given as 0 to 1. Tensors keep their names; batch normalizations stay
+ * what they are, unless the net was folded before. Net text, class names and conventions stand in its metadata. docs/onnx.md
+ * has what becomes what. Written beside the path, synced, then renamed: the file is whole or as before.
+ * EK_E_NUMERIC      a parameter is not finite
+ * EK_E_UNSUPPORTED  the file would be larger than 2^31 - 1 bytes, which is the most that ONNX files have */
+EK_API EK_MUST_CHECK ek_status ek_net_save_onnx(const ek_net *net, const char *path);
 
 /* ---------------------------------------------------------------------------------------------
  * 13. C source

@@ -273,6 +273,21 @@ done:
     return status;
 }
 
+ek_status ek_net_check_finite(const ek_net *net)
+{
+    for (int i = 0; i < net->graph.count; i++) {
+        for (int k = 0; k < net->graph.node[i].param_count; k++) {
+            const ek_param *param = &net->graph.node[i].param[k];
+            if (!param->data || net->context->kernels->all_finite(param->count, param->data)) continue;
+            return ek_fail(EK_E_NUMERIC,
+                           "%s holds a value that is not finite, and such a model is not saved; a smaller learning "
+                           "rate usually helps",
+                           param->name);
+        }
+    }
+    return EK_OK;
+}
+
 /* --- running */
 
 /* The old one goes first: the two together might not fit. */

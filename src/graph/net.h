@@ -42,6 +42,10 @@ static inline void ek_net_clock_lap(ek_net *net, int layer, bool backward)
 /* Whether every layer can take a batch of n; of sequences with lengths, one whose samples are all that short (0: without). */
 ek_status ek_net_check(const ek_net *net, int64_t n, int32_t length, ek_mode mode);
 
+/* Whether all parameters are finite, as those of a model that is saved must be.
+ * EK_E_NUMERIC  the message names the one that is not */
+ek_status ek_net_check_finite(const ek_net *net);
+
 /* The running of one batch, for the trainer, evaluation and ek_net_forward. */
 
 /* Room for `samples`; backward too where `training`. */
