@@ -88,7 +88,7 @@ static ek_status settle(ek_builder *builder, ek_node *node, float **memory)
         param->data = at;
         at += ek_lane_rows((size_t)param->count);
         bool one = param->role == EK_ROLE_GAMMA || param->role == EK_ROLE_RUNNING_VAR;
-        for (int64_t i = 0; i < param->count; i++) param->data[i] = one ? 1.0f : 0.0f;
+        for (int64_t i = 0; i < param->count; i++) param->data[i] = one ? 1.0f : param->start;
     }
     return EK_OK;
 }

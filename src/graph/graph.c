@@ -184,11 +184,12 @@ static void fill(ek_param *param, float value)
     for (int64_t i = 0; i < param->count; i++) param->data[i] = value;
 }
 
-/* What needs no random numbers; weights and biases are set to zero. */
+/* What needs no random numbers; weights that do, and biases, are set to zero. */
 static void reset(ek_param *param)
 {
     param->counter = 0;
-    if (param->data) fill(param, param->role == EK_ROLE_GAMMA || param->role == EK_ROLE_RUNNING_VAR ? 1 : 0);
+    bool one = param->role == EK_ROLE_GAMMA || param->role == EK_ROLE_RUNNING_VAR;
+    if (param->data) fill(param, one ? 1 : param->start);
 }
 
 /* Numbers of all parameters, each beginning at a multiple of 64 bytes; with memory, handed out. */
@@ -236,7 +237,7 @@ static void draw(ek_param *param, ek_init init, double deviation, ek_random rand
 {
     double fan_in = (double)param->fan_in, fan_out = (double)param->fan_out;
     bool bias = param->role == EK_ROLE_BIAS;
-    if ((!bias && param->role != EK_ROLE_WEIGHT) || param->redundant) return;
+    if ((!bias && param->role != EK_ROLE_WEIGHT) || param->redundant || param->start != 0) return;
     if (deviation >= 0) {
         if (!bias) fill_normal(param, &random, deviation);
         return;

@@ -45,7 +45,7 @@ void ek_graph_write_options(const ek_node *node, ek_text *out);
 void ek_node_set_op(ek_node *node, const ek_op *op);
 ek_status ek_node_set_option(ek_node *node, const char *name, const char *value);
 
-/* Gives every parameter memory: zeros, gamma and running_var ones. */
+/* Gives every parameter memory: zeros, gamma and running_var ones, what is not drawn its start. */
 ek_status ek_graph_allocate(ek_graph *graph);
 /* Random weights and biases; the draw of a parameter depends on the seed and its index alone. */
 void ek_graph_init(ek_graph *graph, ek_init init, uint64_t seed);

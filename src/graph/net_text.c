@@ -81,7 +81,7 @@ static bool word_is(word w, const char *text)
 static ek_status fail_unknown(const parser *p, word w, const char *what, const char *const *names, int count,
                               const char *others)
 {
-    enum { LISTED = 24 };
+    enum { LISTED = 40 };
     char text[EK_LABEL_MAX];
     copy_word(w, text);
     const char *near = ek_nearest(text, names, count);

@@ -49,6 +49,7 @@ typedef struct ek_param {
     ek_shape shape; /* PyTorch's */
     int64_t count;
     int64_t fan_in, fan_out; /* for initialization of weights and biases */
+    float start;             /* what a weight begins with that is not drawn; 0: it is */
     float *data;
     float *grad;     /* NULL: not trained */
     int64_t counter; /* EK_ROLE_COUNTER */
@@ -231,6 +232,7 @@ typedef struct ek_op {
     bool reads_gradients; /* reads any ek_grad_in */
     unsigned writes;      /* what of an ek_grad_out it does; without, g = dv */
     bool gives_moments;   /* takes the moments of y for flow.norm */
+    bool activates;       /* an activation: y = f(x), number by number */
     bool normalizes;      /* a normalization: what it read is kept for ek_net_norm_input */
     /* Whether a constant that is added to a channel of its input changes nothing, so that a bias before it is redundant;
      * NULL: it does not. */
@@ -254,12 +256,19 @@ int ek_op_attr(const ek_op *op, const char *name);
 /* Index of an option in op->attrs (its node->attr), for the op's own enum. */
 static inline int64_t ek_attr_int(const ek_node *node, int index) { return (int64_t)node->attr[index].v[0]; }
 static inline double ek_attr_real(const ek_node *node, int index) { return node->attr[index].v[0]; }
+/* Of two options for both ends of axis `d`: that for its end, which is as that for its beginning where it is not given. */
+static inline int64_t ek_attr_end(const ek_node *node, int begin, int end, int d)
+{
+    double given = node->attr[end].v[d];
+    return (int64_t)(given < 0 ? node->attr[begin].v[d] : given);
+}
+#define EK_AS_BEGIN (-1) /* the fallback of the option for the end */
 static inline bool ek_attr_bool(const ek_node *node, int index) { return node->attr[index].v[0] != 0; }
 
 /* Adds a parameter "LABEL.suffix". */
 ek_param *ek_node_add_param(ek_node *node, ek_role role, const char *suffix, ek_shape shape);
-/* Adds "LABEL.weight" of this shape, and with `bias` "LABEL.bias" of its first dimension. */
-void ek_node_add_weights(ek_node *node, ek_shape shape, int64_t fan_in, int64_t fan_out, bool bias);
+/* Adds "LABEL.weight" of this shape, and "LABEL.bias" of so many `biases` (0: none). */
+void ek_node_add_weights(ek_node *node, ek_shape shape, int64_t fan_in, int64_t fan_out, int64_t biases);
 /* The node's parameter of a role; NULL when it has none. */
 ek_param *ek_node_param(ek_node *node, ek_role role);
 /* That parameter's numbers, and of ek_ref.param or ek_ref.grad the array that is its; NULL when it has none. */
