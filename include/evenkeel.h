@@ -236,7 +236,7 @@ EK_API EK_MUST_CHECK ek_status ek_batch_norm_update_running(const ek_batch_norm_
  * 4. Networks
  */
 
-#define EK_MAX_RANK 4
+#define EK_MAX_RANK 5 /* a value of a net has at most 4 dimensions, and a batch of them one more */
 
 typedef struct ek_shape {
     int rank;                  /* 0 (a single number) to EK_MAX_RANK */
@@ -955,6 +955,48 @@ EK_API const ek_fold_run *ek_fold_run_at(const ek_fold *fold, int index);
 /* ---------------------------------------------------------------------------------------------
  * 12. Exchange
  */
+
+typedef enum ek_framework {
+    EK_FROM_PYTORCH,
+    EK_FROM_KERAS,
+    EK_FROM_FLAX,
+    EK_FROM_ONNX,
+} ek_framework;
+
+/* Where a tensor of the net came from. */
+typedef struct ek_taken {
+    const char *tensor, *source; /* "conv1.weight", "sequential/conv2d/kernel" */
+    ek_shape shape, source_shape;
+    const char *change;          /* "HWIO to OIHW"; "": none */
+} ek_taken;
+
+typedef struct ek_foreign_options {
+    double eps;      /* NaN: batchnorm's eps is what the net says, else the framework's default. A number: this one, in all */
+    double momentum; /* NaN: likewise. A number: this one, as the framework writes it; Keras, Flax and ONNX keep this share
+                        of the old statistics, PyTorch takes this share of the new */
+    bool keep_eps;   /* false; true: batchnorm's eps stays the net's, and gamma becomes gamma*sqrt((v + net's)/(v + theirs)) */
+    void (*taken)(void *user, const ek_taken *taken); /* NULL. Told of each tensor, when all is done; valid during the call */
+    void *user;
+} ek_foreign_options;
+
+EK_API ek_foreign_options ek_foreign_options_default(void);
+
+/* The same net with the weights of a .safetensors file that another framework's arrays were written to, under the names
+ * that they have there (docs/convert.md). Names are matched by the net's labels where the file has all of them, with any
+ * prefix; else layer by layer in the order of the names (of the numbers in front of them, where there are), each going to
+ * the first layer that it fits. Channels-last arrays are put in order, features of a flattened map too; the net's
+ * normalizations take the framework's eps, momentum and kind of running variance where the net text says nothing.
+ * Running statistics are copied as they are. Notes (ek_net_note) say what this means for inference and what for further
+ * training alone.
+ *
+ * A bias that a normalization makes redundant may be missing, and num_batches_tracked. options NULL: the defaults.
+ *
+ * EK_E_FORMAT       a tensor or a layer is missing, left over, or nothing that a layer has
+ * EK_E_SHAPE        shapes do not meet; the message says what the net needs in the framework's order
+ * EK_E_NUMERIC      a value is not finite, or a variance negative
+ * EK_E_UNSUPPORTED  the net has a layer whose order of numbers the framework cannot have */
+EK_API EK_MUST_CHECK ek_status ek_net_take_foreign(const ek_net *net, const char *path, ek_framework from,
+                                                   const ek_foreign_options *options, ek_net **out);
 
 /* Writes the net as an ONNX model for other programs: opset 17, IR version 8, one input "input" float32 [N, input shape] and
  * one output "output" [N, output shape] of any number of samples N, in inference mode. The normalization of the input's

@@ -123,6 +123,54 @@ static const test_case cases[] = {
     {"input 2x9" LENGTHS "\ndropout 0.3", 18},
     {"a: input 4x6" LENGTHS "\nb: silu\nadd a", 3},
     {"a: input 4x6" LENGTHS "\nb: avgpool 2 stride=1\nc: avgpool 2 stride=1 from=a\nadd b", 20},
+    /* either side broadcast, or both, along one dimension or several that follow each other or do not */
+    {"a: input 3x4x5\nglobalavgpool\nadd a", 17},
+    {"a: input 3x4x5\nb: globalavgpool\nadd b from=a", 5},
+    {"a: input 5\nb: relu\nsub a", 18},
+    {"a: input 4x3x5\nb: conv 1 kernel=1\nsub b from=a", 5},
+    {"a: input 4x3x5\nb: avgpool 3x1\nsub a", 17},
+    {"a: input 4x3x5\nb: silu\nmul a", 17},
+    {"a: input 6x7x9\nb: globalavgpool\nmul a", 33},
+    {"a: input 6x7x9\nb: globalavgpool\nmul b from=a", 3},
+    {"a: input 4x3x5\nb: avgpool 3x5\nc: conv 1 kernel=1 from=a\nmul b", 18},
+    {"a: input 2x3x2x5\nb: affine 1x3x1x5\nmul a", 5},
+    {"a: input 24\nb: reshape 2x1x3x4\nlinear 12 from=a\nreshape 2x2x3x1\nmul b", 17},
+    {"a: input 7\nb: linear 1\nmul a", 19},
+    {"a: input 7\nb: sigmoid\ndiv a", 19},
+    {"a: input 3x4x5\nb: globalavgpool\ndiv b from=a", 17},
+    {"a: input 3x4x5\nb: globalavgpool\ndiv a", 5},
+    {"a: input 4x6" LENGTHS "\nb: globalavgpool\nmul b from=a", 20},
+    {"a: input 4x6" LENGTHS "\nb: globalavgpool\ndiv a", 20},
+    {"a: input 4x6" LENGTHS "\nb: sigmoid\ndiv a", 20},
+    {"input 3x4x5\naffine 3x1x1", 17},
+    {"input 3x4x5\naffine 1x1x1", 5},
+    {"input 3x4x5\naffine 3x4x5 scale=false", 33},
+    {"input 3x4x5\naffine 1x4x1 shift=false", 300}, /* more blocks than parts */
+    {"input 2x3x2x5\naffine 2x1x2x1", 18},
+    {"input 9\naffine 9", 70},
+    {"input 9\naffine 1", 3},
+    {"input 3x10" LENGTHS "\naffine 3x1", 19},
+    {"a: input 3x4x5\nb: conv 2 kernel=1\nconcat a", 17},
+    {"a: input 3x4x5\nb: relu\nconcat a axis=1", 5},
+    {"a: input 3x4x5\nb: maxpool 1x2 stride=1x3\nconcat b axis=2 from=a", 18},
+    {"a: input 2x3x2x5\nb: relu\nconcat a axis=3", 3},
+    {"a: input 7\nb: linear 4\nconcat a", 19},
+    {"a: input 4x6" LENGTHS "\nb: conv1d 3 kernel=1\nconcat a", 20},
+    {"input 3x4x5\npermute 1,2,0", 17},
+    {"input 3x4x5\npermute 0,2,1", 5},
+    {"input 3x4x5\npermute 2,0,1", 18},
+    {"input 2x3x2x5\npermute 3,1,0,2", 17},
+    {"input 4x6\npermute 1,0", 3},
+    {"input 4x6" LENGTHS "\npermute 0,1", 19},
+    {"input 3x4x5\nreshape 5x3x2x2", 17},
+    {"input 12\nreshape 3x4", 3},
+    {"input 6x3x4\nsoftmax", 17},
+    {"input 6x3x4\nsoftmax axis=1", 5},
+    {"input 6x3x4\nsoftmax axis=2", 18},
+    {"input 2x3x2x5\nsoftmax axis=1", 5},
+    {"input 3x10" LENGTHS "\nsoftmax", 19},
+    {"input 3x10" LENGTHS "\nsoftmax axis=1", 19},
+    {"input 2x3x2x5\nsilu", 17},
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
@@ -202,6 +250,9 @@ static void bench_begin(bench *b, ek_context *context, const test_case *c, bool 
         b->dx[i] = doubles(numbers(b->node->in[i], b->n));
         fill(&random, b->x[i], numbers(b->node->in[i], b->n));
     }
+    /* Away from 0, where a quotient is no help to differences. */
+    for (int64_t i = 0; !strcmp(b->node->op->name, "div") && i < numbers(b->node->in[1], b->n); i++)
+        b->x[1][i] = (float)copysign(fabs(b->x[1][i]) + 0.5, b->x[1][i]);
     b->y = doubles(numbers(b->node->out, b->n));
     b->dy = doubles(numbers(b->node->out, b->n));
     fill(&random, b->dy, numbers(b->node->out, b->n));

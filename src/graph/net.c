@@ -303,7 +303,7 @@ static ek_status check_sequences(const ek_net *net)
 {
     char text[EK_SHAPE_TEXT];
     ek_shape input = ek_net_input_shape(net);
-    if (input.rank == 2) return EK_OK;
+    if (input.rank == 2) return ek_lengths_check(&net->graph);
     return ek_fail(EK_E_SHAPE,
                    "lengths are for sequences, and the net's input is %s, not CxL (such as 8x100)",
                    ek_shape_text(input, text));

@@ -54,7 +54,7 @@ ek_status ek_net_prepare(ek_net *net, int64_t samples, bool training);
 /* Whether the batches to come have lengths: of each sample's sequence [c, l] only the first so many positions are alive
  * (graph/lengths.h). Called before ek_net_prepare, or after: what was prepared is prepared again, and the input to be
  * written anew.
- * EK_E_SHAPE  the net's input is no sequence */
+ * EK_E_SHAPE  the net's input is no sequence, or a layer moves its positions */
 ek_status ek_net_use_lengths(ek_net *net, bool on);
 /* Where the batch maker writes the lengths, 1 to l; NULL: they are not in use. */
 int32_t *ek_net_lengths(ek_net *net);

@@ -215,7 +215,7 @@ static bool read_numbers(const ek_attr_spec *spec, word w, ek_attr *attr)
 {
     bool list = spec->type == EK_ATTR_LIST, shape = spec->type == EK_ATTR_SHAPE,
          pair = spec->type == EK_ATTR_PAIR;
-    int most = list || shape ? EK_MAX_RANK : pair ? 2 : 1;
+    int most = list || shape ? EK_MAX_VALUE_RANK : pair ? 2 : 1;
     const char *end = w.at + w.length;
     attr->n = 0;
     for (const char *at = w.at; attr->n < most;) {

@@ -39,7 +39,7 @@ typedef struct ek_attr_spec {
 typedef struct ek_attr {
     int n; /* numbers */
     bool given;
-    double v[EK_MAX_RANK];
+    double v[EK_MAX_VALUE_RANK];
 } ek_attr;
 
 /* --- parameters */
@@ -98,6 +98,13 @@ typedef struct ek_node {
     /* Made by the plan for a number of samples; see ek_op.workspace. */
     float *workspace;
 } ek_node;
+
+/* Whether its two inputs differ in shape: then its passes are given bare arrays and write plainly, whatever its operator
+ * can do otherwise. */
+static inline bool ek_broadcasts(const ek_node *node)
+{
+    return node->input_count == 2 && !ek_shape_equal(node->in[0], node->in[1]);
+}
 
 /* Floats of one lane block of a value, and of a channel (or feature) of it. */
 static inline int64_t ek_block_floats(ek_shape shape) { return ek_shape_count(shape) * EK_LANES; }
@@ -208,6 +215,8 @@ typedef struct ek_op {
     /* Of a sample of a batch of sequences: how many positions of its output are alive where `in` of its input's are;
      * cut to what there is, and at least 1. NULL: as many. */
     int64_t (*length)(const ek_node *node, int64_t in);
+    /* Of a sequence: whether its positions go elsewhere, so that its length says nothing of the output. NULL: they stay. */
+    bool (*moves_positions)(const ek_node *node);
 
     /* What can be refused only when the batch is known (one value a channel); NULL: nothing. */
     ek_status (*check)(const ek_pass *pass, const ek_node *node);
@@ -215,7 +224,9 @@ typedef struct ek_op {
     void (*forward)(const ek_pass *pass, ek_node *node, const ek_flow *flow);
     /* From flow.dy to flow.dx and to param[].grad (overwritten). */
     void (*backward)(const ek_pass *pass, ek_node *node, const ek_flow *flow);
-    /* What its passes can do; a value that is no bare stored array is given to none that cannot. */
+    bool any_rank; /* takes values of four dimensions too, not only features, sequences and maps */
+    /* What its passes can do; a value that is no bare stored array is given to none that cannot, nor to a node that
+     * broadcasts. */
     bool reads_maps;      /* reads any ek_map_in */
     bool reads_gradients; /* reads any ek_grad_in */
     unsigned writes;      /* what of an ek_grad_out it does; without, g = dv */
@@ -272,8 +283,8 @@ static inline bool ek_told_by_output(ek_activation f)
 
 /* The input's normalization; one entry, or one a channel. */
 typedef struct ek_pixels {
-    int channels; /* 1 to EK_MAX_RANK */
-    double mean[EK_MAX_RANK], std[EK_MAX_RANK];
+    int channels; /* 1 to EK_MAX_VALUE_RANK, as many as an option has numbers */
+    double mean[EK_MAX_VALUE_RANK], std[EK_MAX_VALUE_RANK];
 } ek_pixels;
 ek_pixels ek_input_pixels(const ek_node *node);
 /* What a number of the data becomes: (x - mean)/std of its channel, in double, rounded once. */
