@@ -1009,7 +1009,52 @@ EK_API EK_MUST_CHECK ek_status ek_net_save_onnx(const ek_net *net, const char *p
 
 /* ---------------------------------------------------------------------------------------------
  * 13. C source
+ *
+ * A net as one C99 source and its header, for products: no allocation, no dependency but libm, weights as constants, all working
+ * memory planned beforehand. docs/c-source.md says how the files are used, and how they are made.
  */
+
+typedef struct ek_c_options {
+    const char *name;          /* NULL: from the file's name. Prefix of what is visible: NAME_predict */
+    bool self_test;            /* true: a program PATH_test.c beside it, which compares with what the net gives */
+    bool int8;                 /* false; true: weights and values are numbers of eight bits, ranges taken from `data` */
+    const ek_dataset *data;    /* NULL; int8: samples like those to come, labels not needed */
+    int64_t samples;           /* 512: at most so many of it are looked at, spread over it */
+    const ek_dataset *test;    /* NULL; int8: how much is lost is measured on all of it. May be `data` */
+    ek_watch progress;         /* NULL */
+    void *user;
+} ek_c_options;
+
+EK_API ek_c_options ek_c_options_default(void);
+
+/* What was written. Measures that were not taken are NaN, or 0. */
+typedef struct ek_c_answer {
+    char name[64];                       /* the prefix */
+    int64_t weight_bytes, memory_bytes;  /* constants, and static working memory */
+    int64_t multiply_adds;               /* of a run */
+    double difference;                   /* the largest of an output from the net's: of the net with its normalizations folded, on
+                                            the self-test's inputs; of int8 on `test` */
+    int64_t test_count;                  /* int8: samples of `test` */
+    double accuracy, int8_accuracy;      /* where it has labels: as floats, and as written */
+    double same_class;                   /* share of them whose largest output is the same */
+} ek_c_answer;
+
+/* Writes the net, in inference mode with its batch normalizations folded (ek_net_fold), as C:
+ *
+ *   PATH.c, PATH.h    int NAME_predict(const float *in, float *out), and NAME_run in memory that the caller gives;
+ *                     the header says sizes, layout and what is returned
+ *   PATH_test.c       a program that returns 0 where the source gives what the net does
+ *
+ * path ends in ".c". With int8, convolutions and linear layers compute in whole numbers alone, which are the same on every machine:
+ * weights symmetric by output channel, values by layer with a zero point. options NULL: the defaults; answer may be NULL. All files
+ * are written beside their places and then renamed; on error, those that were there are as they were.
+ *
+ * EK_E_UNSUPPORTED  a layer cannot be written; the message names all of them
+ * EK_E_ARGUMENT     the path or name cannot be, or int8 without data
+ * EK_E_SHAPE        the data does not fit the net
+ * EK_E_NUMERIC      a weight, or with int8 a value, is not finite
+ * EK_E_INTERRUPTED  the progress asked to stop */
+EK_API EK_MUST_CHECK ek_status ek_net_save_c(const ek_net *net, const ek_c_options *options, const char *path, ek_c_answer *answer);
 
 #ifdef __cplusplus
 }

@@ -17,7 +17,7 @@ static int divisor(int of, int most)
     return most;
 }
 
-static unrolling unroll(const cc_window *g)
+static unrolling unroll(const ek_cc_window *g)
 {
     enum { MOST_TAPS = 12, MOST_PRODUCTS = 20 };
     unrolling u = {1, 1, g->kw, 1};
@@ -29,25 +29,25 @@ static unrolling unroll(const cc_window *g)
     return u;
 }
 
-static int wide_of(const cc_window *g) { return (g->wo - 1) * g->stride_w + (g->kw - 1) * g->dilation_w + 1; }
+static int wide_of(const ek_cc_window *g) { return (g->wo - 1) * g->stride_w + (g->kw - 1) * g->dilation_w + 1; }
 
-size_t cc_conv_scratch(const cc_window *g)
+size_t ek_cc_conv_scratch(const ek_cc_window *g)
 {
     return g->padded ? (size_t)(g->ci / g->groups) * (size_t)g->kh * (size_t)wide_of(g) : 0;
 }
 
-static void function_name(const cc_window *g, const unrolling *u, char name[CC_NAME_MAX])
+static void function_name(const ek_cc_window *g, const unrolling *u, char name[EK_CC_NAME_MAX])
 {
-    char stride[24] = "", dilation[24] = "", way[24];
+    char stride[14] = "", dilation[14] = "", way[14];
     if (g->stride_h != 1 || g->stride_w != 1) snprintf(stride, sizeof stride, "_s%dx%d", g->stride_h, g->stride_w);
     if (g->dilation_h != 1 || g->dilation_w != 1)
         snprintf(dilation, sizeof dilation, "_d%dx%d", g->dilation_h, g->dilation_w);
     snprintf(way, sizeof way, "_%dto%d", u->channels, u->outputs);
-    snprintf(name, CC_NAME_MAX, "conv_%dx%d%s%s%s%s", g->kh, g->kw, stride, dilation, way, g->padded ? "_padded" : "");
+    snprintf(name, EK_CC_NAME_MAX, "conv_%dx%d%.12s%.12s%.12s%s", g->kh, g->kw, stride, dilation, way, g->padded ? "_padded" : "");
 }
 
 /* The inner loop: n outputs of each of u->outputs rows. */
-static void write_row(ek_text *f, const char *name, const cc_window *g, const unrolling *u)
+static void write_row(ek_text *f, const char *name, const ek_cc_window *g, const unrolling *u)
 {
     int inputs = u->channels * u->rows, taps = inputs * u->columns;
     ek_text_add(f, "static inline void %s_row(int n", name);
@@ -73,7 +73,7 @@ static void write_row(ek_text *f, const char *name, const cc_window *g, const un
     ek_text_add(f, "    }\n}\n\n");
 }
 
-static void write_call(ek_text *f, const char *name, const cc_window *g, const unrolling *u, bool loop_k, bool loop_l)
+static void write_call(ek_text *f, const char *name, const ek_cc_window *g, const unrolling *u, bool loop_k, bool loop_l)
 {
     ek_text_add(f, "%s_row(wo", name);
     for (int b = 0; b < u->outputs; b++) {
@@ -104,7 +104,7 @@ static void write_call(ek_text *f, const char *name, const cc_window *g, const u
     ek_text_add(f, ");\n");
 }
 
-static void write_function(ek_text *f, const char *name, const cc_window *g, const unrolling *u)
+static void write_function(ek_text *f, const char *name, const ek_cc_window *g, const unrolling *u)
 {
     bool loop_k = u->rows < g->kh, loop_l = u->columns < g->kw;
     ek_text_add(f, "/* Convolution: x [ci][hi][wi], w [co][ci/groups][%d][%d], y [co][ho][wo]. */\n", g->kh, g->kw);
@@ -145,7 +145,7 @@ static void write_function(ek_text *f, const char *name, const cc_window *g, con
 }
 
 /* A kernel of one tap that takes every position sees a map as a row. */
-static cc_window as_row(cc_window g)
+static ek_cc_window as_row(ek_cc_window g)
 {
     if (g.kh * g.kw > 1 || g.padded || g.stride_h != 1 || g.stride_w != 1) return g;
     g.wi *= g.hi;
@@ -154,21 +154,21 @@ static cc_window as_row(cc_window g)
     return g;
 }
 
-void cc_emit_conv(cc_writer *w, const ek_node *node, const float *weight, const float *bias)
+void ek_cc_emit_conv(ek_cc_writer *w, const ek_node *node, const float *weight, const float *bias)
 {
-    cc_window g = as_row(cc_window_of(node));
+    ek_cc_window g = as_row(ek_cc_window_of(node));
     unrolling u = unroll(&g);
-    char name[CC_NAME_MAX], x[CC_PLACE_MAX], y[CC_PLACE_MAX], room[CC_PLACE_MAX];
+    char name[EK_CC_NAME_MAX], x[EK_CC_PLACE_MAX], y[EK_CC_PLACE_MAX], room[EK_CC_PLACE_MAX];
     const char *label = w->names[node->id];
     function_name(&g, &u, name);
-    if (g.padded) cc_use(w, "gather");
-    if (cc_once(w, name)) write_function(&w->functions, name, &g, &u);
-    cc_floats(w, node, "weight", (int64_t)g.co * (g.ci / g.groups) * g.kh * g.kw, weight);
-    if (bias) cc_floats(w, node, "bias", g.co, bias);
+    if (g.padded) ek_cc_use(w, "gather");
+    if (ek_cc_once(w, name)) write_function(&w->functions, name, &g, &u);
+    ek_cc_floats(w, node, "weight", (int64_t)g.co * (g.ci / g.groups) * g.kh * g.kw, weight);
+    if (bias) ek_cc_floats(w, node, "bias", g.co, bias);
     ek_text_add(&w->body, "    %s(%d, %d, %d, %d, %d, %d, %d, ", name, g.ci, g.hi, g.wi, g.co, g.ho, g.wo, g.groups);
     if (g.padded) ek_text_add(&w->body, "%d, %d, ", g.pad_h, g.pad_w);
     ek_text_add(&w->body, "%s_weight, %s%s, %s, ", label, bias ? label : "NULL", bias ? "_bias" : "",
-                cc_place(w, node->input[0], x));
-    if (g.padded) ek_text_add(&w->body, "%s, ", cc_scratch(w, node->id, room));
-    ek_text_add(&w->body, "%s);\n", cc_place(w, node->id, y));
+                ek_cc_place(w, node->input[0], x));
+    if (g.padded) ek_text_add(&w->body, "%s, ", ek_cc_scratch(w, node->id, room));
+    ek_text_add(&w->body, "%s);\n", ek_cc_place(w, node->id, y));
 }

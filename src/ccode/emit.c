@@ -11,7 +11,7 @@
 /* --- names */
 
 /* A label as an identifier; arrays get further words behind it, so that it is never a keyword or a function. */
-static void name_node(const cc_writer *w, const ek_node *node, char out[CC_NAME_MAX])
+static void name_node(const ek_cc_writer *w, const ek_node *node, char out[EK_CC_NAME_MAX])
 {
     char plain[EK_LABEL_MAX];
     snprintf(plain, sizeof plain, "%s", node->label);
@@ -20,43 +20,43 @@ static void name_node(const cc_writer *w, const ek_node *node, char out[CC_NAME_
     }
     bool letter = isalpha((unsigned char)*plain);
     if (!*plain)
-        snprintf(out, CC_NAME_MAX, "%s%d", node->op->name, node->id);
+        snprintf(out, EK_CC_NAME_MAX, "%s%d", node->op->name, node->id);
     else
-        snprintf(out, CC_NAME_MAX, "%s%.40s", letter ? "" : "layer_", plain);
+        snprintf(out, EK_CC_NAME_MAX, "%s%.40s", letter ? "" : "layer_", plain);
     for (int i = 0; i < node->id; i++) {
         if (strcmp(w->names[i], out)) continue;
-        snprintf(out, CC_NAME_MAX, "layer%d_%.40s", node->id, plain);
+        snprintf(out, EK_CC_NAME_MAX, "layer%d_%.40s", node->id, plain);
         break;
     }
 }
 
-ek_status cc_writer_begin(const cc_plan *plan, const char *name, cc_writer *w)
+ek_status ek_cc_writer_begin(const ek_cc_plan *plan, const char *name, ek_cc_writer *w)
 {
-    *w = (cc_writer){.plan = plan, .name = name};
+    *w = (ek_cc_writer){.plan = plan, .name = name};
     ek_status status = EK_OK;
     EK_GO(EK_NEW(w->names, (size_t)plan->graph->count));
     EK_GO(EK_NEW(w->made, (size_t)plan->graph->count));
     for (int i = 0; i < plan->graph->count; i++) name_node(w, &plan->graph->node[i], w->names[i]);
 done:
-    if (status != EK_OK) cc_writer_free(w);
+    if (status != EK_OK) ek_cc_writer_free(w);
     return status;
 }
 
-void cc_writer_free(cc_writer *w)
+void ek_cc_writer_free(ek_cc_writer *w)
 {
     ek_text_free(&w->arrays);
     ek_text_free(&w->functions);
     ek_text_free(&w->body);
     ek_free(w->made);
     ek_free(w->names);
-    *w = (cc_writer){0};
+    *w = (ek_cc_writer){0};
 }
 
 /* --- shared functions, which the build makes texts of (cmake/embed_texts.cmake) */
 
-extern const struct cc_part {
+extern const struct ek_cc_part {
     const char *name, *text;
-} cc_parts[];
+} ek_cc_parts[];
 
 static const struct {
     const char *part, *needs;
@@ -67,33 +67,33 @@ static const struct {
     {"int8_linear", "requantize"}, {"int8_conv", "requantize"}, {"int8_spread", "steps"},
 };
 
-void cc_use(cc_writer *w, const char *part)
+void ek_cc_use(ek_cc_writer *w, const char *part)
 {
     for (int i = 0; i < w->used_count; i++) {
         if (!strcmp(w->used[i], part)) return;
     }
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++) {
-        if (!strcmp(needs[i].part, part)) cc_use(w, needs[i].needs);
+        if (!strcmp(needs[i].part, part)) ek_cc_use(w, needs[i].needs);
     }
     w->used[w->used_count++] = part;
-    for (int i = 0; cc_parts[i].name; i++) {
-        if (!strcmp(cc_parts[i].name, part)) ek_text_add(&w->functions, "%s", cc_parts[i].text);
+    for (int i = 0; ek_cc_parts[i].name; i++) {
+        if (!strcmp(ek_cc_parts[i].name, part)) ek_text_add(&w->functions, "%s", ek_cc_parts[i].text);
     }
 }
 
-bool cc_once(cc_writer *w, const char *name)
+bool ek_cc_once(ek_cc_writer *w, const char *name)
 {
     for (int i = 0; i < w->made_count; i++) {
         if (!strcmp(w->made[i].name, name)) return false;
     }
-    snprintf(w->made[w->made_count++].name, CC_NAME_MAX, "%s", name);
+    snprintf(w->made[w->made_count++].name, EK_CC_NAME_MAX, "%s", name);
     return true;
 }
 
 /* --- numbers and arrays */
 
 /* Six digits where they say the same, else nine, which say it of any float. */
-const char *cc_float(float value, char buffer[EK_REAL_TEXT])
+const char *ek_cc_float(float value, char buffer[EK_REAL_TEXT])
 {
     double read;
     if (isinf(value) || isnan(value)) return strcpy(buffer, isnan(value) ? "NAN" : value > 0 ? "INFINITY" : "-INFINITY");
@@ -103,7 +103,7 @@ const char *cc_float(float value, char buffer[EK_REAL_TEXT])
     return strcat(buffer, "f");
 }
 
-void cc_array(cc_writer *w, const char *type, const ek_node *node, const char *what, int64_t count, cc_at at, const void *data)
+void ek_cc_array(ek_cc_writer *w, const char *type, const ek_node *node, const char *what, int64_t count, ek_cc_at at, const void *data)
 {
     bool real = !strcmp(type, "float");
     char number[EK_REAL_TEXT];
@@ -111,7 +111,7 @@ void cc_array(cc_writer *w, const char *type, const ek_node *node, const char *w
     for (int64_t i = 0; i < count; i++) {
         if (i % (real ? 8 : 20) == 0) ek_text_add(&w->arrays, "\n   ");
         if (real)
-            ek_text_add(&w->arrays, " %s,", cc_float((float)at(data, i), number));
+            ek_text_add(&w->arrays, " %s,", ek_cc_float((float)at(data, i), number));
         else
             ek_text_add(&w->arrays, " %lld,", (long long)at(data, i));
     }
@@ -121,12 +121,12 @@ void cc_array(cc_writer *w, const char *type, const ek_node *node, const char *w
 
 static double float_at(const void *data, int64_t i) { return ((const float *)data)[i]; }
 
-void cc_floats(cc_writer *w, const ek_node *node, const char *what, int64_t count, const float *data)
+void ek_cc_floats(ek_cc_writer *w, const ek_node *node, const char *what, int64_t count, const float *data)
 {
-    cc_array(w, "float", node, what, count, float_at, data);
+    ek_cc_array(w, "float", node, what, count, float_at, data);
 }
 
-void cc_string(ek_text *out, const char *text)
+void ek_cc_string(ek_text *out, const char *text)
 {
     for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
         if (*c < 0x20 || *c > 0x7e)
@@ -138,19 +138,19 @@ void cc_string(ek_text *out, const char *text)
 
 /* --- places */
 
-const char *cc_place(const cc_writer *w, int node, char buffer[CC_PLACE_MAX])
+const char *ek_cc_place(const ek_cc_writer *w, int node, char buffer[EK_CC_PLACE_MAX])
 {
-    const cc_space *space = &w->plan->spaces[w->plan->space[w->plan->root[node]]];
-    if (space->where != CC_MEMORY) return strcpy(buffer, space->where == CC_IN ? "in" : "out");
+    const ek_cc_space *space = &w->plan->spaces[w->plan->space[w->plan->root[node]]];
+    if (space->where != EK_CC_MEMORY) return strcpy(buffer, space->where == EK_CC_IN ? "in" : "out");
     if (w->plan->int8)
-        snprintf(buffer, CC_PLACE_MAX, "bytes + %zu", 4 * space->offset);
+        snprintf(buffer, EK_CC_PLACE_MAX, "bytes + %zu", 4 * space->offset);
     else
-        snprintf(buffer, CC_PLACE_MAX, "floats + %zu", space->offset);
+        snprintf(buffer, EK_CC_PLACE_MAX, "floats + %zu", space->offset);
     return buffer;
 }
 
-const char *cc_scratch(const cc_writer *w, int node, char buffer[CC_PLACE_MAX])
+const char *ek_cc_scratch(const ek_cc_writer *w, int node, char buffer[EK_CC_PLACE_MAX])
 {
-    snprintf(buffer, CC_PLACE_MAX, "%s + %zu", w->plan->int8 ? "words" : "floats", w->plan->scratch[node]);
+    snprintf(buffer, EK_CC_PLACE_MAX, "%s + %zu", w->plan->int8 ? "words" : "floats", w->plan->scratch[node]);
     return buffer;
 }

@@ -19,46 +19,46 @@ static const float *data_of(const ek_node *node, ek_role role)
 }
 
 /* The value is worked on in its place: it is put there first. Returns the place. */
-static const char *begin_in_place(cc_writer *w, const ek_node *node, char y[CC_PLACE_MAX])
+static const char *begin_in_place(ek_cc_writer *w, const ek_node *node, char y[EK_CC_PLACE_MAX])
 {
-    char x[CC_PLACE_MAX];
-    cc_place(w, node->id, y);
-    if (!cc_same_place(w->plan, node->input[0], node->id))
-        ek_text_add(&w->body, "    memcpy(%s, %s, %zu);\n", y, cc_place(w, node->input[0], x),
+    char x[EK_CC_PLACE_MAX];
+    ek_cc_place(w, node->id, y);
+    if (!ek_cc_same_place(w->plan, node->input[0], node->id))
+        ek_text_add(&w->body, "    memcpy(%s, %s, %zu);\n", y, ek_cc_place(w, node->input[0], x),
                     (size_t)count_of(node) * sizeof(float));
     return y;
 }
 
 /* --- number by number */
 
-static void emit_activation(cc_writer *w, const ek_node *node)
+static void emit_activation(ek_cc_writer *w, const ek_node *node)
 {
-    char y[CC_PLACE_MAX], a[EK_REAL_TEXT], b[EK_REAL_TEXT];
+    char y[EK_CC_PLACE_MAX], a[EK_REAL_TEXT], b[EK_REAL_TEXT];
     const char *part = is(node, "tanh") ? "tangent" : node->op->name;
-    cc_use(w, part);
+    ek_cc_use(w, part);
     begin_in_place(w, node, y);
     ek_text_add(&w->body, "    %s(%d, ", part, count_of(node));
-    if (is(node, "leakyrelu")) ek_text_add(&w->body, "%s, ", cc_float((float)cc_option(node, "slope", 0, 0.01), a));
-    if (is(node, "elu")) ek_text_add(&w->body, "%s, ", cc_float((float)cc_option(node, "alpha", 0, 1), a));
+    if (is(node, "leakyrelu")) ek_text_add(&w->body, "%s, ", ek_cc_float((float)ek_cc_option(node, "slope", 0, 0.01), a));
+    if (is(node, "elu")) ek_text_add(&w->body, "%s, ", ek_cc_float((float)ek_cc_option(node, "alpha", 0, 1), a));
     if (is(node, "hardsigmoid"))
-        ek_text_add(&w->body, "%s, %s, ", cc_float((float)cc_option(node, "alpha", 0, 1.0 / 6), a),
-                    cc_float((float)cc_option(node, "beta", 0, 0.5), b));
+        ek_text_add(&w->body, "%s, %s, ", ek_cc_float((float)ek_cc_option(node, "alpha", 0, 1.0 / 6), a),
+                    ek_cc_float((float)ek_cc_option(node, "beta", 0, 0.5), b));
     if (is(node, "clip")) {
-        double low = cc_option(node, "min", 0, NAN), high = cc_option(node, "max", 0, NAN);
-        ek_text_add(&w->body, "%s, %s, ", cc_float(isnan(low) ? -INFINITY : (float)low, a),
-                    cc_float(isnan(high) ? INFINITY : (float)high, b));
+        double low = ek_cc_option(node, "min", 0, NAN), high = ek_cc_option(node, "max", 0, NAN);
+        ek_text_add(&w->body, "%s, %s, ", ek_cc_float(isnan(low) ? -INFINITY : (float)low, a),
+                    ek_cc_float(isnan(high) ? INFINITY : (float)high, b));
     }
     ek_text_add(&w->body, "%s);\n", y);
 }
 
-static void emit_prelu(cc_writer *w, const ek_node *node)
+static void emit_prelu(ek_cc_writer *w, const ek_node *node)
 {
-    char y[CC_PLACE_MAX];
+    char y[EK_CC_PLACE_MAX];
     const ek_param *slope = &node->param[0];
     bool one = slope->count == 1;
-    cc_use(w, "prelu");
+    ek_cc_use(w, "prelu");
     begin_in_place(w, node, y);
-    cc_floats(w, node, "slope", slope->count, slope->data);
+    ek_cc_floats(w, node, "slope", slope->count, slope->data);
     ek_text_add(&w->body, "    prelu(%d, %d, %s_slope, %s);\n", one ? 1 : (int)node->out.dim[0],
                 one ? count_of(node) : positions_of(node), w->names[node->id], y);
 }
@@ -89,30 +89,30 @@ static double zero_at(const void *data, int64_t i)
     return 0;
 }
 
-static void emit_by_channel(cc_writer *w, const ek_node *node, int channels, const by_channel *n, cc_at mean, cc_at scale,
-                            cc_at shift)
+static void emit_by_channel(ek_cc_writer *w, const ek_node *node, int channels, const by_channel *n, ek_cc_at mean, ek_cc_at scale,
+                            ek_cc_at shift)
 {
-    char y[CC_PLACE_MAX];
+    char y[EK_CC_PLACE_MAX];
     const char *label = w->names[node->id];
-    cc_use(w, "channels");
-    cc_array(w, "float", node, "mean", channels, mean, n);
-    cc_array(w, "float", node, "scale", channels, scale, n);
-    cc_array(w, "float", node, "shift", channels, shift, n);
+    ek_cc_use(w, "channels");
+    ek_cc_array(w, "float", node, "mean", channels, mean, n);
+    ek_cc_array(w, "float", node, "scale", channels, scale, n);
+    ek_cc_array(w, "float", node, "shift", channels, shift, n);
     ek_text_add(&w->body, "    channels_by(%d, %d, %s_mean, %s_scale, %s_shift, %s);\n", channels,
-                count_of(node) / channels, label, label, label, cc_place(w, node->id, y));
+                count_of(node) / channels, label, label, label, ek_cc_place(w, node->id, y));
 }
 
-static void emit_input(cc_writer *w, const ek_node *node)
+static void emit_input(ek_cc_writer *w, const ek_node *node)
 {
-    char y[CC_PLACE_MAX];
+    char y[EK_CC_PLACE_MAX];
     by_channel n = {.pixels = ek_input_pixels(node)};
-    ek_text_add(&w->body, "    memcpy(%s, in, %zu);\n", cc_place(w, node->id, y), (size_t)count_of(node) * sizeof(float));
+    ek_text_add(&w->body, "    memcpy(%s, in, %zu);\n", ek_cc_place(w, node->id, y), (size_t)count_of(node) * sizeof(float));
     emit_by_channel(w, node, n.pixels.channels, &n, pixel_mean_at, pixel_scale_at, zero_at);
 }
 
-static void emit_batchnorm(cc_writer *w, const ek_node *node)
+static void emit_batchnorm(ek_cc_writer *w, const ek_node *node)
 {
-    char y[CC_PLACE_MAX];
+    char y[EK_CC_PLACE_MAX];
     by_channel n = {.mean = data_of(node, EK_ROLE_RUNNING_MEAN), .var = data_of(node, EK_ROLE_RUNNING_VAR),
                     .gamma = data_of(node, EK_ROLE_GAMMA), .beta = data_of(node, EK_ROLE_BETA),
                     .eps = ek_batchnorm_options(node).eps};
@@ -120,64 +120,64 @@ static void emit_batchnorm(cc_writer *w, const ek_node *node)
     emit_by_channel(w, node, (int)node->out.dim[0], &n, mean_at, scale_at, shift_at);
 }
 
-static void emit_sample_norm(cc_writer *w, const ek_node *node)
+static void emit_sample_norm(ek_cc_writer *w, const ek_node *node)
 {
-    char y[CC_PLACE_MAX], eps[EK_REAL_TEXT];
+    char y[EK_CC_PLACE_MAX], eps[EK_REAL_TEXT];
     const char *label = w->names[node->id];
     const ek_param *gamma = ek_node_param((ek_node *)node, EK_ROLE_GAMMA), *beta = ek_node_param((ek_node *)node, EK_ROLE_BETA);
     bool by_element = is(node, "layernorm") || is(node, "rmsnorm");
-    int groups = by_element ? 1 : is(node, "groupnorm") ? (int)cc_option(node, "groups", 0, 1) : (int)node->out.dim[0];
-    cc_use(w, "sample_norm");
+    int groups = by_element ? 1 : is(node, "groupnorm") ? (int)ek_cc_option(node, "groups", 0, 1) : (int)node->out.dim[0];
+    ek_cc_use(w, "sample_norm");
     begin_in_place(w, node, y);
-    if (gamma) cc_floats(w, node, "weight", gamma->count, gamma->data);
-    if (beta) cc_floats(w, node, "bias", beta->count, beta->data);
+    if (gamma) ek_cc_floats(w, node, "weight", gamma->count, gamma->data);
+    if (beta) ek_cc_floats(w, node, "bias", beta->count, beta->data);
     ek_text_add(&w->body, "    sample_norm(%d, %d, %d, %d, %s, ", groups, count_of(node) / groups,
-                by_element ? 1 : positions_of(node), !is(node, "rmsnorm"), cc_float((float)cc_option(node, "eps", 0, 1e-5), eps));
+                by_element ? 1 : positions_of(node), !is(node, "rmsnorm"), ek_cc_float((float)ek_cc_option(node, "eps", 0, 1e-5), eps));
     ek_text_add(&w->body, "%s%s, %s%s, %s);\n", gamma ? label : "NULL", gamma ? "_weight" : "", beta ? label : "NULL",
                 beta ? "_bias" : "", y);
 }
 
-static void emit_softmax(cc_writer *w, const ek_node *node)
+static void emit_softmax(ek_cc_writer *w, const ek_node *node)
 {
-    char y[CC_PLACE_MAX];
-    int axis = (int)cc_option(node, "axis", 0, 0), outer = 1, step = 1;
+    char y[EK_CC_PLACE_MAX];
+    int axis = (int)ek_cc_option(node, "axis", 0, 0), outer = 1, step = 1;
     for (int d = 0; d < node->out.rank; d++) {
         if (d < axis) outer *= (int)node->out.dim[d];
         if (d > axis) step *= (int)node->out.dim[d];
     }
-    cc_use(w, "softmax");
+    ek_cc_use(w, "softmax");
     begin_in_place(w, node, y);
     ek_text_add(&w->body, "    softmax(%d, %d, %d, %s);\n", outer, (int)node->out.dim[axis], step, y);
 }
 
 /* --- weights */
 
-static void emit_convolution(cc_writer *w, const ek_node *node)
+static void emit_convolution(ek_cc_writer *w, const ek_node *node)
 {
-    cc_emit_conv(w, node, data_of(node, EK_ROLE_WEIGHT), data_of(node, EK_ROLE_BIAS));
+    ek_cc_emit_conv(w, node, data_of(node, EK_ROLE_WEIGHT), data_of(node, EK_ROLE_BIAS));
 }
 
 static size_t convolution_scratch(const ek_node *node)
 {
-    cc_window g = cc_window_of(node);
-    return cc_conv_scratch(&g);
+    ek_cc_window g = ek_cc_window_of(node);
+    return ek_cc_conv_scratch(&g);
 }
 
-static void emit_convtranspose(cc_writer *w, const ek_node *node)
+static void emit_convtranspose(ek_cc_writer *w, const ek_node *node)
 {
-    char x[CC_PLACE_MAX], y[CC_PLACE_MAX];
+    char x[EK_CC_PLACE_MAX], y[EK_CC_PLACE_MAX];
     const char *label = w->names[node->id];
     const float *bias = data_of(node, EK_ROLE_BIAS);
     const ek_param *weight = &node->param[0];
-    cc_window g = cc_window_of(node);
-    cc_use(w, "convtranspose");
-    cc_floats(w, node, "weight", weight->count, weight->data);
-    if (bias) cc_floats(w, node, "bias", g.co, bias);
-    ek_text_add(&w->arrays, "static const struct spreading %s = {%d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d};\n",
+    ek_cc_window g = ek_cc_window_of(node);
+    ek_cc_use(w, "convtranspose");
+    ek_cc_floats(w, node, "weight", weight->count, weight->data);
+    if (bias) ek_cc_floats(w, node, "bias", g.co, bias);
+    ek_text_add(&w->arrays, "static const struct spreading %s_window = {%d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d};\n",
                 label, g.ci, g.hi, g.wi, g.co, g.ho, g.wo, g.kh, g.kw, g.stride_h, g.stride_w, g.pad_h, g.pad_w,
                 g.dilation_h, g.dilation_w, g.groups);
-    ek_text_add(&w->body, "    convtranspose(&%s, %s_weight, %s%s, %s, %s);\n", label, label, bias ? label : "NULL",
-                bias ? "_bias" : "", cc_place(w, node->input[0], x), cc_place(w, node->id, y));
+    ek_text_add(&w->body, "    convtranspose(&%s_window, %s_weight, %s%s, %s, %s);\n", label, label, bias ? label : "NULL",
+                bias ? "_bias" : "", ek_cc_place(w, node->input[0], x), ek_cc_place(w, node->id, y));
 }
 
 typedef struct turned {
@@ -191,41 +191,41 @@ static double turned_at(const void *data, int64_t i)
     return t->data[i % t->out * t->in + i / t->out];
 }
 
-static void emit_linear(cc_writer *w, const ek_node *node)
+static void emit_linear(ek_cc_writer *w, const ek_node *node)
 {
-    char x[CC_PLACE_MAX], y[CC_PLACE_MAX];
+    char x[EK_CC_PLACE_MAX], y[EK_CC_PLACE_MAX];
     const char *label = w->names[node->id];
     const float *bias = data_of(node, EK_ROLE_BIAS);
     turned weight = {data_of(node, EK_ROLE_WEIGHT), node->in[0].dim[0], node->out.dim[0]};
-    cc_use(w, "linear");
-    cc_array(w, "float", node, "weight", weight.in * weight.out, turned_at, &weight);
-    if (bias) cc_floats(w, node, "bias", weight.out, bias);
+    ek_cc_use(w, "linear");
+    ek_cc_array(w, "float", node, "weight", weight.in * weight.out, turned_at, &weight);
+    if (bias) ek_cc_floats(w, node, "bias", weight.out, bias);
     ek_text_add(&w->body, "    linear(%d, %d, %s_weight, %s%s, %s, %s);\n", (int)weight.in, (int)weight.out, label,
-                bias ? label : "NULL", bias ? "_bias" : "", cc_place(w, node->input[0], x), cc_place(w, node->id, y));
+                bias ? label : "NULL", bias ? "_bias" : "", ek_cc_place(w, node->input[0], x), ek_cc_place(w, node->id, y));
 }
 
 /* --- pools */
 
-static void emit_pool(cc_writer *w, const ek_node *node)
+static void emit_pool(ek_cc_writer *w, const ek_node *node)
 {
-    char x[CC_PLACE_MAX], y[CC_PLACE_MAX];
+    char x[EK_CC_PLACE_MAX], y[EK_CC_PLACE_MAX];
     const char *label = w->names[node->id], *kind = is(node, "maxpool") ? "maxpool" : "avgpool";
-    cc_window g = cc_window_of(node);
+    ek_cc_window g = ek_cc_window_of(node);
     bool plain = !g.padded && g.dilation_h == 1 && g.dilation_w == 1;
-    cc_place(w, node->input[0], x);
-    cc_place(w, node->id, y);
+    ek_cc_place(w, node->input[0], x);
+    ek_cc_place(w, node->id, y);
     if (plain) {
-        cc_use(w, *kind == 'm' ? "plain_maxpool" : "plain_avgpool");
+        ek_cc_use(w, *kind == 'm' ? "plain_maxpool" : "plain_avgpool");
         ek_text_add(&w->body, "    plain_%s(%d, %d, %d, %d, %d, %d, %d, %d, %d, %s, %s);\n", kind, g.ci, g.hi, g.wi, g.ho,
                     g.wo, g.kh, g.kw, g.stride_h, g.stride_w, x, y);
         return;
     }
-    cc_use(w, kind);
-    ek_text_add(&w->arrays, "static const struct window %s = {%d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d};\n",
+    ek_cc_use(w, kind);
+    ek_text_add(&w->arrays, "static const struct window %s_window = {%d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d};\n",
                 label, g.ci, g.hi, g.wi, g.ho, g.wo, g.kh, g.kw, g.stride_h, g.stride_w, g.pad_h, g.pad_w, g.end_h, g.end_w,
                 g.dilation_h, g.dilation_w);
-    ek_text_add(&w->body, "    %s(&%s, ", kind, label);
-    if (*kind == 'a') ek_text_add(&w->body, "%d, ", (int)cc_option(node, "count_pad", 0, 1));
+    ek_text_add(&w->body, "    %s(&%s_window, ", kind, label);
+    if (*kind == 'a') ek_text_add(&w->body, "%d, ", (int)ek_cc_option(node, "count_pad", 0, 1));
     ek_text_add(&w->body, "%s, %s);\n", x, y);
 }
 
@@ -267,26 +267,26 @@ static stepped repeated(ek_shape shape, ek_shape out)
     return join_runs(&s);
 }
 
-static void write_steps(cc_writer *w, const ek_node *node, const char *what, const stepped *s)
+static void write_steps(ek_cc_writer *w, const ek_node *node, const char *what, const stepped *s)
 {
     int64_t dim[4] = {1, 1, 1, 1}, step[4] = {0};
     for (int d = 0; d < s->rank; d++) {
         dim[4 - s->rank + d] = s->dim[d];
         step[4 - s->rank + d] = s->step[d];
     }
-    cc_use(w, "steps");
+    ek_cc_use(w, "steps");
     ek_text_add(&w->arrays, "static const struct steps %s_%s = {{%d, %d, %d, %d}, {%d, %d, %d, %d}};\n", w->names[node->id],
                 what, (int)dim[0], (int)dim[1], (int)dim[2], (int)dim[3], (int)step[0], (int)step[1], (int)step[2],
                 (int)step[3]);
 }
 
 /* y = y OPERATION x, number by number, and with x in steps. */
-static void use_operation(cc_writer *w, const char *op, char sign, bool in_steps)
+static void use_operation(ek_cc_writer *w, const char *op, char sign, bool in_steps)
 {
-    char name[CC_NAME_MAX];
+    char name[EK_CC_NAME_MAX];
     snprintf(name, sizeof name, "%s_%s", op, in_steps ? "each" : "all");
-    if (in_steps) cc_use(w, "steps");
-    if (!cc_once(w, name)) return;
+    if (in_steps) ek_cc_use(w, "steps");
+    if (!ek_cc_once(w, name)) return;
     if (in_steps)
         ek_text_add(&w->functions,
                     "static void %s(const steps *s, const float *restrict x, float *restrict y)\n{\n"
@@ -307,13 +307,13 @@ static void use_operation(cc_writer *w, const char *op, char sign, bool in_steps
 }
 
 /* y = y OPERATION x, where x of `shape` stands at `from`. */
-static void emit_operation(cc_writer *w, const ek_node *node, const char *op, char sign, ek_shape shape, const char *from,
+static void emit_operation(ek_cc_writer *w, const ek_node *node, const char *op, char sign, ek_shape shape, const char *from,
                            const char *what)
 {
-    char y[CC_PLACE_MAX];
+    char y[EK_CC_PLACE_MAX];
     bool in_steps = ek_shape_count(shape) != count_of(node);
     use_operation(w, op, sign, in_steps);
-    cc_place(w, node->id, y);
+    ek_cc_place(w, node->id, y);
     if (in_steps) {
         stepped s = repeated(shape, node->out);
         write_steps(w, node, what, &s);
@@ -324,60 +324,60 @@ static void emit_operation(cc_writer *w, const ek_node *node, const char *op, ch
 }
 
 /* add, sub, mul, div: into the place of the first, or of the second where that is the same. */
-static void emit_binary(cc_writer *w, const ek_node *node)
+static void emit_binary(ek_cc_writer *w, const ek_node *node)
 {
     static const struct {
         const char *op;
         char sign;
     } all[] = {{"add", '+'}, {"sub", '-'}, {"mul", '*'}, {"div", '/'}};
-    char x[CC_PLACE_MAX], y[CC_PLACE_MAX];
+    char x[EK_CC_PLACE_MAX], y[EK_CC_PLACE_MAX];
     int kind = 0;
     while (strcmp(all[kind].op, node->op->name)) kind++;
-    bool swaps = !cc_same_place(w->plan, node->input[0], node->id) && cc_same_place(w->plan, node->input[1], node->id);
+    bool swaps = !ek_cc_same_place(w->plan, node->input[0], node->id) && ek_cc_same_place(w->plan, node->input[1], node->id);
     int first = swaps ? 1 : 0, second = 1 - first;
-    cc_place(w, node->id, y);
+    ek_cc_place(w, node->id, y);
     if (ek_shape_count(node->in[first]) != count_of(node)) {
         stepped s = repeated(node->in[first], node->out);
-        cc_use(w, "spread");
+        ek_cc_use(w, "spread");
         write_steps(w, node, "first", &s);
-        ek_text_add(&w->body, "    spread(&%s_first, %s, %s);\n", w->names[node->id], cc_place(w, node->input[first], x), y);
+        ek_text_add(&w->body, "    spread(&%s_first, %s, %s);\n", w->names[node->id], ek_cc_place(w, node->input[first], x), y);
     } else if (!swaps) {
         begin_in_place(w, node, y);
     }
-    emit_operation(w, node, all[kind].op, all[kind].sign, node->in[second], cc_place(w, node->input[second], x), "second");
+    emit_operation(w, node, all[kind].op, all[kind].sign, node->in[second], ek_cc_place(w, node->input[second], x), "second");
 }
 
-static void emit_affine(cc_writer *w, const ek_node *node)
+static void emit_affine(ek_cc_writer *w, const ek_node *node)
 {
-    char y[CC_PLACE_MAX], from[2 * CC_NAME_MAX];
+    char y[EK_CC_PLACE_MAX], from[2 * EK_CC_NAME_MAX];
     const ek_param *scale = ek_node_param((ek_node *)node, EK_ROLE_GAMMA), *shift = ek_node_param((ek_node *)node, EK_ROLE_BETA);
     begin_in_place(w, node, y);
     if (scale) {
-        cc_floats(w, node, "scale", scale->count, scale->data);
+        ek_cc_floats(w, node, "scale", scale->count, scale->data);
         snprintf(from, sizeof from, "%s_scale", w->names[node->id]);
         emit_operation(w, node, "mul", '*', scale->shape, from, "scale_steps");
     }
     if (shift) {
-        cc_floats(w, node, "shift", shift->count, shift->data);
+        ek_cc_floats(w, node, "shift", shift->count, shift->data);
         snprintf(from, sizeof from, "%s_shift", w->names[node->id]);
         emit_operation(w, node, "add", '+', shift->shape, from, "shift_steps");
     }
 }
 
-static void emit_concat(cc_writer *w, const ek_node *node)
+static void emit_concat(ek_cc_writer *w, const ek_node *node)
 {
-    char a[CC_PLACE_MAX], b[CC_PLACE_MAX], y[CC_PLACE_MAX];
-    int axis = (int)cc_option(node, "axis", 0, 0), outer = 1;
+    char a[EK_CC_PLACE_MAX], b[EK_CC_PLACE_MAX], y[EK_CC_PLACE_MAX];
+    int axis = (int)ek_cc_option(node, "axis", 0, 0), outer = 1;
     for (int d = 0; d < axis; d++) outer *= (int)node->out.dim[d];
-    cc_use(w, "concat");
+    ek_cc_use(w, "concat");
     ek_text_add(&w->body, "    concat(%d, %d, %d, %s, %s, %s);\n", outer, (int)ek_shape_count(node->in[0]) / outer,
-                (int)ek_shape_count(node->in[1]) / outer, cc_place(w, node->input[0], a), cc_place(w, node->input[1], b),
-                cc_place(w, node->id, y));
+                (int)ek_shape_count(node->in[1]) / outer, ek_cc_place(w, node->input[0], a), ek_cc_place(w, node->input[1], b),
+                ek_cc_place(w, node->id, y));
 }
 
-static void emit_permute(cc_writer *w, const ek_node *node)
+static void emit_permute(ek_cc_writer *w, const ek_node *node)
 {
-    char x[CC_PLACE_MAX], y[CC_PLACE_MAX];
+    char x[EK_CC_PLACE_MAX], y[EK_CC_PLACE_MAX];
     stepped s = {.rank = node->out.rank};
     for (int d = 0; d < s.rank; d++) {
         int from = (int)node->attr[0].v[d];
@@ -386,50 +386,50 @@ static void emit_permute(cc_writer *w, const ek_node *node)
         for (int k = from + 1; k < node->in[0].rank; k++) s.step[d] *= node->in[0].dim[k];
     }
     s = join_runs(&s);
-    cc_use(w, "spread");
+    ek_cc_use(w, "spread");
     write_steps(w, node, "order", &s);
-    ek_text_add(&w->body, "    spread(&%s_order, %s, %s);\n", w->names[node->id], cc_place(w, node->input[0], x),
-                cc_place(w, node->id, y));
+    ek_text_add(&w->body, "    spread(&%s_order, %s, %s);\n", w->names[node->id], ek_cc_place(w, node->input[0], x),
+                ek_cc_place(w, node->id, y));
 }
 
 /* --- the table */
 
-static const cc_layer layers[] = {
-    {"input", CC_APART, emit_input, NULL},
-    {"conv", CC_APART, emit_convolution, convolution_scratch},
-    {"conv1d", CC_APART, emit_convolution, convolution_scratch},
-    {"convtranspose", CC_APART, emit_convtranspose, NULL},
-    {"convtranspose1d", CC_APART, emit_convtranspose, NULL},
-    {"linear", CC_APART, emit_linear, NULL},
-    {"batchnorm", CC_OVER_FIRST, emit_batchnorm, NULL},
-    {"affine", CC_OVER_FIRST, emit_affine, NULL},
-    {"layernorm", CC_OVER_FIRST, emit_sample_norm, NULL},
-    {"groupnorm", CC_OVER_FIRST, emit_sample_norm, NULL},
-    {"instancenorm", CC_OVER_FIRST, emit_sample_norm, NULL},
-    {"rmsnorm", CC_OVER_FIRST, emit_sample_norm, NULL},
-    {"relu", CC_OVER_FIRST, emit_activation, NULL},
-    {"leakyrelu", CC_OVER_FIRST, emit_activation, NULL},
-    {"prelu", CC_OVER_FIRST, emit_prelu, NULL},
-    {"elu", CC_OVER_FIRST, emit_activation, NULL},
-    {"clip", CC_OVER_FIRST, emit_activation, NULL},
-    {"sigmoid", CC_OVER_FIRST, emit_activation, NULL},
-    {"tanh", CC_OVER_FIRST, emit_activation, NULL},
-    {"silu", CC_OVER_FIRST, emit_activation, NULL},
-    {"hardsigmoid", CC_OVER_FIRST, emit_activation, NULL},
-    {"hardswish", CC_OVER_FIRST, emit_activation, NULL},
-    {"avgpool", CC_OVER_FIRST, emit_pool, NULL},
-    {"maxpool", CC_OVER_FIRST, emit_pool, NULL},
-    {"globalavgpool", CC_OVER_FIRST, emit_pool, NULL},
-    {"add", CC_OVER_EITHER, emit_binary, NULL},
-    {"mul", CC_OVER_EITHER, emit_binary, NULL},
-    {"sub", CC_OVER_FIRST, emit_binary, NULL},
-    {"div", CC_OVER_FIRST, emit_binary, NULL},
-    {"concat", CC_APART, emit_concat, NULL},
-    {"permute", CC_APART, emit_permute, NULL},
-    {"softmax", CC_OVER_FIRST, emit_softmax, NULL},
+static const ek_cc_layer layers[] = {
+    {"input", EK_CC_APART, emit_input, NULL},
+    {"conv", EK_CC_APART, emit_convolution, convolution_scratch},
+    {"conv1d", EK_CC_APART, emit_convolution, convolution_scratch},
+    {"convtranspose", EK_CC_APART, emit_convtranspose, NULL},
+    {"convtranspose1d", EK_CC_APART, emit_convtranspose, NULL},
+    {"linear", EK_CC_APART, emit_linear, NULL},
+    {"batchnorm", EK_CC_OVER_FIRST, emit_batchnorm, NULL},
+    {"affine", EK_CC_OVER_FIRST, emit_affine, NULL},
+    {"layernorm", EK_CC_OVER_FIRST, emit_sample_norm, NULL},
+    {"groupnorm", EK_CC_OVER_FIRST, emit_sample_norm, NULL},
+    {"instancenorm", EK_CC_OVER_FIRST, emit_sample_norm, NULL},
+    {"rmsnorm", EK_CC_OVER_FIRST, emit_sample_norm, NULL},
+    {"relu", EK_CC_OVER_FIRST, emit_activation, NULL},
+    {"leakyrelu", EK_CC_OVER_FIRST, emit_activation, NULL},
+    {"prelu", EK_CC_OVER_FIRST, emit_prelu, NULL},
+    {"elu", EK_CC_OVER_FIRST, emit_activation, NULL},
+    {"clip", EK_CC_OVER_FIRST, emit_activation, NULL},
+    {"sigmoid", EK_CC_OVER_FIRST, emit_activation, NULL},
+    {"tanh", EK_CC_OVER_FIRST, emit_activation, NULL},
+    {"silu", EK_CC_OVER_FIRST, emit_activation, NULL},
+    {"hardsigmoid", EK_CC_OVER_FIRST, emit_activation, NULL},
+    {"hardswish", EK_CC_OVER_FIRST, emit_activation, NULL},
+    {"avgpool", EK_CC_OVER_FIRST, emit_pool, NULL},
+    {"maxpool", EK_CC_OVER_FIRST, emit_pool, NULL},
+    {"globalavgpool", EK_CC_OVER_FIRST, emit_pool, NULL},
+    {"add", EK_CC_OVER_EITHER, emit_binary, NULL},
+    {"mul", EK_CC_OVER_EITHER, emit_binary, NULL},
+    {"sub", EK_CC_OVER_FIRST, emit_binary, NULL},
+    {"div", EK_CC_OVER_FIRST, emit_binary, NULL},
+    {"concat", EK_CC_APART, emit_concat, NULL},
+    {"permute", EK_CC_APART, emit_permute, NULL},
+    {"softmax", EK_CC_OVER_FIRST, emit_softmax, NULL},
 };
 
-const cc_layer *cc_layer_of(const ek_node *node)
+const ek_cc_layer *ek_cc_layer_of(const ek_node *node)
 {
     for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {
         if (is(node, layers[i].op)) return &layers[i];
@@ -437,23 +437,23 @@ const cc_layer *cc_layer_of(const ek_node *node)
     return NULL;
 }
 
-cc_over cc_over_of(const ek_node *node)
+ek_cc_over ek_cc_over_of(const ek_node *node)
 {
     bool pool = is(node, "maxpool") || is(node, "avgpool");
-    return pool && cc_window_of(node).padded ? CC_APART : cc_layer_of(node)->over;
+    return pool && ek_cc_window_of(node).padded ? EK_CC_APART : ek_cc_layer_of(node)->over;
 }
 
 /* Why a layer cannot be written; NULL: it can. */
 static const char *obstacle(const ek_node *node)
 {
-    if (cc_is_alias(node)) return NULL;
-    if (!cc_layer_of(node)) return "has no form in C";
+    if (ek_cc_is_alias(node)) return NULL;
+    if (!ek_cc_layer_of(node)) return "has no form in C";
     if (ek_is_batchnorm(node) && !ek_batchnorm_options(node).track)
         return "normalizes by the batch in inference too (track=false), and C runs one sample";
     return NULL;
 }
 
-ek_status cc_layers_check(const ek_graph *graph)
+ek_status ek_cc_layers_check(const ek_graph *graph)
 {
     ek_text text = {0};
     for (int i = 0; i < graph->count; i++) {

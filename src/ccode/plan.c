@@ -8,12 +8,12 @@
 
 #include <string.h>
 
-bool cc_is_alias(const ek_node *node)
+bool ek_cc_is_alias(const ek_node *node)
 {
     return node->input_count && (!node->op->forward || !strcmp(node->op->name, "dropout"));
 }
 
-bool cc_has_pixels(const ek_node *input)
+bool ek_cc_has_pixels(const ek_node *input)
 {
     ek_pixels pixels = ek_input_pixels(input);
     for (int i = 0; i < pixels.channels; i++) {
@@ -22,7 +22,7 @@ bool cc_has_pixels(const ek_node *input)
     return false;
 }
 
-static size_t words_of(const cc_plan *plan, int node)
+static size_t words_of(const ek_cc_plan *plan, int node)
 {
     size_t count = (size_t)ek_shape_count(plan->graph->node[node].out);
     return plan->int8 ? (count + 3) / 4 : count;
@@ -39,22 +39,22 @@ static void find_readers(const ek_graph *graph, const int *root, int *last)
     last[root[graph->count - 1]] = graph->count;
 }
 
-static int new_space(cc_plan *plan, int node)
+static int new_space(ek_cc_plan *plan, int node)
 {
-    plan->spaces[plan->space_count] = (cc_space){.words = words_of(plan, node), .from = node, .to = node};
+    plan->spaces[plan->space_count] = (ek_cc_space){.words = words_of(plan, node), .from = node, .to = node};
     return plan->space_count++;
 }
 
 /* The space of an input that the output may take; -1: none. */
-static int space_to_take(const cc_plan *plan, const ek_node *node, const int *last)
+static int space_to_take(const ek_cc_plan *plan, const ek_node *node, const int *last)
 {
-    cc_over over = cc_over_of(node);
+    ek_cc_over over = ek_cc_over_of(node);
     bool final = node->id == plan->root[plan->graph->count - 1];
     int other = node->input_count == 2 ? plan->space[plan->root[node->input[1]]] : -1;
-    for (int k = 0; over != CC_APART && k < (over == CC_OVER_EITHER ? node->input_count : 1); k++) {
+    for (int k = 0; over != EK_CC_APART && k < (over == EK_CC_OVER_EITHER ? node->input_count : 1); k++) {
         int from = plan->root[node->input[k]], space = plan->space[from];
-        const cc_space *s = &plan->spaces[space];
-        bool free = last[from] == node->id && s->where == CC_MEMORY && s->to <= node->id;
+        const ek_cc_space *s = &plan->spaces[space];
+        bool free = last[from] == node->id && s->where == EK_CC_MEMORY && s->to <= node->id;
         bool twice = node->input_count == 2 && plan->space[plan->root[node->input[0]]] == other;
         size_t words = words_of(plan, node->id);
         /* What ends the net is written to `out`, and a whole chain with it, where it fits. */
@@ -65,7 +65,7 @@ static int space_to_take(const cc_plan *plan, const ek_node *node, const int *la
     return -1;
 }
 
-static void place_node(cc_plan *plan, const ek_node *node, const int *last)
+static void place_node(ek_cc_plan *plan, const ek_node *node, const int *last)
 {
     int space = node->input_count ? space_to_take(plan, node, last) : -1;
     if (space < 0) space = new_space(plan, node->id);
@@ -73,18 +73,18 @@ static void place_node(cc_plan *plan, const ek_node *node, const int *last)
     if (plan->spaces[space].to < last[node->id]) plan->spaces[space].to = last[node->id];
 }
 
-static ek_status lay_out(cc_plan *plan)
+static ek_status lay_out(ek_cc_plan *plan)
 {
     int nodes = plan->graph->count, count = plan->space_count + nodes;
     ek_buffer *buffer;
     EK_TRY(EK_NEW(buffer, (size_t)count));
     for (int i = 0; i < plan->space_count; i++) {
-        const cc_space *s = &plan->spaces[i];
-        buffer[i] = (ek_buffer){.floats = s->where == CC_MEMORY ? s->words : 0, .from = s->from, .to = s->to};
+        const ek_cc_space *s = &plan->spaces[i];
+        buffer[i] = (ek_buffer){.floats = s->where == EK_CC_MEMORY ? s->words : 0, .from = s->from, .to = s->to};
     }
     for (int i = 0; i < nodes; i++) {
         const ek_node *node = &plan->graph->node[i];
-        const cc_layer *layer = plan->root[i] == i && node->input_count ? cc_layer_of(node) : NULL;
+        const ek_cc_layer *layer = plan->root[i] == i && node->input_count ? ek_cc_layer_of(node) : NULL;
         size_t words = layer && layer->scratch ? layer->scratch(node) : 0;
         buffer[plan->space_count + i] = (ek_buffer){.floats = words, .from = i, .to = i};
     }
@@ -95,44 +95,44 @@ static ek_status lay_out(cc_plan *plan)
     return status;
 }
 
-ek_status cc_plan_create(const ek_graph *graph, bool int8, cc_plan *out)
+ek_status ek_cc_plan_create(const ek_graph *graph, bool int8, ek_cc_plan *out)
 {
     size_t nodes = (size_t)graph->count;
     int *last = NULL;
     ek_status status = EK_OK;
-    *out = (cc_plan){.graph = graph, .int8 = int8};
+    *out = (ek_cc_plan){.graph = graph, .int8 = int8};
     EK_GO(EK_NEW(out->root, nodes));
     EK_GO(EK_NEW(out->space, nodes));
     EK_GO(EK_NEW(out->spaces, nodes));
     EK_GO(EK_NEW(out->scratch, nodes));
     EK_GO(EK_NEW(last, nodes));
     for (int i = 0; i < graph->count; i++)
-        out->root[i] = cc_is_alias(&graph->node[i]) ? out->root[graph->node[i].input[0]] : i;
+        out->root[i] = ek_cc_is_alias(&graph->node[i]) ? out->root[graph->node[i].input[0]] : i;
     find_readers(graph, out->root, last);
     for (int i = 0; i < graph->count; i++) {
         if (out->root[i] != i) continue;
         place_node(out, &graph->node[i], last);
-        if (i == 0 && !int8 && !cc_has_pixels(&graph->node[0])) out->spaces[0].where = CC_IN;
+        if (i == 0 && !int8 && !ek_cc_has_pixels(&graph->node[0])) out->spaces[0].where = EK_CC_IN;
     }
-    cc_space *end = &out->spaces[out->space[out->root[graph->count - 1]]];
-    if (!int8 && end->where == CC_MEMORY) end->where = CC_OUT;
+    ek_cc_space *end = &out->spaces[out->space[out->root[graph->count - 1]]];
+    if (!int8 && end->where == EK_CC_MEMORY) end->where = EK_CC_OUT;
     EK_GO(lay_out(out));
 done:
     ek_free(last);
-    if (status != EK_OK) cc_plan_free(out);
+    if (status != EK_OK) ek_cc_plan_free(out);
     return status;
 }
 
-void cc_plan_free(cc_plan *plan)
+void ek_cc_plan_free(ek_cc_plan *plan)
 {
     ek_free(plan->scratch);
     ek_free(plan->spaces);
     ek_free(plan->space);
     ek_free(plan->root);
-    *plan = (cc_plan){0};
+    *plan = (ek_cc_plan){0};
 }
 
-bool cc_same_place(const cc_plan *plan, int a, int b)
+bool ek_cc_same_place(const ek_cc_plan *plan, int a, int b)
 {
     return plan->space[plan->root[a]] == plan->space[plan->root[b]];
 }

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-double cc_option(const ek_node *node, const char *name, int d, double fallback)
+double ek_cc_option(const ek_node *node, const char *name, int d, double fallback)
 {
     int i = ek_op_attr(node->op, name);
     if (i < 0) return fallback;
@@ -13,7 +13,7 @@ double cc_option(const ek_node *node, const char *name, int d, double fallback)
 
 static int pick(const ek_node *node, const char *name, int d, int fallback)
 {
-    return (int)cc_option(node, name, d, fallback);
+    return (int)ek_cc_option(node, name, d, fallback);
 }
 
 /* What is not given is as the padding above and left. */
@@ -23,19 +23,19 @@ static int end_of(const ek_node *node, int d)
     return i >= 0 && node->attr[i].given ? pick(node, "padding_end", d, 0) : pick(node, "padding", d, 0);
 }
 
-static bool has_taps_outside(const cc_window *g)
+static bool has_taps_outside(const ek_cc_window *g)
 {
     int last_h = (g->ho - 1) * g->stride_h - g->pad_h + (g->kh - 1) * g->dilation_h;
     int last_w = (g->wo - 1) * g->stride_w - g->pad_w + (g->kw - 1) * g->dilation_w;
     return g->pad_h || g->pad_w || last_h >= g->hi || last_w >= g->wi;
 }
 
-cc_window cc_window_of(const ek_node *node)
+ek_cc_window ek_cc_window_of(const ek_node *node)
 {
     ek_shape in = node->in[0], out = node->out;
     bool row = in.rank == 2, global = !strcmp(node->op->name, "globalavgpool");
     int d = row ? 0 : 1; /* of the columns' numbers; of a window of a row both are the same */
-    cc_window g = {.ci = (int)in.dim[0],
+    ek_cc_window g = {.ci = (int)in.dim[0],
                    .hi = row ? 1 : (int)in.dim[1],
                    .wi = (int)in.dim[in.rank - 1],
                    .co = (int)out.dim[0],
