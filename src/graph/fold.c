@@ -458,10 +458,6 @@ static ek_status scale_after(const fold *f, int into, const terms *t, numbers *n
         snprintf(why, REASON, "what %s makes of its constant depends on a sequence's length", name_of(node, name));
         return EK_OK;
     }
-    if (!constant && !ek_op_find("affine")) {
-        snprintf(why, REASON, "zero padding around %s needs a bias for each number", name_of(node, name));
-        return EK_OK;
-    }
     if (!constant || f->layer[into].map) return use_map(&n->node, *map, n->bias, f->layer[into].map);
     for (int64_t o = 0; o < g.out; o++) n->bias[o] += (*map)[o * ek_shape_count(node->out) / g.out];
     ek_free(*map);
