@@ -77,7 +77,7 @@ static const char *const nets[][2] = {
     {"branches", "input 2x6x6\ns: relu\nconv 2 kernel=3 padding=1\nadd s\nt: sigmoid\nv: add t\nrelu from=s\nadd t\nu: tanh\nadd u\nadd v\n"},
     {"a block", "input 3x8x8\nc: conv 4 kernel=3 padding=1 bias=false\nb: batchnorm\ns: relu\nconv 4 kernel=3 padding=1\nbatchnorm\nadd s\nrelu\nglobalavgpool\nflatten\nlinear 4\n"},
 #ifdef EK_MAX_VALUE_RANK
-    {"arithmetic", "input 4x5x6\na: sigmoid\nb: globalavgpool\nmul a\nc: tanh\nsub a\nd: relu\ndiv a\nadd b\nsub c from=b\nmul c\nadd d\n"},
+    {"arithmetic", "input 4x5x6\na: sigmoid\nb: globalavgpool\nmul a\nc: tanh\nsub a\nd: relu\nadd b\ne: div a\nsub c from=b\nmul c\nadd e\n"},
     {"shapes", "input 4x5x6\na: affine 4x1x1\nb: affine 1x5x1 scale=false\naffine 4x5x6 shift=false\nconcat a axis=0\nconcat b axis=0\npermute 1,2,0\nreshape 5x2x3x12\npermute 3,1,0,2\nsoftmax axis=1\nconcat2: permute 1,0,2,3\nflatten\nlinear 4\naffine 1\n"},
 #endif
 };
