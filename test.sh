@@ -2,9 +2,10 @@
 # Installs what the tests need, builds, and runs them:
 #
 #   ./test.sh             with gcc, the tests that need only light packages: a minute or two
-#   ./test.sh --oracles   all there is: also the tests that compare with PyTorch and look at reports in a browser, which
-#                         it installs; then optimized builds of gcc and clang, and the address, undefined and thread
-#                         sanitizers
+#   ./test.sh --oracles   all there is: also the tests that compare with PyTorch and ONNX Runtime, look at reports in a
+#                         browser and compile C source for other machines, all of which it installs (ONNX Runtime
+#                         where npm is there); then optimized builds of gcc and clang, and the address, undefined
+#                         and thread sanitizers
 #
 # The last line counts the tests of all builds, as CTest does. Exit 0 if none failed.
 set -euo pipefail
@@ -14,7 +15,7 @@ groups=(build data test)
 oracles=OFF
 for argument; do
     case $argument in
-        --oracles) oracles=ON; groups+=(oracles browser) ;;
+        --oracles) oracles=ON; groups+=(oracles browser cross) ;;
         -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' test.sh; exit 0 ;;
         *) echo "test.sh: unknown option '$argument'; usage: ./test.sh [--oracles]" >&2; exit 2 ;;
     esac
@@ -49,6 +50,9 @@ check() {
 }
 
 scripts/install-deps.sh "${groups[@]}"
+if [ $oracles = ON ]; then
+    scripts/get-onnx-oracles.sh || echo "test.sh: what compares with ONNX Runtime is skipped" >&2
+fi
 export CC=gcc # the preset clang sets its own
 check dev -DEVENKEEL_ORACLES=$oracles
 if [ $oracles = ON ]; then

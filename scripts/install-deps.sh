@@ -6,8 +6,9 @@
 #   build    compiler, CMake and libraries
 #   data     Fashion-MNIST
 #   test     cmocka, and clang as the second compiler
-#   oracles  PyTorch, which results are compared with
+#   oracles  PyTorch, ONNX's checker and ONNX's test models, which results are compared with
 #   browser  Chromium and protoc, which the tests of reports and event files also use where they are there
+#   cross    compilers for 32 bits and for Cortex-M, which the tests of C source also use where they are there
 #   bench    the fast BLAS libraries that PyTorch's speed hangs on, oneDNN, and strip for the binary's size
 #
 # On Debian and Ubuntu with apt, through sudo when not root. When all is there, nothing is fetched, and
@@ -18,8 +19,9 @@ declare -A packages=(
     [build]="gcc libc6-dev cmake ninja-build pkg-config libjansson-dev zlib1g-dev libpng-dev"
     [data]="dataset-fashion-mnist"
     [test]="libcmocka-dev clang"
-    [oracles]="python3 python3-numpy python3-torch"
+    [oracles]="python3 python3-numpy python3-torch python3-onnx libonnx-testdata"
     [browser]="chromium protobuf-compiler python3"
+    [cross]="gcc-multilib gcc-arm-none-eabi libnewlib-arm-none-eabi"
     [bench]="libblis4-openmp libopenblas0-pthread libdnnl-dev binutils"
 )
 
@@ -36,15 +38,16 @@ present() {
         build) have gcc cmake ninja pkg-config && pkg-config --exists jansson zlib libpng ;;
         data) [ -d /usr/share/datasets/fashion-mnist ] || [ -d "${EVENKEEL_DATA:-}/fashion-mnist" ] ;;
         test) have clang && pkg-config --exists cmocka ;;
-        oracles) /usr/bin/python3 -c 'import numpy, torch' 2>/dev/null ;;
+        oracles) /usr/bin/python3 -c 'import numpy, onnx, torch' 2>/dev/null ;;
         browser) have chromium protoc python3 ;;
+        cross) have arm-none-eabi-gcc ;;
         bench) have strip ;;
     esac
 }
 
-[ $# -gt 0 ] || fail "name a group: build, data, test, oracles, browser or bench"
+[ $# -gt 0 ] || fail "name a group: build, data, test, oracles, browser, cross or bench"
 for group; do
-    [ -n "${packages[$group]:-}" ] || fail "no group '$group'; there are build, data, test, oracles, browser and bench"
+    [ -n "${packages[$group]:-}" ] || fail "no group '$group'; there are build, data, test, oracles, browser, cross and bench"
 done
 
 if ! have apt-get dpkg-query; then

@@ -40,7 +40,7 @@ static bool reserve(ek_protobuf *m, size_t more)
     return true;
 }
 
-static void append(ek_protobuf *m, const void *data, size_t size)
+void ek_protobuf_append(ek_protobuf *m, const void *data, size_t size)
 {
     if (!reserve(m, size)) return;
     if (size) memcpy(m->data + m->length, data, size);
@@ -62,7 +62,7 @@ static size_t varint_bytes(uint64_t value, unsigned char out[VARINT_MAX])
 static void varint(ek_protobuf *m, uint64_t value)
 {
     unsigned char bytes[VARINT_MAX];
-    append(m, bytes, varint_bytes(value, bytes));
+    ek_protobuf_append(m, bytes, varint_bytes(value, bytes));
 }
 
 static void tag(ek_protobuf *m, int field, int type) { varint(m, (uint64_t)field << 3 | (uint64_t)type); }
@@ -72,7 +72,7 @@ static void fixed(ek_protobuf *m, uint64_t bits, size_t size)
 {
     unsigned char bytes[8];
     for (size_t i = 0; i < size; i++) bytes[i] = (unsigned char)(bits >> 8 * i);
-    append(m, bytes, size);
+    ek_protobuf_append(m, bytes, size);
 }
 
 static void double_bits(ek_protobuf *m, double value)
@@ -104,9 +104,8 @@ void ek_protobuf_double(ek_protobuf *m, int field, double value)
 
 void ek_protobuf_bytes(ek_protobuf *m, int field, const void *data, size_t size)
 {
-    tag(m, field, LENGTH);
-    varint(m, size);
-    append(m, data, size);
+    ek_protobuf_length(m, field, size);
+    ek_protobuf_append(m, data, size);
 }
 
 void ek_protobuf_text(ek_protobuf *m, int field, const char *text)
@@ -116,9 +115,14 @@ void ek_protobuf_text(ek_protobuf *m, int field, const char *text)
 
 void ek_protobuf_doubles(ek_protobuf *m, int field, const double *value, int64_t count)
 {
-    tag(m, field, LENGTH);
-    varint(m, (uint64_t)count * sizeof *value);
+    ek_protobuf_length(m, field, (size_t)count * sizeof *value);
     for (int64_t i = 0; i < count; i++) double_bits(m, value[i]);
+}
+
+void ek_protobuf_length(ek_protobuf *m, int field, size_t size)
+{
+    tag(m, field, LENGTH);
+    varint(m, size);
 }
 
 size_t ek_protobuf_begin(ek_protobuf *m, int field)

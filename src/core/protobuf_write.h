@@ -25,6 +25,11 @@ void ek_protobuf_text(ek_protobuf *message, int field, const char *text);
 /* Repeated double, packed. */
 void ek_protobuf_doubles(ek_protobuf *message, int field, const double *value, int64_t count);
 
+/* Only the beginning of a message or of bytes: what follows, `size` of it, is written behind it by other means. */
+void ek_protobuf_length(ek_protobuf *message, int field, size_t size);
+/* Fields that are written already. */
+void ek_protobuf_append(ek_protobuf *message, const void *data, size_t size);
+
 /* A message within: what is added between belongs to it. `start` goes from begin to end. */
 size_t ek_protobuf_begin(ek_protobuf *message, int field);
 void ek_protobuf_end(ek_protobuf *message, size_t start);

@@ -2,97 +2,14 @@
 
 #include "core/memory.h"
 #include "core/text.h"
+#include "graph/metadata.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define NET_KEY "evenkeel.net"
-#define CLASSES_KEY "evenkeel.classes"
-#define OWN_KEYS "evenkeel."
-
 /* --- writing */
-
-static int append(const char *bytes, size_t size, void *text)
-{
-    ek_text_add(text, "%.*s", (int)size, bytes);
-    return 0;
-}
-
-/* Adds JSON under a key, and lets go of it. NULL, or a hole in it, means that memory ran out. */
-static ek_status add_json(ek_st_writer *writer, const char *key, json_t *json)
-{
-    ek_text text = {0};
-    ek_status status = EK_OK;
-    if (!json || json_dump_callback(json, append, &text, JSON_COMPACT | JSON_REAL_PRECISION(15)) != 0) {
-        status = ek_fail(EK_E_MEMORY, "out of memory for the model's %s", key);
-        goto done;
-    }
-    EK_GO(ek_text_status(&text));
-    EK_GO(ek_st_add_metadata(writer, key, text.data));
-done:
-    json_decref(json);
-    ek_text_free(&text);
-    return status;
-}
-
-static ek_status add_classes(const ek_net *net, ek_st_writer *writer)
-{
-    json_t *names = json_array();
-    for (int i = 0; i < net->class_count; i++) {
-        if (json_array_append_new(names, json_string(net->class_name[i])) == 0) continue;
-        json_decref(names);
-        return ek_fail(EK_E_MEMORY, "out of memory for the names of the model's classes");
-    }
-    return add_json(writer, CLASSES_KEY, names);
-}
-
-/* What a normalization does beside eps and the running statistics, as the net text says it, where it does it. */
-static int add_options(const ek_node *node, json_t *layer)
-{
-    static const char *const told[] = {"track", "frozen", "ghost", "r_max", "d_max", "renorm_steps"};
-    int failed = 0;
-    for (int i = 0; node->op->attrs[i].name; i++) {
-        const ek_attr_spec *spec = &node->op->attrs[i];
-        double value = node->attr[i].v[0];
-        for (size_t k = 0; k < sizeof told / sizeof *told; k++) {
-            if (strcmp(spec->name, told[k]) || value == spec->fallback) continue;
-            json_t *json = spec->type == EK_ATTR_BOOL    ? json_boolean(value != 0)
-                           : spec->type == EK_ATTR_COUNT ? json_integer((json_int_t)value)
-                                                         : json_real(value);
-            failed |= json_object_set_new(layer, spec->name, json);
-        }
-    }
-    return failed;
-}
-
-/* The conventions by layer, for readers of other frameworks; the net text holds them for this one. */
-static ek_status add_conventions(const ek_net *net, ek_st_writer *writer)
-{
-    json_t *layers = json_object();
-    int failed = 0;
-    for (int i = 0; i < net->graph.count; i++) {
-        const ek_node *node = &net->graph.node[i];
-        if (!ek_is_batchnorm(node)) continue;
-        ek_batch_norm_options o = ek_batchnorm_options(node);
-        json_t *layer = json_pack("{s:f, s:o, s:s}", "eps", o.eps, "momentum",
-                                  o.cumulative ? json_null() : json_real(o.momentum), "running_var",
-                                  o.unbiased_running_var ? "unbiased" : "biased");
-        failed |= add_options(node, layer) | json_object_set_new(layers, node->label, layer);
-    }
-    if (failed || json_object_size(layers) == 0) {
-        json_decref(layers);
-        return failed ? ek_fail(EK_E_MEMORY, "out of memory for the model's conventions") : EK_OK;
-    }
-    return add_json(
-        writer, "evenkeel.batch_norm",
-        json_pack("{s:s, s:s, s:o}", "momentum",
-                  "running = (1-momentum)*running + momentum*batch; null: the average of all batches",
-                  "running_var", "unbiased: M2/(m-1); biased: M2/m; batches are normalized with M2/m",
-                  "layers", layers));
-}
 
 static ek_status add_tensors(const ek_net *net, ek_st_writer *writer)
 {
@@ -101,11 +18,6 @@ static ek_status add_tensors(const ek_net *net, ek_st_writer *writer)
             const ek_param *param = &net->graph.node[i].param[k];
             bool counter = param->role == EK_ROLE_COUNTER;
             const void *data = counter ? (const void *)&param->counter : param->data;
-            if (!counter && !net->context->kernels->all_finite(param->count, param->data))
-                return ek_fail(EK_E_NUMERIC,
-                               "%s holds a value that is not finite, and such a model is not saved; a "
-                               "smaller learning rate usually helps",
-                               param->name);
             EK_TRY(ek_st_add(writer, param->name, counter ? EK_NUMBER_I64 : EK_NUMBER_F32, param->shape.rank,
                              param->shape.dim, data));
         }
@@ -113,16 +25,17 @@ static ek_status add_tensors(const ek_net *net, ek_st_writer *writer)
     return EK_OK;
 }
 
+static ek_status add_entry(void *writer, const char *key, const char *value)
+{
+    return ek_st_add_metadata(writer, key, value);
+}
+
 ek_status ek_model_add(const ek_net *net, ek_st_writer *writer)
 {
+    EK_TRY(ek_net_check_finite(net));
     EK_TRY(add_tensors(net, writer));
-    for (int i = 0; i < net->metadata_count; i++)
-        EK_TRY(ek_st_add_metadata(writer, net->metadata[i].key, net->metadata[i].value));
     EK_TRY(ek_st_add_metadata(writer, "format", "pt")); /* what PyTorch's loaders ask for */
-    EK_TRY(ek_st_add_metadata(writer, "evenkeel.version", ek_version()));
-    EK_TRY(ek_st_add_metadata(writer, NET_KEY, net->graph.text));
-    if (net->class_count > 0) EK_TRY(add_classes(net, writer));
-    return add_conventions(net, writer);
+    return ek_net_each_metadata(net, add_entry, writer);
 }
 
 /* --- reading */
@@ -259,15 +172,26 @@ static ek_status check_dims(const ek_param *param, const ek_st_tensor *tensor)
                           dims_text(param->shape.rank, param->shape.dim, here));
 }
 
-static ek_status check_values(const slot *s)
+static ek_status check_values(const ek_param *param, const float *value)
 {
-    for (int64_t i = 0; i < s->param->count; i++) {
-        if (!isfinite(s->value[i]))
-            return ek_fail(EK_E_NUMERIC, "%s holds a value that is not finite, number %lld", s->param->name,
-                           (long long)i);
-        if (s->param->role == EK_ROLE_RUNNING_VAR && s->value[i] < 0)
-            return ek_fail(EK_E_NUMERIC, "%s holds %g, and a variance is never negative", s->param->name,
-                           (double)s->value[i]);
+    for (int64_t i = 0; i < param->count; i++) {
+        if (!isfinite(value[i]))
+            return ek_fail(EK_E_NUMERIC, "%s holds a value that is not finite, number %lld", param->name, (long long)i);
+        if (param->role == EK_ROLE_RUNNING_VAR && value[i] < 0)
+            return ek_fail(EK_E_NUMERIC, "%s holds %g, and a variance is never negative", param->name, (double)value[i]);
+    }
+    return EK_OK;
+}
+
+ek_status ek_model_check(const ek_net *net, const char *path)
+{
+    for (int i = 0; i < net->graph.count; i++) {
+        for (int k = 0; k < net->graph.node[i].param_count; k++) {
+            const ek_param *param = &net->graph.node[i].param[k];
+            if (!param->data || check_values(param, param->data) == EK_OK) continue;
+            ek_fail_in(EK_E_NUMERIC, "%s: ", path);
+            return ek_fail(EK_E_NUMERIC, EK_SICK_ADVICE, ek_error(), path);
+        }
     }
     return EK_OK;
 }
@@ -281,7 +205,7 @@ static ek_status read_slot(slot *s, bool sick)
     EK_TRY(check_dims(s->param, s->tensor));
     if (s->param->role != EK_ROLE_COUNTER) {
         EK_TRY(ek_st_to_float(s->tensor, s->value));
-        return sick ? EK_OK : check_values(s);
+        return sick ? EK_OK : check_values(s->param, s->value);
     }
     EK_TRY(ek_st_to_int64(s->tensor, &s->counter));
     if (sick || (s->counter >= 0 && s->counter <= MAX_BATCHES)) return EK_OK;
@@ -300,7 +224,7 @@ static ek_status move_bias(ek_net *net, const slots *s, const slot *bias, bool s
     for (int64_t i = 0; mean && i < param->count; i++)
         mean->value[i] = (float)((double)mean->value[i] - bias->value[i]);
     memset(bias->value, 0, (size_t)bias->param->count * sizeof *bias->value);
-    return mean && !sick ? check_values(mean) : EK_OK;
+    return mean && !sick ? check_values(mean->param, mean->value) : EK_OK;
 }
 
 ek_status ek_model_take(ek_net *net, const ek_safetensors *file, const char *path, bool sick)
@@ -344,34 +268,13 @@ static ek_status check_size(const char *text, const char *origin, const ek_safet
                    (unsigned long long)numbers, file->size);
 }
 
-static ek_status take_classes(ek_net *net, const char *text)
-{
-    if (!text) return EK_OK;
-    json_t *json = json_loads(text, 0, NULL);
-    size_t count = json_array_size(json); /* 0 where it is no array */
-    const char **names = NULL;
-    ek_status status = EK_OK;
-    EK_GO(EK_NEW(names, count));
-    for (size_t i = 0; i < count; i++) names[i] = json_string_value(json_array_get(json, i));
-    bool fine = json_is_array(json);
-    for (size_t i = 0; i < count; i++) fine &= names[i] != NULL;
-    if (fine)
-        status = ek_net_set_classes(net, names, (int)count);
-    else
-        status = ek_fail(EK_E_FORMAT, "its " CLASSES_KEY " is not a JSON array of names");
-done:
-    ek_free(names);
-    json_decref(json);
-    return status;
-}
-
 /* What others wrote about the model stays with it, in numbers that leave room for what is written here. */
 static ek_status keep_metadata(ek_net *net, const ek_safetensors *file)
 {
     enum { MOST = 1024 };
     EK_TRY(EK_NEW(net->metadata, (size_t)file->metadata_count));
     for (int i = 0; i < file->metadata_count; i++) {
-        bool own = !strncmp(file->metadata[i].key, OWN_KEYS, strlen(OWN_KEYS));
+        bool own = !strncmp(file->metadata[i].key, EK_OWN_KEYS, strlen(EK_OWN_KEYS));
         if (!strcmp(file->metadata[i].key, "format") || (own && strcmp(file->metadata[i].key, EK_RECALIBRATED_KEY) != 0))
             continue;
         if (net->metadata_count == MOST)
@@ -387,7 +290,7 @@ static ek_status keep_metadata(ek_net *net, const ek_safetensors *file)
 
 ek_status ek_model_net(ek_context *context, const ek_safetensors *file, const char *path, ek_net **out)
 {
-    const char *text = ek_safetensors_metadata(file, NET_KEY);
+    const char *text = ek_safetensors_metadata(file, EK_NET_KEY);
     if (!text)
         return ek_fail(EK_E_FORMAT,
                        "%s has no net text in it (it was written elsewhere): give the net and take the "
@@ -399,7 +302,7 @@ ek_status ek_model_net(ek_context *context, const ek_safetensors *file, const ch
     if (!origin) return EK_E_MEMORY;
     EK_GO(check_size(text, origin, file));
     EK_GO(ek_net_create(context, text, origin, &net));
-    status = take_classes(net, ek_safetensors_metadata(file, CLASSES_KEY));
+    status = ek_net_take_classes(net, ek_safetensors_metadata(file, EK_CLASSES_KEY));
     if (status == EK_OK) status = keep_metadata(net, file);
     if (status == EK_E_FORMAT) ek_fail_in(status, "%s: ", path);
 done:

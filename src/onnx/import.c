@@ -461,7 +461,7 @@ ek_status ek_onnx_permute(onnx_import *im, onnx_layer x, const int *axis, onnx_l
     ek_text text = {0};
     for (int i = 0; i < shape.rank; i++) ek_text_add(&text, i ? ",%d" : "%d", all[i]);
     ek_status status = ek_text_status(&text);
-    if (status == EK_OK) status = ek_onnx_add(im, NULL, NULL, "permute", x.index, -1, out, "order=%s", text.data);
+    if (status == EK_OK) status = ek_onnx_add(im, NULL, NULL, "permute", x.index, -1, out, "axes=%s", text.data);
     ek_text_free(&text);
     return status;
 }
@@ -624,8 +624,8 @@ static ek_status input_shape(onnx_import *im, const onnx_port *port, const char 
         return ek_fail(EK_E_SHAPE, "its input '%s' has %d dimensions with the batch, and the shape given has %d without", name,
                        rank, given.rank);
     if (rank < im->lead) return ek_onnx_touches_batch(im, "its input '%s' is a single number without a batch", name);
-    if (rank - im->lead > EK_MAX_RANK - 1)
-        return ek_fail(EK_E_UNSUPPORTED, "its input '%s' has %d dimensions; at most %d are read", name, rank, EK_MAX_RANK - 1 + im->lead);
+    if (rank - im->lead > EK_MAX_VALUE_RANK)
+        return ek_fail(EK_E_UNSUPPORTED, "its input '%s' has %d dimensions; at most %d are read", name, rank, EK_MAX_VALUE_RANK + im->lead);
     im->batch = port->rank > 0 ? port->dim[0] : -1;
     *out = (ek_shape){.rank = rank - im->lead};
     ek_text open = {0};

@@ -447,7 +447,9 @@ ek_status ek_onnx_dropout(onnx_import *im, const onnx_node *node)
     if (training)
         EK_TRY(ek_onnx_note(im, "Dropout '%s' was exported in training mode: here it drops in training, and at inference nothing",
                             *node->name ? node->name : im->model->value[node->output[0]].name));
-    EK_TRY(add_same(im, node, "dropout", x, &y, share == 0.5 ? "" : ONNX_REAL(round(share * 1e6) / 1e6)));
+    char options[EK_REAL_TEXT + 2] = "p=";
+    ek_real_text(round(share * 1e6) / 1e6, options + 2);
+    EK_TRY(add_same(im, node, "dropout", x, &y, options));
     ek_onnx_give(im, node, y);
     return EK_OK;
 }

@@ -6,8 +6,8 @@
 /* The layer's numbers under another shape of a sample. */
 static ek_status give_shape(onnx_import *im, const onnx_node *node, onnx_layer x, int rank, const int64_t *dim)
 {
-    if (rank > EK_MAX_RANK - 1)
-        return ek_fail(EK_E_UNSUPPORTED, "it makes %d dimensions; at most %d are read", rank + im->lead, EK_MAX_RANK - 1 + im->lead);
+    if (rank > EK_MAX_VALUE_RANK)
+        return ek_fail(EK_E_UNSUPPORTED, "it makes %d dimensions; at most %d are read", rank + im->lead, EK_MAX_VALUE_RANK + im->lead);
     ek_shape shape = {.rank = rank};
     for (int i = 0; i < rank; i++) shape.dim[i] = dim[i];
     if (ek_shape_count(shape) != ek_shape_count(x.shape)) return ek_fail(EK_E_FORMAT, "it changes how many numbers there are");
