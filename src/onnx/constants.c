@@ -225,7 +225,7 @@ static ek_status fold_cast(onnx_import *im, const onnx_node *node)
     int64_t to;
     EK_TRY(ek_onnx_constant_input(im, node, 0, true, "input", &a));
     EK_TRY(ek_onnx_load(im, a));
-    EK_TRY(ek_onnx_int(node, "to", 0, &to));
+    EK_TRY(ek_onnx_get_int(node, "to", 0, &to));
     bool known = ek_onnx_is_real((int)to) || to == ONNX_INT64 || to == ONNX_INT32 || to == ONNX_BOOL;
     if (!known || to > 100) return ek_fail(EK_E_UNSUPPORTED, "it casts to %s", ek_onnx_type_name((int)to));
     EK_TRY(ek_onnx_new_constant(im, (int)to, a->rank, a->dim, &c));
@@ -277,7 +277,7 @@ static ek_status fold_reshape(onnx_import *im, const onnx_node *node)
     EK_TRY(ek_onnx_constant_input(im, node, 0, true, "input", &a));
     EK_TRY(ek_onnx_constant_input(im, node, 1, true, "shape", &shape));
     EK_TRY(ek_onnx_load(im, shape));
-    EK_TRY(ek_onnx_int(node, "allowzero", 0, &allow_zero));
+    EK_TRY(ek_onnx_get_int(node, "allowzero", 0, &allow_zero));
     if (!shape->whole || shape->count > ONNX_MAX_RANK) return ek_fail(EK_E_FORMAT, "its shape is none");
     int open = -1;
     for (int i = 0; i < (int)shape->count; i++) {
@@ -344,7 +344,7 @@ static ek_status fold_flatten(onnx_import *im, const onnx_node *node)
     onnx_constant *a;
     int64_t axis, dim[2] = {1, 1};
     EK_TRY(ek_onnx_constant_input(im, node, 0, true, "input", &a));
-    EK_TRY(ek_onnx_int(node, "axis", 1, &axis));
+    EK_TRY(ek_onnx_get_int(node, "axis", 1, &axis));
     if (axis < 0) axis += a->rank;
     if (axis < 0 || axis > a->rank) return ek_fail(EK_E_FORMAT, "its axis is none of %d dimensions", a->rank);
     for (int i = 0; i < a->rank; i++) dim[i >= axis] *= a->dim[i];
@@ -387,7 +387,7 @@ static ek_status fold_transpose(onnx_import *im, const onnx_node *node)
     int64_t from[ONNX_MAX_RANK], step[ONNX_MAX_RANK], dim[ONNX_MAX_RANK];
     bool seen[ONNX_MAX_RANK] = {false};
     EK_TRY(ek_onnx_constant_input(im, node, 0, true, "input", &a));
-    EK_TRY(ek_onnx_ints(node, "perm", &order, &count));
+    EK_TRY(ek_onnx_get_ints(node, "perm", &order, &count));
     EK_TRY(ek_onnx_load(im, a));
     if (order && count != a->rank) return ek_fail(EK_E_FORMAT, "its perm has %d numbers for %d dimensions", count, a->rank);
     strides_of(a, from);
@@ -404,7 +404,7 @@ static ek_status fold_transpose(onnx_import *im, const onnx_node *node)
 /* starts, ends, axes and steps: attributes before opset 10 (without steps), inputs from then on. */
 static ek_status slice_list(onnx_import *im, const onnx_node *node, const char *name, int input, const int64_t **list, int *count)
 {
-    if (im->model->opset < 10) return ek_onnx_ints(node, name, list, count);
+    if (im->model->opset < 10) return ek_onnx_get_ints(node, name, list, count);
     onnx_constant *c;
     EK_TRY(ek_onnx_constant_input(im, node, input, false, name, &c));
     *list = NULL;
@@ -459,7 +459,7 @@ static ek_status fold_gather(onnx_import *im, const onnx_node *node)
     int axis, rank = 0;
     EK_TRY(ek_onnx_constant_input(im, node, 0, true, "input", &a));
     EK_TRY(ek_onnx_constant_input(im, node, 1, true, "list of indices", &index));
-    EK_TRY(ek_onnx_int(node, "axis", 0, &given));
+    EK_TRY(ek_onnx_get_int(node, "axis", 0, &given));
     EK_TRY(axis_of(given, a->rank, &axis));
     EK_TRY(ek_onnx_load(im, a));
     EK_TRY(ek_onnx_load(im, index));
@@ -483,7 +483,7 @@ static ek_status fold_concat(onnx_import *im, const onnx_node *node)
     onnx_constant *a, *c;
     int64_t given, dim[ONNX_MAX_RANK], before = 0;
     int axis;
-    EK_TRY(ek_onnx_int(node, "axis", 1, &given));
+    EK_TRY(ek_onnx_get_int(node, "axis", 1, &given));
     EK_TRY(ek_onnx_constant_input(im, node, 0, true, "input", &a));
     EK_TRY(axis_of(given, a->rank, &axis));
     int type = a->type, rank = a->rank;
@@ -602,8 +602,8 @@ static ek_status fold_shape(onnx_import *im, const onnx_node *node)
     onnx_constant *a, *c;
     int64_t start, end;
     EK_TRY(ek_onnx_constant_input(im, node, 0, true, "input", &a));
-    EK_TRY(ek_onnx_int(node, "start", 0, &start));
-    EK_TRY(ek_onnx_int(node, "end", INT64_MAX, &end));
+    EK_TRY(ek_onnx_get_int(node, "start", 0, &start));
+    EK_TRY(ek_onnx_get_int(node, "end", INT64_MAX, &end));
     start = clamp(start < 0 ? start + a->rank : start, 0, a->rank);
     end = clamp(end < 0 ? end + a->rank : end, start, a->rank);
     int64_t count = end - start;

@@ -258,7 +258,7 @@ ek_status ek_onnx_constant_input(onnx_import *im, const onnx_node *node, int k, 
 
 /* --- attributes */
 
-ek_status ek_onnx_int(const onnx_node *node, const char *name, int64_t fallback, int64_t *out)
+ek_status ek_onnx_get_int(const onnx_node *node, const char *name, int64_t fallback, int64_t *out)
 {
     const onnx_attribute *a;
     EK_TRY(ek_onnx_find_attribute(node, name, ONNX_A_INT, &a));
@@ -267,7 +267,7 @@ ek_status ek_onnx_int(const onnx_node *node, const char *name, int64_t fallback,
 }
 
 /* The double that its author wrote: 0.1f is the float nearest to 0.1, and 0.1 is the shortest text that leads to it. */
-ek_status ek_onnx_float(const onnx_node *node, const char *name, double fallback, double *out)
+ek_status ek_onnx_get_float(const onnx_node *node, const char *name, double fallback, double *out)
 {
     const onnx_attribute *a;
     EK_TRY(ek_onnx_find_attribute(node, name, ONNX_A_FLOAT, &a));
@@ -288,7 +288,7 @@ ek_status ek_onnx_float(const onnx_node *node, const char *name, double fallback
     return EK_OK;
 }
 
-ek_status ek_onnx_text(const onnx_node *node, const char *name, const char *fallback, const char **out)
+ek_status ek_onnx_get_text(const onnx_node *node, const char *name, const char *fallback, const char **out)
 {
     const onnx_attribute *a;
     EK_TRY(ek_onnx_find_attribute(node, name, ONNX_A_STRING, &a));
@@ -296,7 +296,7 @@ ek_status ek_onnx_text(const onnx_node *node, const char *name, const char *fall
     return EK_OK;
 }
 
-ek_status ek_onnx_ints(const onnx_node *node, const char *name, const int64_t **ints, int *count)
+ek_status ek_onnx_get_ints(const onnx_node *node, const char *name, const int64_t **ints, int *count)
 {
     const onnx_attribute *a;
     EK_TRY(ek_onnx_find_attribute(node, name, ONNX_A_INTS, &a));
@@ -313,7 +313,7 @@ ek_status ek_onnx_axes(onnx_import *im, const onnx_node *node, int64_t input_sin
     if (im->model->opset < input_since) {
         const int64_t *ints;
         int given;
-        EK_TRY(ek_onnx_ints(node, "axes", &ints, &given));
+        EK_TRY(ek_onnx_get_ints(node, "axes", &ints, &given));
         *there = ints != NULL;
         if (given > ONNX_MAX_RANK) return ek_fail(EK_E_FORMAT, "it has %d axes", given);
         for (*count = 0; *count < given; ++*count) axes[*count] = ints[*count];

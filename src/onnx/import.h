@@ -84,11 +84,11 @@ ek_status ek_onnx_padded_layer(onnx_import *im, const onnx_node *node, int k, on
 /* An input that must be constant. *out NULL where it is left out and `needed` is false. `what` names it in errors. */
 ek_status ek_onnx_constant_input(onnx_import *im, const onnx_node *node, int k, bool needed, const char *what,
                                  onnx_constant **out);
-ek_status ek_onnx_int(const onnx_node *node, const char *name, int64_t fallback, int64_t *out);
-ek_status ek_onnx_float(const onnx_node *node, const char *name, double fallback, double *out); /* 0.1f is 0.1 */
-ek_status ek_onnx_text(const onnx_node *node, const char *name, const char *fallback, const char **out);
+ek_status ek_onnx_get_int(const onnx_node *node, const char *name, int64_t fallback, int64_t *out);
+ek_status ek_onnx_get_float(const onnx_node *node, const char *name, double fallback, double *out); /* 0.1f is 0.1 */
+ek_status ek_onnx_get_text(const onnx_node *node, const char *name, const char *fallback, const char **out);
 /* *ints NULL, *count 0: it is left out. */
-ek_status ek_onnx_ints(const onnx_node *node, const char *name, const int64_t **ints, int *count);
+ek_status ek_onnx_get_ints(const onnx_node *node, const char *name, const int64_t **ints, int *count);
 /* A list that is an attribute up to an opset and an input from the next on. *there: whether it is given at all. */
 ek_status ek_onnx_axes(onnx_import *im, const onnx_node *node, int64_t input_since, int64_t axes[ONNX_MAX_RANK], int *count,
                        bool *there);
@@ -126,7 +126,7 @@ __attribute__((format(printf, 2, 3))) ek_status ek_onnx_note(onnx_import *im, co
 
 /* A layer on another, or on two. Its value has the shape that the builder finds. weight: what it is to be called after
  * (NULL: the node). */
-__attribute__((format(printf, 7, 8))) ek_status ek_onnx_add(onnx_import *im, const onnx_node *node,
+__attribute__((format(printf, 8, 9))) ek_status ek_onnx_add(onnx_import *im, const onnx_node *node,
                                                             const onnx_constant *weight, const char *op, int first,
                                                             int second, onnx_layer *out, const char *options, ...);
 /* The same numbers in another shape; nothing where it is that already. */

@@ -214,8 +214,14 @@ static ek_status take_attribute(onnx_memory *memory, ek_wire message, onnx_attri
         onnx_tensor *tensor;
         switch (field.number) {
         case 1: EK_TRY(take_text(memory, &field, &a->name)); break;
-        case 2: EK_TRY(ek_wire_float(&field, &a->f)), seen = ONNX_A_FLOAT; break;
-        case 3: EK_TRY(ek_wire_int(&field, &a->i)), seen = ONNX_A_INT; break;
+        case 2:
+            EK_TRY(ek_wire_float(&field, &a->f));
+            seen = ONNX_A_FLOAT;
+            break;
+        case 3:
+            EK_TRY(ek_wire_int(&field, &a->i));
+            seen = ONNX_A_INT;
+            break;
         case 4:
             EK_TRY(ek_wire_bytes(&field, &data, &size));
             EK_TRY(ONNX_KEEP(memory, text, size + 1));
@@ -545,7 +551,10 @@ static ek_status take_model(onnx_model *model)
         case 1: EK_TRY(ek_wire_int(&field, &model->ir_version)); break;
         case 2: EK_TRY(take_text(&model->memory, &field, &model->producer)); break;
         case 3: EK_TRY(take_text(&model->memory, &field, &model->producer_version)); break;
-        case 7: EK_TRY(ek_wire_enter(&all, &field, &graph)), graphs++; break;
+        case 7:
+            EK_TRY(ek_wire_enter(&all, &field, &graph));
+            graphs++;
+            break;
         case 8:
             EK_TRY(ek_wire_enter(&all, &field, &inner));
             EK_TRY(take_opset(&model->memory, inner, &model->opset));

@@ -13,7 +13,7 @@ static ek_status take_weights(onnx_import *im, const onnx_node *node, onnx_layer
 {
     EK_TRY(ek_onnx_constant_input(im, node, 1, true, "weights", &out->weight));
     EK_TRY(ek_onnx_constant_input(im, node, 2, false, "bias", &out->bias));
-    EK_TRY(ek_onnx_int(node, "group", 1, &out->groups));
+    EK_TRY(ek_onnx_get_int(node, "group", 1, &out->groups));
     if (x.shape.rank == 4) return ek_fail(EK_E_UNSUPPORTED, "convolutions in three dimensions are not read");
     if (x.shape.rank < 2) return ek_fail(EK_E_UNSUPPORTED, "its input is no map and no sequence: a sample of it is %s", ONNX_SHAPE(x.shape));
     if (out->weight->rank != x.shape.rank + 1)
@@ -82,14 +82,14 @@ static void fit_output(onnx_window *w, int i, int64_t in, int64_t wanted, int64_
     w->end[i] = cut - w->begin[i];
 }
 
-static ek_status transposed_window(onnx_import *im, const onnx_node *node, onnx_layer x, const onnx_constant *weight,
-                                   onnx_window *w, int64_t beyond[2])
+static ek_status transposed_window(const onnx_node *node, onnx_layer x, const onnx_constant *weight, onnx_window *w,
+                                   int64_t beyond[2])
 {
     const int64_t *sizes, *given;
     int size_count, given_count, dims = x.shape.rank - 1;
     EK_TRY(ek_onnx_window(node, dims, weight->dim + 2, w));
-    EK_TRY(ek_onnx_ints(node, "output_shape", &sizes, &size_count));
-    EK_TRY(ek_onnx_ints(node, "output_padding", &given, &given_count));
+    EK_TRY(ek_onnx_get_ints(node, "output_shape", &sizes, &size_count));
+    EK_TRY(ek_onnx_get_ints(node, "output_padding", &given, &given_count));
     if ((given && given_count != dims) || (sizes && size_count != dims && size_count != dims + 2))
         return ek_fail(EK_E_FORMAT, "its output_shape or output_padding is not for %d dimensions", dims);
     if (sizes) sizes += size_count - dims;
@@ -118,7 +118,7 @@ ek_status ek_onnx_conv_transpose(onnx_import *im, const onnx_node *node)
         return ek_fail(EK_E_FORMAT, "its weights are for %lld channels, and its input has %lld", (long long)from.weight->dim[0],
                        (long long)x.shape.dim[0]);
     int dims = x.shape.rank - 1;
-    EK_TRY(transposed_window(im, node, x, from.weight, &w, beyond));
+    EK_TRY(transposed_window(node, x, from.weight, &w, beyond));
     ek_shape out = {.rank = x.shape.rank, .dim = {from.weight->dim[1] * from.groups}};
     if (!from.bias) EK_TRY(ek_onnx_bias_ahead(im, node, out, 0, &from.bias));
     ek_text text = {0};
@@ -142,8 +142,8 @@ ek_status ek_onnx_conv_transpose(onnx_import *im, const onnx_node *node)
 static ek_status pad_list(onnx_import *im, const onnx_node *node, const int64_t **list, int *count, double *value)
 {
     if (im->model->opset < 11) {
-        EK_TRY(ek_onnx_float(node, "value", 0, value));
-        return ek_onnx_ints(node, "pads", list, count);
+        EK_TRY(ek_onnx_get_float(node, "value", 0, value));
+        return ek_onnx_get_ints(node, "pads", list, count);
     }
     onnx_constant *pads, *fill;
     EK_TRY(ek_onnx_constant_input(im, node, 1, true, "pads", &pads));
@@ -166,7 +166,7 @@ ek_status ek_onnx_pad(onnx_import *im, const onnx_node *node)
     int count;
     double fill;
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
-    EK_TRY(ek_onnx_text(node, "mode", "constant", &mode));
+    EK_TRY(ek_onnx_get_text(node, "mode", "constant", &mode));
     EK_TRY(pad_list(im, node, &list, &count, &fill));
     int rank = x.shape.rank + im->lead;
     if (count != 2 * rank) return ek_fail(EK_E_FORMAT, "its pads are %d numbers for %d dimensions", count, rank);

@@ -98,10 +98,10 @@ ek_status ek_onnx_gemm(onnx_import *im, const onnx_node *node)
     if (a && b && a->kind == ONNX_LAYER && b->kind == ONNX_LAYER) return two_computed();
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
     EK_TRY(ek_onnx_constant_input(im, node, 1, true, "second input", &p.weight));
-    EK_TRY(ek_onnx_int(node, "transA", 0, &turn_a));
-    EK_TRY(ek_onnx_int(node, "transB", 0, &turn_b));
-    EK_TRY(ek_onnx_float(node, "alpha", 1, &p.alpha));
-    EK_TRY(ek_onnx_float(node, "beta", 1, &p.beta));
+    EK_TRY(ek_onnx_get_int(node, "transA", 0, &turn_a));
+    EK_TRY(ek_onnx_get_int(node, "transB", 0, &turn_b));
+    EK_TRY(ek_onnx_get_float(node, "alpha", 1, &p.alpha));
+    EK_TRY(ek_onnx_get_float(node, "beta", 1, &p.beta));
     if (x.shape.rank + im->lead != 2 || p.weight->rank != 2) return ek_fail(EK_E_FORMAT, "its inputs are no matrices");
     if (turn_a && im->lead) return ek_onnx_touches_batch(im, "it sums over the batch");
     if (turn_a) EK_TRY(ek_onnx_permute(im, x, turn, &x));

@@ -2,6 +2,7 @@
 #include "onnx/import.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* --- with constants: affine maps */
@@ -194,8 +195,8 @@ static ek_status old_broadcast(onnx_import *im, const onnx_node *node, const onn
     int64_t broadcast, axis;
     *behind = 0;
     if (im->model->opset >= 7) return EK_OK;
-    EK_TRY(ek_onnx_int(node, "broadcast", 0, &broadcast));
-    EK_TRY(ek_onnx_int(node, "axis", -1, &axis));
+    EK_TRY(ek_onnx_get_int(node, "broadcast", 0, &broadcast));
+    EK_TRY(ek_onnx_get_int(node, "axis", -1, &axis));
     int rank = x->shape.rank + im->lead;
     if (!broadcast || axis < 0) return EK_OK;
     if (axis + c->rank > rank) return ek_fail(EK_E_FORMAT, "its axis %lld leaves no room for its constant", (long long)axis);
@@ -277,7 +278,7 @@ ek_status ek_onnx_activation(onnx_import *im, const onnx_node *node)
     for (int k = 0; k < 2 && row->name[k]; k++) {
         double value;
         char text[EK_REAL_TEXT];
-        EK_TRY(ek_onnx_float(node, row->name[k], row->fallback[k], &value));
+        EK_TRY(ek_onnx_get_float(node, row->name[k], row->fallback[k], &value));
         used += (size_t)snprintf(options + used, sizeof options - used, " %s=%s", row->option[k], ek_real_text(value, text));
     }
     EK_TRY(add_same(im, node, row->layer, x, &y, options));
@@ -288,7 +289,7 @@ ek_status ek_onnx_activation(onnx_import *im, const onnx_node *node)
 static ek_status clip_bound(onnx_import *im, const onnx_node *node, int input, const char *name, double fallback, double *out)
 {
     *out = fallback;
-    if (im->model->opset < 11) return ek_onnx_float(node, name, fallback, out);
+    if (im->model->opset < 11) return ek_onnx_get_float(node, name, fallback, out);
     onnx_constant *c;
     EK_TRY(ek_onnx_constant_input(im, node, input, false, name, &c));
     if (!c) return EK_OK;
@@ -403,7 +404,7 @@ ek_status ek_onnx_softmax(onnx_import *im, const onnx_node *node)
     int axis;
     bool old = im->model->opset < 13; /* all dimensions from `axis` on are one then */
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
-    EK_TRY(ek_onnx_int(node, "axis", old ? 1 : -1, &given));
+    EK_TRY(ek_onnx_get_int(node, "axis", old ? 1 : -1, &given));
     ek_shape shape = x.shape;
     if (shape.rank == 0 && im->lead && (given == 1 || given == -1) && old) given = 0;
     EK_TRY(ek_onnx_axis(im, given, shape.rank + im->lead, false, &axis));
@@ -431,7 +432,7 @@ ek_status ek_onnx_dropout(onnx_import *im, const onnx_node *node)
     bool training = false;
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
     if (im->model->opset < 12) {
-        EK_TRY(ek_onnx_float(node, "ratio", 0.5, &share));
+        EK_TRY(ek_onnx_get_float(node, "ratio", 0.5, &share));
     } else {
         onnx_constant *ratio, *mode;
         EK_TRY(ek_onnx_constant_input(im, node, 1, false, "ratio", &ratio));

@@ -12,13 +12,13 @@ static ek_status in_training(onnx_import *im, const onnx_node *node, bool *train
 {
     int64_t flag;
     if (im->model->opset >= 14) {
-        EK_TRY(ek_onnx_int(node, "training_mode", 0, &flag));
+        EK_TRY(ek_onnx_get_int(node, "training_mode", 0, &flag));
         *training = flag != 0;
         return EK_OK;
     }
     int outputs = 0;
     for (int k = 0; k < node->output_count; k++) outputs += node->output[k] >= 0;
-    EK_TRY(ek_onnx_int(node, "is_test", 0, &flag));
+    EK_TRY(ek_onnx_get_int(node, "is_test", 0, &flag));
     *training = outputs > 1 && !(im->model->opset < 7 && flag);
     return EK_OK;
 }
@@ -61,8 +61,8 @@ static ek_status add_batch_norm(onnx_import *im, const onnx_node *node, onnx_lay
     bool training, unbiased = im->model->opset < 14;
     char text[EK_REAL_TEXT];
     for (int k = 1; k < 5; k++) EK_TRY(ek_onnx_constant_input(im, node, k, true, names[k], &numbers[k]));
-    EK_TRY(ek_onnx_float(node, "epsilon", 1e-5, &eps));
-    EK_TRY(ek_onnx_float(node, "momentum", 0.9, &momentum));
+    EK_TRY(ek_onnx_get_float(node, "epsilon", 1e-5, &eps));
+    EK_TRY(ek_onnx_get_float(node, "momentum", 0.9, &momentum));
     EK_TRY(in_training(im, node, &training));
     if (!(momentum >= 0 && momentum <= 1)) return ek_fail(EK_E_FORMAT, "its momentum is %s", ek_real_text(momentum, text));
     bool track = !training || im->options->bn_inference;
@@ -80,7 +80,7 @@ ek_status ek_onnx_batch_norm(onnx_import *im, const onnx_node *node)
     onnx_layer x, y;
     int64_t spatial = 1;
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
-    if (im->model->opset < 9) EK_TRY(ek_onnx_int(node, "spatial", 1, &spatial));
+    if (im->model->opset < 9) EK_TRY(ek_onnx_get_int(node, "spatial", 1, &spatial));
     if (x.shape.rank == 0) return ek_fail(EK_E_UNSUPPORTED, "its input has no channels");
     ek_shape shape = x.shape;
     if (spatial)
@@ -101,7 +101,7 @@ ek_status ek_onnx_instance_norm(onnx_import *im, const onnx_node *node)
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
     EK_TRY(ek_onnx_constant_input(im, node, 1, true, "scale", &scale));
     EK_TRY(ek_onnx_constant_input(im, node, 2, true, "bias", &bias));
-    EK_TRY(ek_onnx_float(node, "epsilon", 1e-5, &eps));
+    EK_TRY(ek_onnx_get_float(node, "epsilon", 1e-5, &eps));
     ek_shape shape = x.shape;
     EK_TRY(ek_onnx_as_map(im, x, &x));
     EK_TRY(ek_onnx_add(im, node, scale, "instancenorm", x.index, -1, &y, "eps=%s scale=true shift=true", ONNX_REAL(eps)));
@@ -151,8 +151,8 @@ ek_status ek_onnx_layer_norm(onnx_import *im, const onnx_node *node)
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
     EK_TRY(ek_onnx_constant_input(im, node, 1, true, "scale", &scale));
     EK_TRY(ek_onnx_constant_input(im, node, 2, false, "bias", &bias));
-    EK_TRY(ek_onnx_int(node, "axis", -1, &given));
-    EK_TRY(ek_onnx_float(node, "epsilon", 1e-5, &eps));
+    EK_TRY(ek_onnx_get_int(node, "axis", -1, &given));
+    EK_TRY(ek_onnx_get_float(node, "epsilon", 1e-5, &eps));
     EK_TRY(ek_onnx_axis(im, given, x.shape.rank + im->lead, false, &axis));
     ek_shape shape = x.shape;
     int64_t rows = 1, each = 1;
@@ -192,8 +192,8 @@ ek_status ek_onnx_group_norm(onnx_import *im, const onnx_node *node)
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
     EK_TRY(ek_onnx_constant_input(im, node, 1, true, "scale", &scale));
     EK_TRY(ek_onnx_constant_input(im, node, 2, true, "bias", &bias));
-    EK_TRY(ek_onnx_int(node, "num_groups", 0, &groups));
-    EK_TRY(ek_onnx_float(node, "epsilon", 1e-5, &eps));
+    EK_TRY(ek_onnx_get_int(node, "num_groups", 0, &groups));
+    EK_TRY(ek_onnx_get_float(node, "epsilon", 1e-5, &eps));
     if (x.shape.rank == 0 || groups < 1 || x.shape.dim[0] % groups)
         return ek_fail(EK_E_FORMAT, "its channels do not go into %lld groups", (long long)groups);
     ek_shape shape = x.shape;

@@ -62,8 +62,8 @@ ek_status ek_onnx_pool(onnx_import *im, const onnx_node *node)
     int dims = x.shape.rank - 1;
     if (dims < 1 || dims > 3) return ek_fail(EK_E_UNSUPPORTED, "its input is no map and no sequence: a sample of it is %s", ONNX_SHAPE(x.shape));
     EK_TRY(ek_onnx_window(node, dims, NULL, &p.window));
-    EK_TRY(ek_onnx_int(node, "ceil_mode", 0, &ceil));
-    EK_TRY(ek_onnx_int(node, "count_include_pad", 0, &count_pad));
+    EK_TRY(ek_onnx_get_int(node, "ceil_mode", 0, &ceil));
+    EK_TRY(ek_onnx_get_int(node, "count_include_pad", 0, &count_pad));
     p.ceil = ceil && !p.window.same;
     p.count_pad = count_pad;
     if (pad[0] | pad[1] | pad[2] | pad[3]) {
@@ -133,8 +133,8 @@ ek_status ek_onnx_reduce_mean(onnx_import *im, const onnx_node *node)
     bool there, over[EK_MAX_RANK] = {false}, any = false;
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
     EK_TRY(ek_onnx_axes(im, node, 18, axes, &count, &there));
-    EK_TRY(ek_onnx_int(node, "keepdims", 1, &keep));
-    EK_TRY(ek_onnx_int(node, "noop_with_empty_axes", 0, &nothing));
+    EK_TRY(ek_onnx_get_int(node, "keepdims", 1, &keep));
+    EK_TRY(ek_onnx_get_int(node, "noop_with_empty_axes", 0, &nothing));
     if (count == 0 && nothing) return ek_onnx_pass_on(im, node), EK_OK;
     if (count == 0 && im->lead) return ek_onnx_touches_batch(im, "it takes the mean over all, the batch too");
     for (int i = 0; i < x.shape.rank && count == 0; i++) over[i] = true;

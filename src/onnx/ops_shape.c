@@ -26,7 +26,7 @@ ek_status ek_onnx_identity(onnx_import *im, const onnx_node *node)
 ek_status ek_onnx_cast(onnx_import *im, const onnx_node *node)
 {
     int64_t to;
-    EK_TRY(ek_onnx_int(node, "to", 0, &to));
+    EK_TRY(ek_onnx_get_int(node, "to", 0, &to));
     if (to < 0 || to > 100 || !ek_onnx_is_real((int)to))
         return ek_fail(EK_E_UNSUPPORTED, "it casts what layers compute to %s", ek_onnx_type_name(to < 100 ? (int)to : 0));
     ek_onnx_pass_on(im, node);
@@ -38,8 +38,8 @@ ek_status ek_onnx_shape(onnx_import *im, const onnx_node *node)
     onnx_layer x;
     int64_t start, end;
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
-    EK_TRY(ek_onnx_int(node, "start", 0, &start));
-    EK_TRY(ek_onnx_int(node, "end", INT64_MAX, &end));
+    EK_TRY(ek_onnx_get_int(node, "start", 0, &start));
+    EK_TRY(ek_onnx_get_int(node, "end", INT64_MAX, &end));
     int64_t rank = x.shape.rank + im->lead;
     if (start < 0) start += rank;
     if (end < 0) end += rank;
@@ -110,7 +110,7 @@ ek_status ek_onnx_reshape_node(onnx_import *im, const onnx_node *node)
     int64_t allow_zero, dim[ONNX_MAX_RANK], rest = 1;
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
     EK_TRY(reshape_list(im, node, &list, &rank));
-    EK_TRY(ek_onnx_int(node, "allowzero", 0, &allow_zero));
+    EK_TRY(ek_onnx_get_int(node, "allowzero", 0, &allow_zero));
     for (int i = im->lead; i < rank; i++) {
         dim[i - im->lead] = list[i];
         if (list[i] == ONNX_BATCH) return ek_onnx_touches_batch(im, "it moves the batch from the first dimension");
@@ -130,7 +130,7 @@ ek_status ek_onnx_flatten(onnx_import *im, const onnx_node *node)
     onnx_layer x;
     int64_t axis;
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
-    EK_TRY(ek_onnx_int(node, "axis", 1, &axis));
+    EK_TRY(ek_onnx_get_int(node, "axis", 1, &axis));
     int rank = x.shape.rank + im->lead;
     if (axis < 0) axis += rank;
     if (axis < 0 || axis > rank) return ek_fail(EK_E_FORMAT, "its axis is none of %d dimensions", rank);
@@ -188,7 +188,7 @@ ek_status ek_onnx_transpose(onnx_import *im, const onnx_node *node)
     int count, axis[EK_MAX_RANK];
     bool seen[EK_MAX_RANK] = {false};
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
-    EK_TRY(ek_onnx_ints(node, "perm", &order, &count));
+    EK_TRY(ek_onnx_get_ints(node, "perm", &order, &count));
     int rank = x.shape.rank + im->lead;
     if (order && count != rank) return ek_fail(EK_E_FORMAT, "its perm has %d numbers for %d dimensions", count, rank);
     for (int i = 0; i < rank; i++) {
@@ -223,7 +223,7 @@ ek_status ek_onnx_concat(onnx_import *im, const onnx_node *node)
     onnx_layer sum, next;
     int64_t given;
     int axis;
-    EK_TRY(ek_onnx_int(node, "axis", 1, &given));
+    EK_TRY(ek_onnx_get_int(node, "axis", 1, &given));
     if (node->input_count == 0) return ek_fail(EK_E_FORMAT, "it joins nothing");
     EK_TRY(ek_onnx_layer(im, node, 0, &sum));
     EK_TRY(ek_onnx_axis(im, given, sum.shape.rank + im->lead, false, &axis));

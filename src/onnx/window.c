@@ -6,7 +6,7 @@ static ek_status take_list(const onnx_node *node, const char *name, int64_t leas
 {
     const int64_t *list;
     int count;
-    EK_TRY(ek_onnx_ints(node, name, &list, &count));
+    EK_TRY(ek_onnx_get_ints(node, name, &list, &count));
     for (int i = 0; i < dims; i++) out[i] = list && i < count ? list[i] : fallback;
     if (list && count != dims) return ek_fail(EK_E_FORMAT, "its %s has %d numbers for %d dimensions", name, count, dims);
     for (int i = 0; i < dims; i++) {
@@ -22,13 +22,13 @@ ek_status ek_onnx_window(const onnx_node *node, int dims, const int64_t *kernel,
 {
     *w = (onnx_window){.dims = dims};
     const char *automatic;
-    EK_TRY(ek_onnx_text(node, "auto_pad", "NOTSET", &automatic));
+    EK_TRY(ek_onnx_get_text(node, "auto_pad", "NOTSET", &automatic));
     EK_TRY(take_list(node, "strides", 1, 1, dims, w->stride));
     EK_TRY(take_list(node, "dilations", 1, 1, dims, w->dilation));
     EK_TRY(take_list(node, "kernel_shape", 1, 1, dims, w->kernel));
     const int64_t *given;
     int count;
-    EK_TRY(ek_onnx_ints(node, "kernel_shape", &given, &count));
+    EK_TRY(ek_onnx_get_ints(node, "kernel_shape", &given, &count));
     if (!given && !kernel) return ek_fail(EK_E_FORMAT, "it has no kernel_shape");
     for (int i = 0; i < dims && kernel; i++) {
         if (given && w->kernel[i] != kernel[i])
