@@ -46,7 +46,7 @@ static inline double hardswish(double a, double b, double x)
 static inline double hardswish_slope(double a, double b, double x)
 {
     (void)a, (void)b;
-    return x < -3 ? 0 : x <= 3 ? x / 3 + 0.5 : 1;
+    return x <= -3 ? 0 : x < 3 ? x / 3 + 0.5 : 1;
 }
 
 /* Of `count` floats, the first `lanes` of each lane row; the function is written into the loop. */
