@@ -6,6 +6,13 @@
 
 enum { GOLDENS = sizeof goldens / sizeof *goldens };
 
+static float *new_input(int64_t count)
+{
+    float *x = new_floats(count);
+    series(x, count, 37, 101, 8, 1.0 / 64);
+    return x;
+}
+
 static void check_layer(const struct golden *g, const char *isa)
 {
     ek_context *context;
@@ -18,7 +25,7 @@ static void check_layer(const struct golden *g, const char *isa)
     if (bias) series(bias->data, bias->count, 5, 13, 8, 0);
     int64_t in = ek_shape_count(node->in[0]) * SAMPLES, out = ek_shape_count(node->out) * SAMPLES;
     assert_int_equal(out, g->outputs * SAMPLES);
-    float *x = new_series(in, 37, 101, 8), *dy = new_series(out, 29, 53, 8), *y = new_floats(out), *dx = new_floats(in);
+    float *x = new_input(in), *dy = new_series(out, 29, 53, 8), *y = new_floats(out), *dx = new_floats(in);
     run_layer(net, x, SAMPLES, dy, y, dx);
     check_golden(g->text, isa, "y", y, g->y, out);
     check_golden(g->text, isa, "dx", dx, g->dx, in);
@@ -60,7 +67,7 @@ static void nets_match_pytorch(void **state)
             series(t.data, ek_shape_count(t.shape), weight ? 7 : 5, weight ? 11 : 13, 8, 0);
         }
         int64_t in = ek_shape_count(ek_net_input_shape(net)) * SAMPLES, out = g->outputs * SAMPLES;
-        float *x = new_series(in, 37, 101, 8), *y = new_floats(out);
+        float *x = new_input(in), *y = new_floats(out);
         assert_ok(ek_net_forward(net, EK_MODE_INFERENCE, SAMPLES, x, y));
         check_golden(g->text, isas[k % 2], "y", y, g->y, out);
         ek_free(y);

@@ -6,7 +6,8 @@
  *   hardsigmoid  min(max(alpha*x + beta, 0), 1)
  *   hardswish    x * min(max(x/6 + 1/2, 0), 1)
  *
- * A NaN stays one. At the corners the derivative is PyTorch's (of clip: that of hardtanh and relu6). */
+ * A NaN stays one. At a corner the derivative is that outside: of clip and hardsigmoid 0, of hardswish 0 and 1; of elu and
+ * prelu that below 0. */
 #include "ops/elementwise.h"
 
 #include <float.h>
