@@ -53,6 +53,10 @@ static const char *const nets[] = {
     "batchnorm ghost=16\nadd a\nflatten\nlinear 5\nbatchnorm ghost=4 eps=0.1\nrelu\nlinear 3",
     "input 2x6x6\nconv 4 kernel=3\nbatchnorm r_max=1.5 d_max=0.5\nsigmoid\navgpool 2\nflatten\nlinear 6\n"
     "batchnorm r_max=3 d_max=2 renorm_steps=4\nrelu\nlinear 3\nbatchnorm d_max=0.1",
+    /* transposed convolutions and activations, which take no recipe, between what is read by one; a dilated pool, which does */
+    "input 2x5x5\nconv 4 kernel=3 padding=1\nbatchnorm\nrelu\nconvtranspose 3 kernel=3 stride=2\nbatchnorm\nr: hardswish\n"
+    "conv 3 kernel=3 padding=1\nbatchnorm\nadd r\nprelu 3\nbatchnorm\nsilu\nmaxpool 2 stride=1 dilation=2\nbatchnorm\n"
+    "relu\navgpool 2 stride=2 padding=1 dilation=3\nclip min=0 max=6\nflatten\nlinear 6\nbatchnorm\nelu\nlinear 3",
 };
 enum { NETS = sizeof nets / sizeof *nets };
 

@@ -63,6 +63,11 @@ static const struct {
     {"input 4x%d\nconv1d 6 kernel=3 padding=1\nbatchnorm ghost=3\nsigmoid\nbatchnorm r_max=2 "
      "d_max=1\nglobalavgpool",
      1},
+    {"input 3x%d\nconvtranspose1d 4 kernel=4 stride=2 padding=1\nbatchnorm\nhardsigmoid\n"
+     "maxpool 3 stride=2 padding=2 padding_end=0 ceil=true\nprelu 4\navgpool 3 stride=2 padding=1 ceil=true\n"
+     "conv1d 3 kernel=2 padding=0 padding_end=1\nbatchnorm\navgpool 2 stride=1 padding=1 dilation=2 count_pad=false\n"
+     "maxpool 3 stride=2 padding=2 dilation=2\nglobalavgpool",
+     5},
 };
 enum { ALONE = sizeof alone / sizeof *alone, LONGEST = 23 };
 
@@ -223,6 +228,11 @@ static const char *const nets[] = {
     "input 4x12" LENGTHS "\nconv1d 6 kernel=3 padding=1\nbatchnorm ghost=3\nrelu\nconv1d 4 kernel=3\n"
     "batchnorm r_max=2 d_max=1\nsilu\nglobalavgpool\nflatten\nlinear 3",
     "input 2x11" LENGTHS "\na: conv1d 3 kernel=2 stride=2 padding=1\nbatchnorm\n",
+    "input 3x12" LENGTHS
+    "\nconvtranspose1d 4 kernel=4 stride=2 padding=1 padding_end=0\nbatchnorm\nelu\n"
+    "maxpool 3 stride=2 padding=2 padding_end=0 ceil=true\nprelu 4\navgpool 3 stride=2 padding=1 ceil=true\n"
+    "conv1d 5 kernel=2 padding=0 padding_end=1\nbatchnorm\nhardswish\nmaxpool 2 stride=1 padding=1 dilation=2\n"
+    "globalavgpool\nflatten\nlinear 3",
 };
 enum { NETS = sizeof nets / sizeof *nets };
 
