@@ -316,6 +316,83 @@ static void put_add(maker *m, int label)
     end_line(m, m->at);
 }
 
+/* Each dimension is the input's, or 1. */
+static void put_affine(maker *m)
+{
+    static const char *const options[] = {"", "", "", " scale=false", " shift=false"};
+    value v = m->at;
+    if (one_in(m, 3)) v.c = 1;
+    if (is_map(v) && one_in(m, 2)) v.h = 1;
+    if (!is_features(v) && one_in(m, 2)) v.w = 1;
+    begin_line(m);
+    print(m, is_map(v) ? "affine %dx%dx%d" : is_features(v) ? "affine %d" : "affine %dx%d", v.c, is_map(v) ? v.h : v.w, v.w);
+    print(m, "%s", ANY(m, options));
+    end_line(m, m->at);
+}
+
+/* The same numbers as another shape, or in another order; lengths would not follow them. */
+static void put_shape(maker *m)
+{
+    value v = m->at, out = v;
+    if (is_features(v) || strstr(m->text, LENGTHS)) return;
+    begin_line(m);
+    if (one_in(m, 2)) {
+        if (is_map(v))
+            print(m, "reshape %dx%d", v.c, v.h * v.w), out = (value){v.c, 0, v.h * v.w};
+        else if (one_in(m, 2))
+            print(m, "reshape 1x%dx%d", v.c, v.w), out = (value){1, v.c, v.w};
+        else
+            print(m, "reshape %dx1x%d", v.c, v.w), out = (value){v.c, 1, v.w};
+    } else if (!is_map(v)) {
+        print(m, "permute 1,0"), out = (value){v.w, 0, v.c};
+    } else if (one_in(m, 2)) {
+        print(m, "permute 2,0,1"), out = (value){v.w, v.c, v.h};
+    } else {
+        print(m, "permute 0,2,1"), out = (value){v.c, v.w, v.h};
+    }
+    end_line(m, out);
+}
+
+static bool fits(int a, int b) { return a == b || a == 1 || b == 1; }
+
+/* A join other than a sum with an earlier value, if the one drawn has a shape for it. What is multiplied goes through a
+ * sigmoid, so that numbers do not grow from join to join. */
+static void put_join(maker *m)
+{
+    enum { MOST_CHANNELS = 40 };
+    int label = below(m, m->lines);
+    value a = m->at, b = m->value[label];
+    if (is_map(a) != is_map(b) || is_features(a) != is_features(b)) return;
+    if (one_in(m, 3) && same_size(a, b) && a.c + b.c <= MOST_CHANNELS) {
+        begin_line(m);
+        print(m, "concat L%d", label);
+        end_line(m, (value){a.c + b.c, a.h, a.w});
+        return;
+    }
+    if (!fits(a.c, b.c) || !fits(a.h, b.h) || !fits(a.w, b.w)) return;
+    static const char *const joins[] = {"add", "sub", "mul"};
+    const char *join = ANY(m, joins);
+    if (*join == 'm') put(m, "sigmoid");
+    begin_line(m);
+    print(m, "%s L%d", join, label);
+    end_line(m, (value){a.c > b.c ? a.c : b.c, a.h > b.h ? a.h : b.h, a.w > b.w ? a.w : b.w});
+}
+
+/* Each channel weighed by what is in all of it. */
+static void put_gate(maker *m)
+{
+    int last = m->lines - 1;
+    value of = m->at;
+    if (is_features(of)) return;
+    begin_line(m);
+    print(m, "globalavgpool");
+    end_line(m, (value){of.c, is_map(of), 1});
+    put(m, "sigmoid");
+    begin_line(m);
+    print(m, "mul L%d", last);
+    end_line(m, of);
+}
+
 /* The sum with an earlier value, if the one drawn has the shape. */
 static void put_sum(maker *m)
 {
@@ -345,10 +422,11 @@ static void put_branch(maker *m)
 
 static void put_any(maker *m)
 {
-    enum { WEIGHTS, NORM, ACTIVATION, SUM, BRANCH, POOL, DROPOUT, FLATTEN };
+    enum { WEIGHTS, NORM, ACTIVATION, SUM, BRANCH, POOL, DROPOUT, FLATTEN, AFFINE, SHAPE, JOIN, GATE };
     static const int kinds[] = {WEIGHTS, WEIGHTS,    WEIGHTS,    WEIGHTS,    NORM,    NORM,
                                 NORM,    ACTIVATION, ACTIVATION, ACTIVATION, SUM,     BRANCH,
-                                BRANCH,  BRANCH,     BRANCH,     POOL,       DROPOUT, FLATTEN};
+                                BRANCH,  BRANCH,     BRANCH,     POOL,       DROPOUT, FLATTEN,
+                                AFFINE,  SHAPE,      JOIN,       JOIN,       GATE};
     switch (ANY(m, kinds)) {
     case WEIGHTS: put_weights(m); break;
     case NORM: put_any_norm(m); break;
@@ -362,6 +440,10 @@ static void put_any(maker *m)
         if (one_in(m, 2)) put(m, "dropout 0.3");
         break;
     case FLATTEN: put_flatten(m); break;
+    case AFFINE: put_affine(m); break;
+    case SHAPE: put_shape(m); break;
+    case JOIN: put_join(m); break;
+    case GATE: put_gate(m); break;
     }
 }
 
