@@ -8,7 +8,7 @@
 
 static const cli_command *const commands[] = {
     &cli_train,   &cli_compare, &cli_eval,        &cli_predict, &cli_run, &cli_summary,
-    &cli_inspect, &cli_audit,   &cli_recalibrate, &cli_bench,
+    &cli_inspect, &cli_audit,   &cli_recalibrate, &cli_fold,    &cli_convert, &cli_bench,
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 

@@ -236,7 +236,7 @@ EK_API EK_MUST_CHECK ek_status ek_batch_norm_update_running(const ek_batch_norm_
  * 4. Networks
  */
 
-#define EK_MAX_RANK 4
+#define EK_MAX_RANK 5 /* a value of a net has at most 4 dimensions, and a batch of them one more */
 
 typedef struct ek_shape {
     int rank;                  /* 0 (a single number) to EK_MAX_RANK */
@@ -869,9 +869,134 @@ EK_API const ek_audit_measured *ek_audit_measures(const ek_audit *audit); /* NUL
  * 11. Folding
  */
 
+typedef enum ek_fold_how {
+    EK_FOLD_KEPT,      /* the reason says why */
+    EK_FOLD_BEFORE,    /* into the weights of the layer before it */
+    EK_FOLD_AFTER,     /* into the weights of the layer after it */
+    EK_FOLD_AFTER_MAP, /* the same; what zero padding lets through of its constant differs from place to place, and has
+                          become a layer of its own behind, `affine` with a bias for each number */
+    EK_FOLD_IDENTITY,  /* it changed nothing, and is gone */
+} ek_fold_how;
+
+/* A normalization, or an affine layer. Texts live as long as the fold. */
+typedef struct ek_folded {
+    int layer; /* its index in the net */
+    const char *label, *op;
+    ek_fold_how how;
+    int into; /* the layer of the net that has taken it in; -1: none */
+    const char *into_label;
+    const char *reason; /* why it was kept; NULL: it was not */
+    double error;       /* the largest difference there between the two nets, over the largest number there is; NaN where no
+                           layer has the same value in both */
+} ek_folded;
+
+/* Both nets on the same inputs, in inference mode. */
+typedef struct ek_fold_run {
+    const char *input;     /* "uniform", "normal", "lengths", "data", "double" */
+    int64_t samples;
+    double difference;     /* the largest |output of the folded net - output of the net|, */
+    double relative;       /* over the largest |output| of the net in this run */
+    int64_t sample, output; /* where: a sample of the run, of "data" its index in the data set; and a number of its output */
+    double value, folded;  /* the two numbers there */
+} ek_fold_run;
+
+typedef struct ek_fold_options {
+    const ek_dataset *data; /* NULL; inputs to compare on, beside random ones */
+    int64_t samples;        /* 64: of each kind of input, those of the data spread evenly over it */
+    double bound;           /* 1e-4: no run's relative difference may be larger; above 0 */
+    uint64_t seed;          /* 1: of the random inputs */
+    ek_watch progress;      /* NULL */
+    void *user;
+} ek_fold_options;
+
+EK_API ek_fold_options ek_fold_options_default(void);
+
+/* A net that computes the same in inference mode, with its batch normalizations folded, and the certificate for it. With
+ *
+ *   a = gamma/sqrt(running_var + eps)    b = beta - running_mean*a      by channel, y = a*x + b
+ *
+ * one goes into the layer before (convolutions of all kinds, linear; weights W, bias c),
+ *
+ *   W' = a*W    c' = a*c + b             by output channel
+ *
+ * where nothing else reads that layer; else into the layer after, where that alone reads it,
+ *
+ *   W' = W*a    c' = c + sum of W*b      by input channel
+ *
+ * and where zero padding keeps b from a part of the sum, c' is found for each place of the output. All of it is computed
+ * in double and rounded once. Dropout, flatten and means over whole windows may lie between. Of several normalizations in a
+ * row the later goes into gamma and beta of the earlier; affine layers with a number a channel are folded like them. Other
+ * norms normalize each sample by itself, and stay. docs/fold.md has all the rules.
+ *
+ * The certificate: both nets run on `samples` inputs each, drawn uniformly from 0 to 1 and from the normal distribution, of
+ * sequences also with random lengths, on those of the data, and on a few in double, by the reference, which shows what the
+ * rounding of the folded weights alone does ("double"; not of nets that take it long). The net's plan is made anew.
+ *
+ * EK_E_SHAPE        the data does not fit
+ * EK_E_NUMERIC      the net's own output is not finite
+ * EK_E_ARGUMENT     an option is out of range
+ * EK_E_INTERRUPTED  the progress asked to stop
+ * A bound that does not hold is no error: ek_fold_holds says it. */
+typedef struct ek_fold ek_fold;
+EK_API EK_MUST_CHECK ek_status ek_fold_create(ek_net *net, const ek_fold_options *options, ek_fold **out);
+EK_API void ek_fold_destroy(ek_fold *fold);
+
+/* The folded net, which is the fold's; to be saved only where the certificate holds. */
+EK_API ek_net *ek_fold_net(const ek_fold *fold);
+/* Every difference is within the bound. */
+EK_API bool ek_fold_holds(const ek_fold *fold);
+
+/* In the order of the net, and of the list above. */
+EK_API int ek_fold_layer_count(const ek_fold *fold);
+EK_API const ek_folded *ek_fold_layer(const ek_fold *fold, int index);
+EK_API int ek_fold_run_count(const ek_fold *fold);
+EK_API const ek_fold_run *ek_fold_run_at(const ek_fold *fold, int index);
+
 /* ---------------------------------------------------------------------------------------------
  * 12. Exchange
  */
+
+typedef enum ek_framework {
+    EK_FROM_PYTORCH,
+    EK_FROM_KERAS,
+    EK_FROM_FLAX,
+    EK_FROM_ONNX,
+} ek_framework;
+
+/* Where a tensor of the net came from. */
+typedef struct ek_taken {
+    const char *tensor, *source; /* "conv1.weight", "sequential/conv2d/kernel" */
+    ek_shape shape, source_shape;
+    const char *change;          /* "HWIO to OIHW"; "": none */
+} ek_taken;
+
+typedef struct ek_foreign_options {
+    double eps;      /* NaN: batchnorm's eps is what the net says, else the framework's default. A number: this one, in all */
+    double momentum; /* NaN: likewise. A number: this one, as the framework writes it; Keras, Flax and ONNX keep this share
+                        of the old statistics, PyTorch takes this share of the new */
+    bool keep_eps;   /* false; true: batchnorm's eps stays the net's, and gamma becomes gamma*sqrt((v + net's)/(v + theirs)) */
+    void (*taken)(void *user, const ek_taken *taken); /* NULL. Told of each tensor, when all is done; valid during the call */
+    void *user;
+} ek_foreign_options;
+
+EK_API ek_foreign_options ek_foreign_options_default(void);
+
+/* The same net with the weights of a .safetensors file that another framework's arrays were written to, under the names
+ * that they have there (docs/convert.md). Names are matched by the net's labels where the file has all of them, with any
+ * prefix; else layer by layer in the order of the names (of the numbers in front of them, where there are), each going to
+ * the first layer that it fits. Channels-last arrays are put in order, features of a flattened map too; the net's
+ * normalizations take the framework's eps, momentum and kind of running variance where the net text says nothing.
+ * Running statistics are copied as they are. Notes (ek_net_note) say what this means for inference and what for further
+ * training alone.
+ *
+ * A bias that a normalization makes redundant may be missing, and num_batches_tracked. options NULL: the defaults.
+ *
+ * EK_E_FORMAT       a tensor or a layer is missing, left over, or nothing that a layer has
+ * EK_E_SHAPE        shapes do not meet; the message says what the net needs in the framework's order
+ * EK_E_NUMERIC      a value is not finite, or a variance negative
+ * EK_E_UNSUPPORTED  the net has a layer whose order of numbers the framework cannot have */
+EK_API EK_MUST_CHECK ek_status ek_net_take_foreign(const ek_net *net, const char *path, ek_framework from,
+                                                   const ek_foreign_options *options, ek_net **out);
 
 /* Writes the net as an ONNX model for other programs: opset 17, IR version 8, one input "input" float32 [N, input shape] and
  * one output "output" [N, output shape] of any number of samples N, in inference mode. The normalization of the input's
@@ -884,7 +1009,52 @@ EK_API EK_MUST_CHECK ek_status ek_net_save_onnx(const ek_net *net, const char *p
 
 /* ---------------------------------------------------------------------------------------------
  * 13. C source
+ *
+ * A net as one C99 source and its header, for products: no allocation, no dependency but libm, weights as constants, all working
+ * memory planned beforehand. docs/c-source.md says how the files are used, and how they are made.
  */
+
+typedef struct ek_c_options {
+    const char *name;          /* NULL: from the file's name. Prefix of what is visible: NAME_predict */
+    bool self_test;            /* true: a program PATH_test.c beside it, which compares with what the net gives */
+    bool int8;                 /* false; true: weights and values are numbers of eight bits, ranges taken from `data` */
+    const ek_dataset *data;    /* NULL; int8: samples like those to come, labels not needed */
+    int64_t samples;           /* 512: at most so many of it are looked at, spread over it */
+    const ek_dataset *test;    /* NULL; int8: how much is lost is measured on all of it. May be `data` */
+    ek_watch progress;         /* NULL */
+    void *user;
+} ek_c_options;
+
+EK_API ek_c_options ek_c_options_default(void);
+
+/* What was written. Measures that were not taken are NaN, or 0. */
+typedef struct ek_c_answer {
+    char name[64];                       /* the prefix */
+    int64_t weight_bytes, memory_bytes;  /* constants, and static working memory */
+    int64_t multiply_adds;               /* of a run */
+    double difference;                   /* the largest of an output from the net's: of the net with its normalizations folded, on
+                                            the self-test's inputs; of int8 on `test` */
+    int64_t test_count;                  /* int8: samples of `test` */
+    double accuracy, int8_accuracy;      /* where it has labels: as floats, and as written */
+    double same_class;                   /* share of them whose largest output is the same */
+} ek_c_answer;
+
+/* Writes the net, in inference mode with its batch normalizations folded (ek_net_fold), as C:
+ *
+ *   PATH.c, PATH.h    int NAME_predict(const float *in, float *out), and NAME_run in memory that the caller gives;
+ *                     the header says sizes, layout and what is returned
+ *   PATH_test.c       a program that returns 0 where the source gives what the net does
+ *
+ * path ends in ".c". With int8, convolutions and linear layers compute in whole numbers alone, which are the same on every machine:
+ * weights symmetric by output channel, values by layer with a zero point. options NULL: the defaults; answer may be NULL. All files
+ * are written beside their places and then renamed; on error, those that were there are as they were.
+ *
+ * EK_E_UNSUPPORTED  a layer cannot be written; the message names all of them
+ * EK_E_ARGUMENT     the path or name cannot be, or int8 without data
+ * EK_E_SHAPE        the data does not fit the net
+ * EK_E_NUMERIC      a weight, or with int8 a value, is not finite
+ * EK_E_INTERRUPTED  the progress asked to stop */
+EK_API EK_MUST_CHECK ek_status ek_net_save_c(const ek_net *net, const ek_c_options *options, const char *path, ek_c_answer *answer);
 
 #ifdef __cplusplus
 }

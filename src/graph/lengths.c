@@ -2,19 +2,61 @@
 
 #include "core/memory.h"
 
-static bool is_sequence(const ek_node *node) { return node->out.rank == 2; }
+/* Whether the lengths of a node's input reach it; a sequence of one position is alive. */
+static bool reached(const bool *has, const ek_node *node, int k) { return has[node->input[k]] && node->in[k].dim[1] > 1; }
+
+/* Which nodes have lengths: the input, and sequences that are made of such. */
+static void mark(const ek_graph *graph, bool *has)
+{
+    has[0] = true;
+    for (int i = 1; i < graph->count; i++) {
+        const ek_node *node = &graph->node[i];
+        bool sequence = node->out.rank == 2 && node->out.dim[1] > 1;
+        for (int k = 0; k < node->input_count; k++) has[i] |= sequence && reached(has, node, k);
+    }
+}
+
+static ek_status refuse(const ek_node *node, int k)
+{
+    char text[EK_SHAPE_TEXT];
+    return ek_fail(EK_E_SHAPE,
+                   "%s%s%s in line %d moves the positions of its sequences %s, so that their lengths would mean nothing behind it: "
+                   "leave it out, or the lengths",
+                   node->op->name, *node->label ? " " : "", node->label, node->line, ek_shape_text(node->in[k], text));
+}
+
+ek_status ek_lengths_check(const ek_graph *graph)
+{
+    bool *has;
+    ek_status status = EK_OK;
+    EK_TRY(EK_NEW(has, (size_t)graph->count));
+    mark(graph, has);
+    for (int i = 1; i < graph->count; i++) {
+        const ek_node *node = &graph->node[i];
+        bool moves = node->op->moves_positions && node->op->moves_positions(node);
+        for (int k = 0; moves && k < node->input_count; k++)
+            if (reached(has, node, k)) EK_GO(refuse(node, k));
+    }
+done:
+    ek_free(has);
+    return status;
+}
 
 ek_status ek_lengths_create(const ek_graph *graph, int64_t samples, ek_lengths *out)
 {
     int64_t each = ek_blocks(samples) * EK_LANES, count = 0;
     ek_status status = EK_OK;
+    bool *has = NULL;
     *out = (ek_lengths){0};
-    for (int i = 0; i < graph->count; i++) count += is_sequence(&graph->node[i]);
+    EK_GO(EK_NEW(has, (size_t)graph->count));
+    mark(graph, has);
+    for (int i = 0; i < graph->count; i++) count += has[i];
     EK_GO(EK_NEW(out->of, (size_t)graph->count));
     EK_GO(EK_NEW(out->memory, (size_t)(count * each)));
     for (int i = 0, k = 0; i < graph->count; i++)
-        if (is_sequence(&graph->node[i])) out->of[i] = out->memory + k++ * each;
+        if (has[i]) out->of[i] = out->memory + k++ * each;
 done:
+    ek_free(has);
     if (status != EK_OK) ek_lengths_free(out);
     return status;
 }
@@ -26,13 +68,14 @@ void ek_lengths_free(ek_lengths *lengths)
     *lengths = (ek_lengths){0};
 }
 
-/* Of two inputs that are joined the shorter counts: there both are alive. */
+/* Of two inputs that are joined the shorter counts: there both are alive. One without lengths is alive anywhere. */
 static int64_t length_of(const ek_lengths *lengths, const ek_node *node, int64_t sample)
 {
     int64_t least = node->out.dim[1];
     for (int k = 0; k < node->input_count; k++) {
-        int64_t in = lengths->of[node->input[k]][sample],
-                out = node->op->length ? node->op->length(node, in) : in;
+        const int32_t *of = lengths->of[node->input[k]];
+        if (!of || node->in[k].dim[1] == 1) continue;
+        int64_t out = node->op->length ? node->op->length(node, of[sample]) : of[sample];
         if (out < least) least = out;
     }
     return least < 1 ? 1 : least;

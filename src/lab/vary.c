@@ -23,21 +23,10 @@ static bool is_norm(const ek_node *node) { return node->op->normalizes; }
 static bool is_linear(const ek_node *node) { return node->op == ek_op_find("linear"); }
 static bool is_dropout(const ek_node *node) { return node->op == ek_op_find("dropout"); }
 
-static bool is_active(const ek_node *node)
-{
-    ek_activation kind;
-    float slope;
-    return ek_is_activation(node, &kind, &slope);
-}
+static bool is_active(const ek_node *node) { return node->op->activates; }
 
 /* A convolution or a linear layer. */
-static bool is_weighted(const ek_node *node)
-{
-    for (int k = 0; k < node->param_count; k++) {
-        if (node->param[k].role == EK_ROLE_WEIGHT) return true;
-    }
-    return false;
-}
+static bool is_weighted(const ek_node *node) { return node->op->multiply_adds; }
 
 static int count_of(const ek_graph *graph, bool (*is)(const ek_node *node))
 {

@@ -1,0 +1,219 @@
+#include "commands.h"
+#include "common.h"
+#include "output.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct settings {
+    const char *model, *out, *net;
+    int from; /* 0: nowhere else; then ek_framework + 1 */
+    double eps, momentum;
+    bool keep_eps, json;
+    int64_t threads;
+} settings;
+
+static const cli_option options[] = {
+    ROW_OPERAND("MODEL", model, "A model file, a net text or a shipped net; with --net a file of bare weights (.safetensors)."),
+    ROW_HEADING("Files:"),
+    ROW_REQUIRED("out", "FILE", out,
+                 "What it becomes, by its ending: .safetensors a model, .onnx an ONNX model for other programs, .net or "
+                 ".txt its net text without the parameters. Replaced only by a whole new file."),
+    ROW_TEXT("net", "NET", net,
+             "The net that the weights in MODEL are for: a shipped net, a net text, or a model, whose own weights do not "
+             "matter."),
+    ROW_HEADING("Weights of other frameworks:"),
+    ROW_CHOICE("from", "evenkeel|pytorch|keras|flax|onnx", from,
+               "Whose names, orders of axes and conventions of batch normalization the weights have."),
+    ROW_POSITIVE("eps", "E", eps, "Batch normalization's eps there; without it what the net text says, else the framework's default."),
+    ROW_NUMBER("momentum", "M", momentum, 0, 1,
+               "Batch normalization's momentum as the framework writes it: keras, flax and onnx keep this share of the old "
+               "statistics. Without it what the net text says, else the framework's default."),
+    ROW_FLAG("keep-eps", keep_eps, "Keep the net's eps, and multiply gamma by sqrt((v + eps here)/(v + eps there)) instead."),
+    ROWS_COMMON,
+};
+
+/* What is converted, and what is to be said of it. */
+typedef struct job {
+    const settings *s;
+    cli_model model;
+    json_t *taken;   /* of --json */
+    cli_table table; /* else */
+    bool listed;
+} job;
+
+/* --- endings: what FILE can be */
+
+/* Each gives false where it failed, which was said. */
+
+static bool saved(ek_status status)
+{
+    if (status != EK_OK) cli_fail_status();
+    return status == EK_OK;
+}
+
+static bool write_model(const job *j) { return saved(ek_net_save(j->model.net, j->s->out)); }
+
+static bool write_onnx(const job *j) { return saved(ek_net_save_onnx(j->model.net, j->s->out)); }
+
+static bool write_text(const job *j)
+{
+    const char *text = ek_net_text(j->model.net);
+    return cli_write_file(j->s->out, text, strlen(text));
+}
+
+static const struct format {
+    const char *ending, *what;
+    bool (*write)(const job *j);
+} formats[] = {
+    {".safetensors", "model", write_model},
+    {".onnx", "ONNX model", write_onnx},
+    {".net", "net text", write_text},
+    {".txt", "net text", write_text},
+};
+enum { FORMATS = sizeof formats / sizeof *formats };
+
+/* NULL: none, which was said. */
+static const struct format *find_format(const char *out)
+{
+    const char *name = strrchr(out, '/'), *endings[FORMATS];
+    const char *dot = strrchr(name ? name : out, '.');
+    char all[128] = "";
+    for (int i = 0; i < FORMATS; i++) {
+        if (dot && strcmp(dot, formats[i].ending) == 0) return &formats[i];
+        endings[i] = formats[i].ending;
+        strcat(strcat(all, i ? ", " : ""), endings[i]);
+    }
+    const char *nearest = dot ? cli_nearest(dot, endings, FORMATS) : NULL;
+    if (nearest)
+        cli_usage_error(&cli_convert, "%s ends in '%s'; did you mean '%s'?", out, dot, nearest);
+    else
+        cli_usage_error(&cli_convert, "%s must end in what it is to become, one of %s", out, all);
+    return NULL;
+}
+
+/* --- weights of others */
+
+static void take(void *user, const ek_taken *taken)
+{
+    job *j = user;
+    if (j->taken) {
+        json_t *row = json_object();
+        json_object_set_new(row, "tensor", json_string(taken->tensor));
+        json_object_set_new(row, "shape", cli_json_shape(taken->shape));
+        json_object_set_new(row, "source", cli_json_text(taken->source));
+        json_object_set_new(row, "source_shape", cli_json_shape(taken->source_shape));
+        json_object_set_new(row, "change", json_string(taken->change));
+        json_array_append_new(j->taken, row);
+        return;
+    }
+    char here[CLI_TEXT_SIZE], there[CLI_TEXT_SIZE];
+    if (!j->listed) cli_table_begin(&j->table, "tensor|shape|from|shape there|change");
+    j->listed = true;
+    cli_table_row(&j->table, taken->tensor, cli_shape(here, taken->shape), taken->source, cli_shape(there, taken->source_shape),
+                  taken->change);
+}
+
+static ek_status take_weights(job *j)
+{
+    const settings *s = j->s;
+    if (s->from == 0) return ek_net_load_weights(j->model.net, s->model);
+    ek_foreign_options o = ek_foreign_options_default();
+    o.eps = s->eps;
+    o.momentum = s->momentum;
+    o.keep_eps = s->keep_eps;
+    o.taken = take;
+    o.user = j;
+    ek_net *net;
+    ek_status status = ek_net_take_foreign(j->model.net, s->model, (ek_framework)(s->from - 1), &o, &net);
+    if (status != EK_OK) return status;
+    ek_net_destroy(j->model.net);
+    j->model.net = net;
+    return EK_OK;
+}
+
+/* --- the answer */
+
+static int answer(const job *j, const struct format *format)
+{
+    const ek_net *net = j->model.net;
+    if (j->s->json) {
+        json_t *object = json_object(), *notes = json_array();
+        for (int i = 0; i < ek_net_note_count(net); i++) json_array_append_new(notes, cli_json_text(ek_net_note(net, i)));
+        json_object_set_new(object, "model", cli_json_text(j->s->model));
+        json_object_set_new(object, "out", cli_json_text(j->s->out));
+        json_object_set_new(object, "format", json_string(format->what));
+        json_object_set_new(object, "parameters", json_integer(cli_parameters(net)));
+        if (j->s->from) json_object_set(object, "taken", j->taken);
+        json_object_set_new(object, "notes", notes);
+        return cli_json_answer(object);
+    }
+    if (j->listed) {
+        cli_table_print(&j->table);
+        putchar('\n');
+    }
+    for (int i = 0; i < ek_net_note_count(net); i++) {
+        fputs("- ", stdout);
+        cli_print_wrapped_at(ek_net_note(net, i), 2, 2);
+    }
+    printf("%s%s: %s\n", ek_net_note_count(net) ? "\n" : "", format->what, j->s->out);
+    return CLI_DONE;
+}
+
+/* Options that say nothing without others. */
+static const char *useless(const settings *s)
+{
+    if (s->from && !s->net) return "--from is for bare weights: --net says which net they are for";
+    if (!s->from && (!isnan(s->eps) || !isnan(s->momentum) || s->keep_eps))
+        return "--eps, --momentum and --keep-eps translate the conventions of --from, which is missing";
+    if (cli_is_file(s->out) && s->net && (cli_same_file(s->out, s->model) || cli_same_file(s->out, s->net)))
+        return "what it is made from would be overwritten; name another file for the output";
+    if (cli_same_file(s->out, s->model) && !ek_is_model(s->model))
+        return "the net text would be overwritten; name another file for the output";
+    return NULL;
+}
+
+static int run(int argc, char **argv)
+{
+    settings s = {.eps = NAN, .momentum = NAN};
+    int code;
+    if (!cli_parse(&cli_convert, argc, argv, &s, &code)) return code;
+    const struct format *format = find_format(s.out);
+    if (!format) return CLI_USAGE;
+    const char *wrong = useless(&s);
+    if (wrong) return cli_usage_error(&cli_convert, "%s", wrong);
+    job j = {.s = &s, .taken = s.json ? json_array() : NULL};
+    code = CLI_FAILED;
+    if (!cli_model_open(&j.model, s.net ? s.net : s.model, s.threads)) goto done;
+    if (!s.net) cli_warn_untrained(&j.model, s.model);
+    if (!cli_can_write(s.out)) goto done;
+    if (s.net && take_weights(&j) != EK_OK)
+        cli_fail_status();
+    else if (format->write(&j))
+        code = answer(&j, format);
+done:
+    if (j.listed) cli_table_free(&j.table);
+    json_decref(j.taken);
+    cli_model_close(&j.model);
+    return code;
+}
+
+const cli_command cli_convert = {
+    .name = "convert",
+    .synopsis = "MODEL --out FILE [options]",
+    .brief = "makes one kind of file from another, or from another framework's weights",
+    .about = "Turns a model into another kind of file, which FILE's ending names. With --net, MODEL holds weights alone, and "
+             "--from says which framework they come from: names are matched with the net's layers, axes put in order, and the "
+             "conventions of batch normalization translated: momentum, eps, and which running variance is kept. Where each "
+             "tensor went is listed, and what changes for inference and what only for further training is said. "
+             "docs/convert.md says how to write such a file.",
+    .examples = "  evenkeel convert lenet.safetensors --out lenet.onnx\n"
+                "  evenkeel convert lenet.safetensors --out lenet.net\n"
+                "  evenkeel convert state_dict.safetensors --net lenet-bn --out lenet.safetensors\n"
+                "  evenkeel convert keras.safetensors --from keras --net my.net --out model.safetensors\n"
+                "  evenkeel convert flax.safetensors --from flax --net my.net --momentum 0.9 --out model.safetensors\n",
+    .options = options,
+    .run = run,
+};
