@@ -160,7 +160,7 @@ static void emit_convolution(ek_cc_writer *w, const ek_node *node)
 static size_t convolution_scratch(const ek_node *node)
 {
     ek_cc_window g = ek_cc_window_of(node);
-    return ek_cc_conv_scratch(&g);
+    return ek_cc_conv_scratch(&g, false);
 }
 
 static void emit_convtranspose(ek_cc_writer *w, const ek_node *node)
