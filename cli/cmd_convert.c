@@ -11,6 +11,8 @@ typedef struct settings {
     const char *model, *out, *net;
     int from; /* 0: nowhere else; then ek_framework + 1 */
     double eps, momentum;
+    const char *input, *output;
+    int bn; /* 0: as exported, 1: inference */
     bool keep_eps, json;
     int64_t threads;
 } settings;
@@ -32,6 +34,12 @@ static const cli_option options[] = {
                "Batch normalization's momentum as the framework writes it: keras, flax and onnx keep this share of the old "
                "statistics. Without it what the net text says, else the framework's default."),
     ROW_FLAG("keep-eps", keep_eps, "Keep the net's eps, and multiply gamma by sqrt((v + eps here)/(v + eps there)) instead."),
+    ROW_HEADING("ONNX models that are read:"),
+    ROW_TEXT("input", "SHAPE", input, "A sample's shape, such as 3x48x192, where the file leaves sizes open."),
+    ROW_TEXT("output", "NAME", output, "The output that the net is to end with, where the file has several."),
+    ROW_CHOICE("bn", "exported|inference", bn,
+               "What a batch normalization that was exported in training mode does at inference: exported, take the batch's "
+               "statistics as the file says; inference, take its running statistics, which is nearly always meant."),
     ROWS_COMMON,
 };
 
@@ -162,9 +170,49 @@ static int answer(const job *j, const struct format *format)
     return CLI_DONE;
 }
 
+/* --- ONNX */
+
+/* "3x48x192"; rank 0 where it is none. */
+static ek_shape read_shape(const char *text)
+{
+    ek_shape shape = {0};
+    for (char *end; *text; text = *end ? end + 1 : end) {
+        long size = strtol(text, &end, 10);
+        bool ends = !*end || (*end == 'x' && end[1]);
+        if (end == text || !ends || size < 1 || size > 1 << 24 || shape.rank == EK_MAX_RANK - 1) return (ek_shape){0};
+        shape.dim[shape.rank++] = size;
+    }
+    return shape;
+}
+
+/* False where it failed, which was said. */
+static bool open_onnx(job *j)
+{
+    const settings *s = j->s;
+    ek_onnx_options o = ek_onnx_options_default();
+    if (s->input) o.input = read_shape(s->input);
+    o.output = s->output;
+    o.bn_inference = s->bn == 1;
+    j->model = (cli_model){.trained = true};
+    ek_context_options context = ek_context_options_default();
+    context.threads = (int)s->threads;
+    return saved(ek_context_create(&context, &j->model.context)) &&
+           saved(ek_net_open_onnx(j->model.context, s->model, &o, &j->model.net));
+}
+
+static bool asks_onnx(const settings *s) { return s->input || s->output || s->bn; }
+
+static bool open_what_is_converted(job *j)
+{
+    const settings *s = j->s;
+    return asks_onnx(s) ? open_onnx(j) : cli_model_open(&j->model, s->net ? s->net : s->model, s->threads);
+}
+
 /* Options that say nothing without others. */
 static const char *useless(const settings *s)
 {
+    if (asks_onnx(s) && s->net) return "--input, --output and --bn are for an ONNX model, and --net is for bare weights";
+    if (s->input && !read_shape(s->input).rank) return "--input must be a sample's shape such as 3x48x192, of 1 to 4 dimensions";
     if (s->from && !s->net) return "--from is for bare weights: --net says which net they are for";
     if (!s->from && (!isnan(s->eps) || !isnan(s->momentum) || s->keep_eps))
         return "--eps, --momentum and --keep-eps translate the conventions of --from, which is missing";
@@ -186,7 +234,7 @@ static int run(int argc, char **argv)
     if (wrong) return cli_usage_error(&cli_convert, "%s", wrong);
     job j = {.s = &s, .taken = s.json ? json_array() : NULL};
     code = CLI_FAILED;
-    if (!cli_model_open(&j.model, s.net ? s.net : s.model, s.threads)) goto done;
+    if (!open_what_is_converted(&j)) goto done;
     if (!s.net) cli_warn_untrained(&j.model, s.model);
     if (!cli_can_write(s.out)) goto done;
     if (s.net && take_weights(&j) != EK_OK)
@@ -204,13 +252,16 @@ const cli_command cli_convert = {
     .name = "convert",
     .synopsis = "MODEL --out FILE [options]",
     .brief = "makes one kind of file from another, or from another framework's weights",
-    .about = "Turns a model into another kind of file, which FILE's ending names. With --net, MODEL holds weights alone, and "
+    .about = "Turns a model into another kind of file, which FILE's ending names; MODEL may be an ONNX model, and what of it was "
+             "translated is said. With --net, MODEL holds weights alone, and "
              "--from says which framework they come from: names are matched with the net's layers, axes put in order, and the "
              "conventions of batch normalization translated: momentum, eps, and which running variance is kept. Where each "
              "tensor went is listed, and what changes for inference and what only for further training is said. "
              "docs/convert.md says how to write such a file.",
     .examples = "  evenkeel convert lenet.safetensors --out lenet.onnx\n"
                 "  evenkeel convert lenet.safetensors --out lenet.net\n"
+                "  evenkeel convert theirs.onnx --out model.safetensors\n"
+                "  evenkeel convert theirs.onnx --input 3x48x192 --bn inference --out model.safetensors\n"
                 "  evenkeel convert state_dict.safetensors --net lenet-bn --out lenet.safetensors\n"
                 "  evenkeel convert keras.safetensors --from keras --net my.net --out model.safetensors\n"
                 "  evenkeel convert flax.safetensors --from flax --net my.net --momentum 0.9 --out model.safetensors\n",
