@@ -1,3 +1,4 @@
+#include "before_after.h"
 #include "commands.h"
 #include "common.h"
 #include "output.h"
@@ -12,7 +13,7 @@ typedef struct settings {
     int split; /* in the order of splits */
     int64_t batch, threads;
     double blend;
-    bool json, quiet;
+    bool fast, json, quiet;
 } settings;
 
 static const ek_split splits[] = {EK_SPLIT_TRAIN, EK_SPLIT_TEST, EK_SPLIT_ANY};
@@ -29,15 +30,18 @@ static const cli_option options[] = {
                "where there "
                "is one."),
     ROW_INTEGER("batch", "N", batch, 1, 1e6,
-                "Samples taken at a time; the result does not depend on it, but for rounding."),
+                "Samples taken at a time; without --fast the result does not depend on it, but for rounding."),
     ROW_HEADING("Statistics:"),
     {ROW_AT(CLI_NUMBER, "blend", blend,
             "New statistics are (1-A) times the old and A times the measured ones."),
      .value = "A", .least = 0, .most = 1, .above = true},
+    ROW_FLAG("fast", fast,
+             "One pass over the data for all layers, each batch normalized by its own statistics on the way: exact for "
+             "layers with no normalization before them, near it for the others, and nearer the larger --batch is."),
     ROW_HEADING("Files:"),
     ROW_REQUIRED("out", "MODEL", out,
-                 "Where the mended model goes (.safetensors); may be MODEL itself. Replaced only by a whole "
-                 "new model."),
+                 "Where the mended model goes (.safetensors, or .onnx for other programs); may be MODEL itself. Replaced "
+                 "only by a whole new model."),
     ROW_FLAG("quiet", quiet, "No progress on stderr."),
     ROWS_COMMON,
 };
@@ -45,21 +49,9 @@ static const cli_option options[] = {
 typedef struct job {
     const settings *s;
     cli_model model;
-    ek_dataset *data, *test; /* test NULL: none with labels */
-    bool measured;
-    ek_metrics before, after;
+    ek_dataset *data;
+    cli_before_after measures;
 } job;
-
-/* A single file has items without labels. */
-static ek_status open_data(const settings *s, const ek_net *net, ek_dataset **out)
-{
-    size_t length = strlen(s->data);
-    bool csv = (length > 4 && !strcmp(s->data + length - 4, ".csv")) ||
-               (length > 7 && !strcmp(s->data + length - 7, ".csv.gz"));
-    if (!strchr(s->data, ',') && !csv && cli_is_file(s->data))
-        return ek_dataset_open_items(s->data, ek_net_input_shape(net), out);
-    return ek_dataset_open(s->data, splits[s->split], out);
-}
 
 static ek_status mend(job *j, cli_progress *progress)
 {
@@ -67,14 +59,15 @@ static ek_status mend(job *j, cli_progress *progress)
     ek_recalibrate_options o = ek_recalibrate_options_default();
     o.batch = s->batch;
     o.blend = s->blend;
+    o.fast = s->fast;
     o.progress = cli_progress_work;
     o.user = progress;
-    ek_status status = EK_OK;
-    if (j->test) status = ek_evaluate(j->model.net, j->test, s->batch, &j->before);
-    if (status == EK_OK) status = ek_recalibrate(j->model.net, j->data, &o);
-    if (status == EK_OK && j->test) status = ek_evaluate(j->model.net, j->test, s->batch, &j->after);
+    ek_net *net = j->model.net;
+    ek_status status = cli_before_after_measure(&j->measures, net, s->batch, &j->measures.before);
+    if (status == EK_OK) status = ek_recalibrate(net, j->data, &o);
+    if (status == EK_OK) status = cli_before_after_measure(&j->measures, net, s->batch, &j->measures.after);
     cli_progress_clear(progress);
-    return status == EK_OK ? ek_net_save(j->model.net, s->out) : status;
+    return status == EK_OK ? cli_save_model(net, s->out) : status;
 }
 
 static int norms_of(const ek_net *net)
@@ -85,18 +78,10 @@ static int norms_of(const ek_net *net)
     return count;
 }
 
-static json_t *metrics_json(const ek_metrics *metrics)
-{
-    json_t *object = json_object();
-    cli_json_number(object, "loss", metrics->loss);
-    cli_json_number(object, "accuracy", metrics->accuracy);
-    return object;
-}
-
 static int answer(const job *j)
 {
     const settings *s = j->s;
-    char a[CLI_TEXT_SIZE], b[CLI_TEXT_SIZE];
+    char a[CLI_TEXT_SIZE];
     if (s->json) {
         json_t *object = json_object();
         json_object_set_new(object, "model", cli_json_text(s->model));
@@ -105,36 +90,15 @@ static int answer(const job *j)
         json_object_set_new(object, "layers", json_integer(norms_of(j->model.net)));
         json_object_set_new(object, "samples", json_integer(ek_dataset_count(j->data)));
         cli_json_number(object, "blend", s->blend);
-        if (j->test) {
-            json_object_set_new(object, "measured_on", json_integer(j->before.count));
-            json_object_set_new(object, "before", metrics_json(&j->before));
-            json_object_set_new(object, "after", metrics_json(&j->after));
-        }
+        json_object_set_new(object, "fast", json_boolean(s->fast));
+        cli_before_after_json(&j->measures, object);
         return cli_json_answer(object);
     }
     printf("%s: %d batch normalizations have the statistics of %s samples of %s\n", s->model,
            norms_of(j->model.net), cli_count(a, ek_dataset_count(j->data)), s->data);
-    if (j->test) {
-        cli_table table;
-        cli_table_begin(&table, "|>before|>after");
-        char before[CLI_TEXT_SIZE], after[CLI_TEXT_SIZE];
-        cli_measure(before, j->before.accuracy);
-        cli_table_row(&table, "accuracy", before, cli_measure(after, j->after.accuracy));
-        cli_measure(before, j->before.loss);
-        cli_table_row(&table, "loss", before, cli_measure(after, j->after.loss));
-        printf("\nmeasured on %s samples\n", cli_count(b, j->before.count));
-        cli_table_print(&table);
-        cli_table_free(&table);
-    }
+    cli_before_after_print(&j->measures);
     printf("\nmodel: %s\n", s->out);
     return CLI_DONE;
-}
-
-/* The test part where there is one, else the same data; NULL where nothing is labelled. */
-static ek_status open_test(job *j)
-{
-    if (ek_dataset_classes(j->data) == 0) return EK_OK;
-    return ek_dataset_open(j->s->data, EK_SPLIT_ANY, &j->test);
 }
 
 static int run(int argc, char **argv)
@@ -144,6 +108,8 @@ static int run(int argc, char **argv)
     if (!cli_parse(&cli_recalibrate, argc, argv, &s, &code)) return code;
     const char *lost = cli_would_lose(s.out, s.data, s.model);
     if (lost) return cli_usage_error(&cli_recalibrate, "%s", lost);
+    if (!cli_is_model_name(s.out))
+        return cli_usage_error(&cli_recalibrate, "a model is a .safetensors or .onnx file, not %s", s.out);
     job j = {.s = &s};
     cli_progress progress;
     code = CLI_FAILED;
@@ -152,13 +118,13 @@ static int run(int argc, char **argv)
     if (!cli_can_write(s.out)) goto done;
     cli_stop_listen();
     cli_progress_begin(&progress, s.quiet, &(ek_event){0}, NULL);
-    if (open_data(&s, j.model.net, &j.data) != EK_OK || open_test(&j) != EK_OK ||
-        mend(&j, &progress) != EK_OK)
+    if (cli_open_any_data(s.data, splits[s.split], j.model.net, &j.data) != EK_OK ||
+        cli_before_after_open(&j.measures, s.data, j.data) != EK_OK || mend(&j, &progress) != EK_OK)
         cli_fail_status();
     else
         code = answer(&j);
 done:
-    ek_dataset_destroy(j.test);
+    cli_before_after_close(&j.measures);
     ek_dataset_destroy(j.data);
     cli_model_close(&j.model);
     return code;
@@ -173,7 +139,7 @@ const cli_command cli_recalibrate = {
              "single batches, and puts them in the place of its running statistics. It goes through the net "
              "from the "
              "input on, so that each layer is measured on what the mended layers before it give; dropout is "
-             "off. Weights, "
+             "off. That takes a pass over the data for each layer in a row; --fast takes one for all. Weights, "
              "gamma and beta stay. This mends statistics that have not converged, come from other weights or "
              "are lost, and "
              "with --split test or data of another kind it fits a net to that kind. Where the data has "

@@ -5,7 +5,7 @@
 #include "options.h"
 
 extern const cli_command cli_train, cli_eval, cli_predict, cli_run, cli_summary, cli_inspect,
-    cli_bench, cli_audit, cli_recalibrate, cli_compare, cli_convert;
+    cli_bench, cli_audit, cli_recalibrate, cli_compare, cli_fold, cli_convert;
 
 /* All, in the order of the help; ended by NULL. */
 extern const cli_command *const cli_commands[];

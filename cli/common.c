@@ -75,6 +75,22 @@ bool cli_read_lengths(const cli_model *model, const char *name, const char *path
     return false;
 }
 
+bool cli_ends_with(const char *text, const char *end)
+{
+    size_t length = strlen(text), tail = strlen(end);
+    return length >= tail && strcmp(text + length - tail, end) == 0;
+}
+
+bool cli_is_model_name(const char *path)
+{
+    return !cli_ends_with(path, ".c") && !cli_ends_with(path, ".net") && !cli_ends_with(path, ".txt");
+}
+
+ek_status cli_save_model(const ek_net *net, const char *path)
+{
+    return cli_ends_with(path, ".onnx") ? ek_net_save_onnx(net, path) : ek_net_save(net, path);
+}
+
 double cli_now(void)
 {
     struct timespec now;

@@ -28,6 +28,12 @@ bool cli_read_lengths(const cli_model *model, const char *name, const char *path
 /* Seconds on a clock that only goes forward. */
 double cli_now(void);
 
+bool cli_ends_with(const char *text, const char *end);
+/* Whether a model is written to `path`: not where its ending says that something else is wanted there (.c, .net, .txt). */
+bool cli_is_model_name(const char *path);
+/* Writes a model: for other programs where the path ends in .onnx, else with ek_net_save. */
+ek_status cli_save_model(const ek_net *net, const char *path);
+
 /* Whether there is a regular file. */
 bool cli_is_file(const char *path);
 /* Whether `path` can be written or replaced: tried with a file beside it that is taken away again.

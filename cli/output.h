@@ -17,7 +17,7 @@ void *cli_alloc(size_t count, size_t size);
 __attribute__((format(printf, 1, 2))) char *cli_text(const char *format, ...); /* free it */
 
 /* Texts in the caller's buffer, which they return. */
-#define CLI_TEXT_SIZE 96
+#define CLI_TEXT_SIZE 112
 char *cli_count(char text[CLI_TEXT_SIZE], int64_t count);     /* "44,426" */
 char *cli_bytes(char text[CLI_TEXT_SIZE], double bytes);      /* "1.2 MiB" */
 char *cli_duration(char text[CLI_TEXT_SIZE], double seconds); /* "0:07", "1:02:03" */

@@ -236,7 +236,7 @@ EK_API EK_MUST_CHECK ek_status ek_batch_norm_update_running(const ek_batch_norm_
  * 4. Networks
  */
 
-#define EK_MAX_RANK 4
+#define EK_MAX_RANK 5 /* a value of a net has at most 4 dimensions, and a batch of them one more */
 
 typedef struct ek_shape {
     int rank;                  /* 0 (a single number) to EK_MAX_RANK */
@@ -258,8 +258,8 @@ typedef struct ek_net ek_net;
 EK_API EK_MUST_CHECK ek_status ek_net_create(ek_context *context, const char *text, const char *origin,
                                              ek_net **out);
 
-/* A network from a shipped net's name ("lenet-bn"), a net text's path, or a model's path
- * (a safetensors file under any name, with its trained parameters). */
+/* A network from a shipped net's name ("lenet-bn"), a net text's path, or a model's path: a safetensors file under any
+ * name, with its trained parameters, or an ONNX model (ek_net_open_onnx). */
 EK_API EK_MUST_CHECK ek_status ek_net_open(ek_context *context, const char *name_or_path, ek_net **out);
 
 /* The same, but a model is taken as it is, with values that ek_net_open refuses: not finite, a negative variance, a
@@ -267,8 +267,8 @@ EK_API EK_MUST_CHECK ek_status ek_net_open(ek_context *context, const char *name
  * still refuses what is not finite. */
 EK_API EK_MUST_CHECK ek_status ek_net_open_sick(ek_context *context, const char *name_or_path, ek_net **out);
 
-/* Whether ek_net_open takes it for a model: by its ending .safetensors, or by its first eight bytes, a
- * header's length with zeros at its end, which no net text has. Only a regular file is looked into, so that a
+/* Whether ek_net_open takes it for a model: by its ending .safetensors or .onnx, or by its first eight bytes: a
+ * header's length with zeros at its end, or the beginning of an ONNX model, which no net text has. Only a regular file is looked into, so that a
  * pipe loses nothing. */
 EK_API bool ek_is_model(const char *path);
 
@@ -738,8 +738,9 @@ EK_API EK_MUST_CHECK ek_status ek_event_file_close(ek_event_file *file, bool kee
 typedef bool (*ek_watch)(void *user, double share);
 
 typedef struct ek_recalibrate_options {
-    int64_t batch;        /* 128: samples taken at a time; the statistics do not depend on it, but for rounding */
+    int64_t batch;        /* 128: samples taken at a time; the statistics do not depend on it, but for rounding, unless fast */
     double blend;         /* 1: running = (1-blend)*running + blend*measured; in (0, 1] */
+    bool fast;            /* false; true: all normalizations in one pass, see below */
     ek_watch progress;    /* NULL */
     void *user;
 } ek_recalibrate_options;
@@ -757,8 +758,14 @@ EK_API ek_recalibrate_options ek_recalibrate_options_default(void);
  * statistics, as PyTorch's update_bn does, has neither.) num_batches_tracked becomes the number of batches, and the
  * model remembers that its statistics were measured. options NULL: the defaults.
  *
+ * With `fast` the data is run through once instead of once for each depth. The normalizations before another are not
+ * mended yet then, and their old statistics may be the very thing to be mended; so each batch is normalized by its own
+ * statistics, dropout off, and what the layers read is pooled in the same exact way. Layers with no normalization before them get
+ * the same statistics as without `fast`; those further down what they read behind batches' statistics, which come near the
+ * others' as the batch grows.
+ *
  * EK_E_ARGUMENT     there is no batch normalization with running statistics, or an option is out of range
- * EK_E_SHAPE        the data does not fit, or a channel has fewer than two values
+ * EK_E_SHAPE        the data does not fit, or a channel has fewer than two values (with `fast`, in some batch)
  * EK_E_NUMERIC      what a normalization reads is not finite (the message names it); statistics cannot mend that
  * EK_E_INTERRUPTED  the progress asked to stop
  * On error the net is as it was. */
@@ -878,9 +885,103 @@ typedef enum ek_fold_how {
     EK_FOLD_IDENTITY,  /* it changed nothing, and is gone */
 } ek_fold_how;
 
+/* A normalization, or an affine layer. Texts live as long as the fold. */
+typedef struct ek_folded {
+    int layer; /* its index in the net */
+    const char *label, *op;
+    ek_fold_how how;
+    int into; /* the layer of the net that has taken it in; -1: none */
+    const char *into_label;
+    const char *reason; /* why it was kept; NULL: it was not */
+    double error;       /* the largest difference there between the two nets, over the largest number there is; NaN where no
+                           layer has the same value in both */
+} ek_folded;
+
+/* Both nets on the same inputs, in inference mode. */
+typedef struct ek_fold_run {
+    const char *input;     /* "uniform", "normal", "lengths", "data", "double" */
+    int64_t samples;
+    double difference;     /* the largest |output of the folded net - output of the net|, */
+    double relative;       /* over the largest |output| of the net in this run */
+    int64_t sample, output; /* where: a sample of the run, of "data" its index in the data set; and a number of its output */
+    double value, folded;  /* the two numbers there */
+} ek_fold_run;
+
+typedef struct ek_fold_options {
+    const ek_dataset *data; /* NULL; inputs to compare on, beside random ones */
+    int64_t samples;        /* 64: of each kind of input, those of the data spread evenly over it */
+    double bound;           /* 1e-4: no run's relative difference may be larger; above 0 */
+    uint64_t seed;          /* 1: of the random inputs */
+    ek_watch progress;      /* NULL */
+    void *user;
+} ek_fold_options;
+
+EK_API ek_fold_options ek_fold_options_default(void);
+
+/* A net that computes the same in inference mode, with its batch normalizations folded, and the certificate for it. With
+ *
+ *   a = gamma/sqrt(running_var + eps)    b = beta - running_mean*a      by channel, y = a*x + b
+ *
+ * one goes into the layer before (convolutions of all kinds, linear; weights W, bias c),
+ *
+ *   W' = a*W    c' = a*c + b             by output channel
+ *
+ * where nothing else reads that layer; else into the layer after, where that alone reads it,
+ *
+ *   W' = W*a    c' = c + sum of W*b      by input channel
+ *
+ * and where zero padding keeps b from a part of the sum, c' is found for each place of the output. All of it is computed
+ * in double and rounded once. Dropout, flatten and means over whole windows may lie between. Of several normalizations in a
+ * row the later goes into gamma and beta of the earlier; affine layers with a number a channel are folded like them. Other
+ * norms normalize each sample by itself, and stay. docs/fold.md has all the rules.
+ *
+ * The certificate: both nets run on `samples` inputs each, drawn uniformly from 0 to 1 and from the normal distribution, of
+ * sequences also with random lengths, on those of the data, and on a few in double, by the reference, which shows what the
+ * rounding of the folded weights alone does ("double"; not of nets that take it long). The net's plan is made anew.
+ *
+ * EK_E_SHAPE        the data does not fit
+ * EK_E_NUMERIC      the net's own output is not finite
+ * EK_E_ARGUMENT     an option is out of range
+ * EK_E_INTERRUPTED  the progress asked to stop
+ * A bound that does not hold is no error: ek_fold_holds says it. */
+typedef struct ek_fold ek_fold;
+EK_API EK_MUST_CHECK ek_status ek_fold_create(ek_net *net, const ek_fold_options *options, ek_fold **out);
+EK_API void ek_fold_destroy(ek_fold *fold);
+
+/* The folded net, which is the fold's; to be saved only where the certificate holds. */
+EK_API ek_net *ek_fold_net(const ek_fold *fold);
+/* Every difference is within the bound. */
+EK_API bool ek_fold_holds(const ek_fold *fold);
+
+/* In the order of the net, and of the list above. */
+EK_API int ek_fold_layer_count(const ek_fold *fold);
+EK_API const ek_folded *ek_fold_layer(const ek_fold *fold, int index);
+EK_API int ek_fold_run_count(const ek_fold *fold);
+EK_API const ek_fold_run *ek_fold_run_at(const ek_fold *fold, int index);
+
 /* ---------------------------------------------------------------------------------------------
  * 12. Exchange
  */
+
+/* How an ONNX model is read. */
+typedef struct ek_onnx_options {
+    ek_shape input;     /* rank 0: as the file says; else the shape of a sample, for a file that leaves sizes open */
+    const char *output; /* NULL: the only one; else the output by its name that the net is to end with */
+    bool bn_inference;  /* false; true: a batch normalization exported in training mode uses its running statistics at
+                           inference, as one exported in inference mode */
+} ek_onnx_options;
+
+EK_API ek_onnx_options ek_onnx_options_default(void);
+
+/* A network from an ONNX model (opsets 6 to 22, docs/onnx.md), which ek_net_open reads too, with the default options: an
+ * ordinary net, whose notes (ek_net_note) say what was translated. options NULL: the defaults.
+ * EK_E_UNSUPPORTED  nodes that no layer here does; the message names all of them, and why
+ * EK_E_FORMAT       the file is damaged, or is no ONNX model
+ * EK_E_SHAPE        options->input does not fit the file's, or shapes in it do not meet
+ * EK_E_NOT_FOUND    there is no such file or output
+ * EK_E_NUMERIC      a parameter is not finite, or a variance negative */
+EK_API EK_MUST_CHECK ek_status ek_net_open_onnx(ek_context *context, const char *path, const ek_onnx_options *options,
+                                                ek_net **out);
 
 typedef enum ek_framework {
     EK_FROM_PYTORCH,
@@ -935,7 +1036,52 @@ EK_API EK_MUST_CHECK ek_status ek_net_save_onnx(const ek_net *net, const char *p
 
 /* ---------------------------------------------------------------------------------------------
  * 13. C source
+ *
+ * A net as one C99 source and its header, for products: no allocation, no dependency but libm, weights as constants, all working
+ * memory planned beforehand. docs/c-source.md says how the files are used, and how they are made.
  */
+
+typedef struct ek_c_options {
+    const char *name;          /* NULL: from the file's name. Prefix of what is visible: NAME_predict */
+    bool self_test;            /* true: a program PATH_test.c beside it, which compares with what the net gives */
+    bool int8;                 /* false; true: weights and values are numbers of eight bits, ranges taken from `data` */
+    const ek_dataset *data;    /* NULL; int8: samples like those to come, labels not needed */
+    int64_t samples;           /* 512: at most so many of it are looked at, spread over it */
+    const ek_dataset *test;    /* NULL; int8: how much is lost is measured on all of it. May be `data` */
+    ek_watch progress;         /* NULL */
+    void *user;
+} ek_c_options;
+
+EK_API ek_c_options ek_c_options_default(void);
+
+/* What was written. Measures that were not taken are NaN, or 0. */
+typedef struct ek_c_answer {
+    char name[64];                       /* the prefix */
+    int64_t weight_bytes, memory_bytes;  /* constants, and static working memory */
+    int64_t multiply_adds;               /* of a run */
+    double difference;                   /* the largest of an output from the net's: of the net with its normalizations folded, on
+                                            the self-test's inputs; of int8 on `test` */
+    int64_t test_count;                  /* int8: samples of `test` */
+    double accuracy, int8_accuracy;      /* where it has labels: as floats, and as written */
+    double same_class;                   /* share of them whose largest output is the same */
+} ek_c_answer;
+
+/* Writes the net, in inference mode with its batch normalizations folded (ek_net_fold), as C:
+ *
+ *   PATH.c, PATH.h    int NAME_predict(const float *in, float *out), and NAME_run in memory that the caller gives;
+ *                     the header says sizes, layout and what is returned
+ *   PATH_test.c       a program that returns 0 where the source gives what the net does
+ *
+ * path ends in ".c". With int8, convolutions and linear layers compute in whole numbers alone, which are the same on every machine:
+ * weights symmetric by output channel, values by layer with a zero point. options NULL: the defaults; answer may be NULL. All files
+ * are written beside their places and then renamed; on error, those that were there are as they were.
+ *
+ * EK_E_UNSUPPORTED  a layer cannot be written; the message names all of them
+ * EK_E_ARGUMENT     the path or name cannot be, or int8 without data
+ * EK_E_SHAPE        the data does not fit the net
+ * EK_E_NUMERIC      a weight, or with int8 a value, is not finite
+ * EK_E_INTERRUPTED  the progress asked to stop */
+EK_API EK_MUST_CHECK ek_status ek_net_save_c(const ek_net *net, const ek_c_options *options, const char *path, ek_c_answer *answer);
 
 #ifdef __cplusplus
 }

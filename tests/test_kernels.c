@@ -331,15 +331,17 @@ static void convolution_reads_and_writes_through_batch_norm(void **state)
 
 /* --- pooling */
 
-/* c hi wi, window, stride, padding, count_pad */
+/* c hi wi ho wo, window, stride, padding before and behind, count_pad. The last ones reach beyond the padding. */
 static const struct window_case {
-    int c, hi, wi, kh, kw, sh, sw, ph, pw;
+    int c, hi, wi, ho, wo, kh, kw, sh, sw, ph, pw, eh, ew;
     bool count_pad;
 } window_cases[] = {
-    {3, 8, 6, 2, 2, 2, 2, 0, 0, true},   {1, 1, 1, 1, 1, 1, 1, 0, 0, true},
-    {2, 9, 7, 3, 3, 2, 2, 1, 1, true},   {2, 9, 7, 3, 3, 2, 2, 1, 1, false},
-    {1, 7, 11, 3, 2, 1, 1, 1, 1, false}, {5, 8, 8, 8, 8, 8, 8, 0, 0, true},
-    {2, 10, 5, 2, 1, 4, 3, 0, 0, true},
+    {3, 8, 6, 4, 3, 2, 2, 2, 2, 0, 0, 0, 0, true},   {1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, true},
+    {2, 9, 7, 5, 4, 3, 3, 2, 2, 1, 1, 1, 1, true},   {2, 9, 7, 5, 4, 3, 3, 2, 2, 1, 1, 1, 1, false},
+    {1, 7, 11, 7, 12, 3, 2, 1, 1, 1, 1, 1, 1, false}, {5, 8, 8, 1, 1, 8, 8, 8, 8, 0, 0, 0, 0, true},
+    {2, 10, 5, 3, 2, 2, 1, 4, 3, 0, 0, 0, 0, true},  {2, 5, 6, 6, 5, 3, 2, 1, 1, 2, 0, 1, 0, true},
+    {1, 5, 7, 3, 4, 2, 3, 2, 2, 0, 1, 0, 0, true},   {3, 8, 5, 3, 2, 3, 3, 3, 3, 0, 0, 0, 1, true},
+    {3, 8, 5, 3, 2, 3, 3, 3, 3, 0, 0, 0, 0, false},
 };
 
 static ek_window window_of(const struct window_case *c)
@@ -348,25 +350,29 @@ static ek_window window_of(const struct window_case *c)
         .c = c->c,
         .hi = c->hi,
         .wi = c->wi,
-        .ho = (c->hi + 2 * c->ph - c->kh) / c->sh + 1,
-        .wo = (c->wi + 2 * c->pw - c->kw) / c->sw + 1,
+        .ho = c->ho,
+        .wo = c->wo,
         .kh = c->kh,
         .kw = c->kw,
         .stride_h = c->sh,
         .stride_w = c->sw,
         .pad_h = c->ph,
         .pad_w = c->pw,
+        .end_h = c->eh,
+        .end_w = c->ew,
         .count_pad = c->count_pad,
     };
 }
 
-/* The cells of output o: offsets of their lane rows, in order; how many. */
-static int window_cells(const ek_window *g, int64_t o, int64_t *offset)
+/* The cells of output o: offsets of their lane rows, in order; how many, and with the padding. */
+static int window_cells(const ek_window *g, int64_t o, int64_t *offset, int *padded)
 {
     int c = (int)(o / (g->ho * g->wo)), oh = (int)(o / g->wo % g->ho), ow = (int)(o % g->wo), count = 0;
+    *padded = 0;
     for (int kh = 0; kh < g->kh; kh++)
         for (int kw = 0; kw < g->kw; kw++) {
             int h = oh * g->stride_h + kh - g->pad_h, w = ow * g->stride_w + kw - g->pad_w;
+            *padded += h < g->hi + g->end_h && w < g->wi + g->end_w;
             if (h >= 0 && h < g->hi && w >= 0 && w < g->wi)
                 offset[count++] = (((int64_t)c * g->hi + h) * g->wi + w) * EK_LANES;
         }
@@ -381,7 +387,7 @@ static void check_avgpool(const ek_window *g)
     reference y_ref = new_reference(outputs * EK_LANES), dx_ref = new_reference(x_count);
     int64_t cell[64];
     for (int64_t o = 0; o < outputs; o++) {
-        int count = window_cells(g, o, cell), divisor = g->count_pad ? g->kh * g->kw : count;
+        int padded, count = window_cells(g, o, cell, &padded), divisor = g->count_pad ? padded : count;
         for (int i = 0; i < count; i++)
             for (int lane = 0; lane < EK_LANES; lane++) {
                 add_to(&y_ref, o * EK_LANES + lane, (double)x[cell[i] + lane] / divisor);
@@ -414,7 +420,8 @@ static void check_maxpool(const ek_window *g)
         reference dx_ref = new_reference(x_count);
         int64_t cell[64], map = (int64_t)g->hi * g->wi * EK_LANES;
         for (int64_t i = 0; i < outputs * EK_LANES; i++) {
-            int64_t count = window_cells(g, i / EK_LANES, cell), lane = i % EK_LANES, best = cell[0] + lane;
+            int padded;
+            int64_t count = window_cells(g, i / EK_LANES, cell, &padded), lane = i % EK_LANES, best = cell[0] + lane;
             for (int64_t j = 1; j < count; j++)
                 if (x[cell[j] + lane] > x[best] || isnan(x[cell[j] + lane])) best = cell[j] + lane;
             check(k, "maxpool y", i, y[i], x[best], 0);

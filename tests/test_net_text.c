@@ -27,7 +27,7 @@ static const refusal refusals[] = {
     {"input 1x8x8\ncov 3 kernel=3", "x.net:2:1: there is no layer 'cov'; did you mean 'conv'?"},
     {"input 1x8x8\nconv2d 3 kernel=3", "x.net:2:1: there is no layer 'conv2d'; did you mean 'conv'?"},
     {"input 3\nx: dense 4",
-     "x.net:2:4: there is no layer 'dense'; the layers are: input, conv, conv1d, linear,"},
+     "x.net:2:4: there is no layer 'dense'; the layers are: input, conv, conv1d, convtranspose, convtranspose1d, linear,"},
     {"input 1x8x8\nconv 3 kernl=3", "x.net:2:8: conv has no option 'kernl'; did you mean 'kernel'?"},
     {"input 3\nrelu inplace=true", "x.net:2:6: relu has no option 'inplace'; its options are: from"},
     {"input 3\nlinear 4 =5", "x.net:2:10: linear has no option ''; its options are: out, bias, from"},
@@ -70,7 +70,11 @@ static const refusal refusals[] = {
                           "at most 4, not '1,,2'"},
     {"input 3 mean=1,2,3,4,5", "x.net:1:14: mean of input must be numbers"},
     {"input 3x8x8 mean=1,2", "x.net:1:1: mean has 2 values for 3 channels: give one, or one for each"},
-    {"input 3x3x3x3", "x.net:1:1: an input is F features, CxL or CxHxW"},
+    {"input 3x3x3x3\nconv 3 kernel=1", "x.net:2:1: conv works on at most 3 dimensions, its input is 3x3x3x3; put 'reshape' before it"},
+    {"input 3x3x3x3\nbatchnorm", "x.net:2:1: batchnorm works on at most 3 dimensions"},
+    {"input 3x3x3x3\nlayernorm", "x.net:2:1: layernorm works on at most 3 dimensions"},
+    {"input 3x3x3x3\nglobalavgpool", "x.net:2:1: globalavgpool works on at most 3 dimensions"},
+    {"input 3x3x3x3\nlinear 2", "x.net:2:1: linear works on at most 3 dimensions"},
     {"input 3x3 mean=1,2", "x.net:1:1: mean has 2 values for 3 channels"},
     {"input 3x9\nconv 3 kernel=3",
      "x.net:2:1: conv works on maps CxHxW, its input is the sequence 3x9: use conv1d"},
@@ -82,9 +86,32 @@ static const refusal refusals[] = {
      "x.net:2:1: the kernel reaches over 13 positions, the padded input has 11"},
     {"input 3x9\nmaxpool 1x2",
      "x.net:2:1: along a sequence a window has one dimension: kernel of maxpool is one number, not 1x2"},
-    {"input 3x9\navgpool 4 padding=3", "x.net:2:1: padding=3 is more than half of the window of 4"},
-    {"input 3x9\navgpool 14 padding=2",
-     "x.net:2:1: the window of 14 is larger than the padded sequence of 13"},
+    {"input 3x9\navgpool 4 padding=4",
+     "x.net:2:1: a window over 4 positions would lie in the padding alone, which is 4 before and 4 behind"},
+    {"input 3x2x9\nmaxpool 3 dilation=2 padding=0x2 padding_end=2",
+     "x.net:2:1: the window reaches over 5 rows, the padded input has 4"},
+    {"input 3x9x9\nmaxpool 3 padding=0 padding_end=0x3 stride=1",
+     "x.net:2:1: a window over 3 columns would lie in the padding alone, which is 0 before and 3 behind"},
+    {"input 3x1x9\nmaxpool 2x1 dilation=2 padding=1x0",
+     "x.net:2:1: a window over 3 rows would lie in the padding alone, which is 1 before and 1 behind"},
+    {"input 3x9\navgpool 14 padding=2", "x.net:2:1: the window reaches over 14 positions, the padded input has 13"},
+    {"input 3x9\navgpool 2 dilation=1x2",
+     "x.net:2:1: along a sequence a window has one dimension: dilation of avgpool is one number, not 1x2"},
+    {"input 3x9\navgpool 2 padding_end=1x0",
+     "x.net:2:1: along a sequence a window has one dimension: padding_end of avgpool is one number, not 1x0"},
+    {"input 3x4x4\nconvtranspose 2 kernel=2 stride=2 output_padding=2",
+     "x.net:2:1: output_padding=2 must be smaller than the stride or the dilation"},
+    {"input 3x4x4\nconvtranspose 2 kernel=2 padding=1x2 padding_end=1x3",
+     "x.net:2:1: the padding takes 5 columns away, the output would have 5 with them"},
+    {"input 3x4\nconvtranspose 2 kernel=2",
+     "x.net:2:1: convtranspose works on maps CxHxW, its input is the sequence 3x4: use convtranspose1d"},
+    {"input 3x4x4\nconvtranspose 2 kernel=2 groups=2",
+     "x.net:2:1: groups=2 must divide the 3 input and the 2 output channels"},
+    {"input 3x4x4\nconvtranspose2d 2 kernel=2",
+     "x.net:2:1: there is no layer 'convtranspose2d'; did you mean 'convtranspose'?"},
+    {"input 3x4\nprelu 2", "x.net:2:1: prelu has one weight or one for each of the 3 channels, not 2"},
+    {"input 3\nclip min=2 max=1", "x.net:2:1: min=2 is above max=1"},
+    {"input 3\nclip 0 6", "x.net:2:6: '0' is one value too many for clip; options are written name=value, without blanks"},
 
     {"input 3\n: relu", "x.net:2:1: a label is missing before ':'"},
     {"input 3\na:", "x.net:2:3: the label 'a' has no layer; both stand on one line, as in 'a: relu'"},
@@ -107,7 +134,30 @@ static const refusal refusals[] = {
 
     {"input 3\nconv 3 kernel=3", "x.net:2:1: conv works on maps CxHxW, its input has 3 features"},
     {"input 1x4x4\nx:conv 3 kernel=5", "x.net:2:3: the kernel reaches over 5 rows, the padded input has 4"},
-    {"a: input 3\nlinear 4\nadd a", "x.net:3:1: add needs two equal shapes, here 4 and 3"},
+    {"a: input 3\nlinear 4\nadd a", "x.net:3:1: add needs two equal shapes, or 1 where their dimensions differ; here 4 and 3"},
+    {"a: input 3x4x4\nconv 3 kernel=3\nmul a",
+     "x.net:3:1: mul needs two equal shapes, or 1 where their dimensions differ; here 3x2x2 and 3x4x4"},
+    {"a: input 3x4\nflatten\nsub a", "x.net:3:1: sub needs two equal shapes, or 1 where their dimensions differ; here 12 and 3x4"},
+    {"input 3\nb: relu\ndiv", "x.net:3:1: div needs the label of a second layer"},
+    {"a: input 3x4x4\nconv 3 kernel=3\nconcat a",
+     "x.net:3:1: concat needs two shapes that are equal but for dimension 0 (axis=), here 3x2x2 and 3x4x4"},
+    {"a: input 3x4\nb: relu\nconcat a axis=2",
+     "x.net:3:1: axis=2 of concat is none of its input's dimensions, which count from 0: it is 3x4"},
+    {"a: input 3x4\nb: relu\nconcat a axis=-1", "x.net:3:15: axis of concat must be a whole number from 0 to 3, not '-1'"},
+    {"input 3x4x5\npermute 1,0",
+     "x.net:2:1: permute needs each dimension of its input 3x4x5 once, counted from 0, such as 1,2,0"},
+    {"input 3x4x5\npermute 0,1,1", "x.net:2:1: permute needs each dimension"},
+    {"input 3x4x5\npermute 0,1,3", "x.net:2:1: permute needs each dimension"},
+    {"input 3x4x5\npermute 0,1,1.5", "x.net:2:1: permute needs each dimension"},
+    {"input 3x4\npermute 0", "x.net:2:1: permute needs each dimension of its input 3x4 once, counted from 0: 1,0"},
+    {"input 3x4x5\nreshape 6x9", "x.net:2:1: reshape to 6x9 does not fit: its input 3x4x5 has 60 numbers"},
+    {"input 3\nreshape 16777216x16777216x16777216", "x.net:2:1: reshape to 16777216x16777216x16777216 does not fit"},
+    {"input 3\nreshape 3x0", "x.net:2:9: shape of reshape must be whole numbers from 1 to 16777216"},
+    {"input 3x4x5\naffine 3",
+     "x.net:2:1: affine's shape has the dimensions of its input, or 1 in their place; it is 3, the input 3x4x5"},
+    {"input 3x4x5\naffine 3x2x1", "x.net:2:1: affine's shape has the dimensions of its input"},
+    {"input 3\naffine 3 scale=false shift=false", "x.net:2:1: affine with scale=false and shift=false does nothing"},
+    {"input 3\nsoftmax axis=1", "x.net:2:1: axis=1 of softmax is none of its input's dimensions, which count from 0: it is 3"},
     {"input 3\nbatchnorm frozen=true track=false", "x.net:2:1: frozen=true uses the running statistics"},
     {"input 3\nbatchnorm frozen=true ghost=4",
      "x.net:2:1: frozen=true never takes the batch's statistics, so that ghost batches have nothing to cut: drop ghost or frozen"},
@@ -213,6 +263,19 @@ static void test_canonical(void **state)
          "batchnorm1:     batchnorm\n"
          "batchnorm2:     batchnorm ghost=16\n"
          "batchnorm3:     batchnorm r_max=3 d_max=5.5 renorm_steps=40\n"},
+        {"input 3x8x8\nconv 3 kernel=3 padding=1 padding_end=2x0\nmaxpool 3 padding_end=1 ceil=true dilation=1 stride=2\n"
+         "elu alpha=1\nprelu n=3\nclip max=6 min=0\nclip min=none\nhardsigmoid alpha=0.2 beta=0.5\n"
+         "convtranspose 2 kernel=2 output_padding=1x0 stride=2 dilation=1\nhardsigmoid",
+         "input            3x8x8\n"
+         "conv1:           conv 3 kernel=3 padding=1 padding_end=2x0\n"
+         "                 maxpool 3 stride=2 padding_end=1 ceil=true\n"
+         "                 elu\n"
+         "prelu1:          prelu 3\n"
+         "                 clip min=0 max=6\n"
+         "                 clip\n"
+         "                 hardsigmoid alpha=0.2\n"
+         "convtranspose1:  convtranspose 2 kernel=2 stride=2 output_padding=1x0\n"
+         "                 hardsigmoid\n"},
         /* from= stays only where it says something. */
         {"input 4\na: relu from=b\n", NULL},
         {"b: input 4\na: relu from=b\nadd b from=a\nc: tanh\nadd a\nadd c from=b", NULL},
@@ -512,6 +575,7 @@ static void test_redundant_biases(void **state)
         {"i: input 3\na: linear 3\nb: relu from=i\nc: batchnorm from=a\nadd b", 3},
         {"input 3\nlinear 3\nbatchnorm ghost=4", 2},
         {"input 3\nlinear 3\nbatchnorm r_max=3 d_max=5", 2},
+        {"input 3x4x4\nconvtranspose 2 kernel=3 stride=2\nbatchnorm", 2},
         {"input 3x4x4\nconv 4 kernel=3\ninstancenorm", 2},
         {"input 3x4x4\nconv 4 kernel=3\ngroupnorm 4", 2},
         {"input 3x4x4\nconv 4 kernel=3\ngroupnorm 2", -1},
@@ -602,6 +666,25 @@ static void test_init(void **state)
     ek_graph_free(&graph);
 }
 
+/* Fans are counted as PyTorch counts them; prelu begins with a number of its own, whatever the rule and the seed. */
+static void test_init_of_transposed_and_prelu(void **state)
+{
+    (void)state;
+    ek_graph graph;
+    parse("input 40x6x6\nconvtranspose 20 kernel=3x5 groups=2\nprelu 20", &graph);
+    assert_ok(ek_graph_allocate(&graph));
+    const ek_param *conv = graph.node[1].param, *slope = graph.node[2].param;
+    assert_true(conv[1].count == 20 && conv[0].shape.dim[0] == 40 && conv[0].shape.dim[1] == 10);
+    assert_true(slope->count == 20 && slope->data[19] == 0.25f);
+    slope->data[19] = 3;
+    ek_graph_init(&graph, EK_INIT_DEFAULT, 1);
+    assert_uniform(&conv[0], 1 / sqrt(10 * 3 * 5));
+    ek_graph_init(&graph, EK_INIT_XAVIER, 1);
+    assert_uniform(&conv[0], sqrt(6.0 / (10 * 3 * 5 + 20 * 3 * 5)));
+    assert_true(slope->data[0] == 0.25f && slope->data[19] == 0.25f);
+    ek_graph_free(&graph);
+}
+
 /* Each allocation fails in turn: an error, nothing left behind. */
 static void test_out_of_memory(void **state)
 {
@@ -655,6 +738,7 @@ int main(void)
         cmocka_unit_test(test_shipped_nets),
         cmocka_unit_test(test_redundant_biases),
         cmocka_unit_test(test_init),
+        cmocka_unit_test(test_init_of_transposed_and_prelu),
         cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_documented),
     };

@@ -104,7 +104,7 @@ typedef struct filling {
     float *x;
     ek_pixels pixels;
     int64_t plane;                     /* numbers of an item that share a channel's mean and deviation */
-    float of_byte[EK_MAX_RANK][256]; /* by channel: what bytes become */
+    float of_byte[EK_MAX_VALUE_RANK][256]; /* by channel: what bytes become */
 } filling;
 
 static void make_tables(filling *f)

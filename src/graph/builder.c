@@ -88,7 +88,7 @@ static ek_status settle(ek_builder *builder, ek_node *node, float **memory)
         param->data = at;
         at += ek_lane_rows((size_t)param->count);
         bool one = param->role == EK_ROLE_GAMMA || param->role == EK_ROLE_RUNNING_VAR;
-        for (int64_t i = 0; i < param->count; i++) param->data[i] = one ? 1.0f : 0.0f;
+        for (int64_t i = 0; i < param->count; i++) param->data[i] = one ? 1.0f : param->start;
     }
     return EK_OK;
 }
@@ -231,5 +231,20 @@ done:
     ek_text_free(&text);
     ek_free(graph.node);
     ek_free(place);
+    return status;
+}
+
+ek_status ek_net_copy(const ek_net *net, ek_context *context, ek_net **out)
+{
+    ek_builder b = {0};
+    ek_status status = EK_OK;
+    int index = 0;
+    for (int i = 0; i < net->graph.count; i++) {
+        const ek_node *node = &net->graph.node[i];
+        EK_GO(ek_builder_copy(&b, node, node->input[0], node->input[1], &index));
+    }
+    EK_GO(ek_builder_finish(&b, context, "copy", index, out));
+done:
+    ek_builder_free(&b);
     return status;
 }

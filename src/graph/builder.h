@@ -33,4 +33,7 @@ float *ek_builder_data(ek_builder *builder, int index, ek_role role);
  * redundant is moved into its running_mean, where there is one. */
 ek_status ek_builder_finish(const ek_builder *builder, ek_context *context, const char *origin, int output, ek_net **out);
 
+/* The same net for another context, with its numbers; class names, notes and metadata are not copied. */
+ek_status ek_net_copy(const ek_net *net, ek_context *context, ek_net **out);
+
 #endif

@@ -203,7 +203,11 @@ static ek_status terms_of(const fold *f, int index, terms *out, const char **rea
         *reason = "track=false: at inference too the batch's own statistics count";
         if (!ek_batchnorm_options(node).track) return EK_OK;
         EK_TRY(terms_new(node->out.dim[0], out));
-        EK_TRY(norm_terms(f, index, out));
+        ek_status status = norm_terms(f, index, out);
+        if (status != EK_OK) {
+            terms_free(out);
+            return status;
+        }
     } else if (is_affine(node)) {
         *reason = "it has a number for each place, not one a channel";
         EK_TRY(with_all(node, &all));
@@ -241,6 +245,7 @@ static void numbers_free(numbers *n)
 {
     ek_free(n->weight);
     ek_free(n->bias);
+    *n = (numbers){0};
 }
 
 /* A copy of what they are, to be changed. */
@@ -456,10 +461,6 @@ static ek_status scale_after(const fold *f, int into, const terms *t, numbers *n
     bool constant = is_constant(node->out, *map), ends = f->sequences && node->in[0].rank == 2;
     if (ends && (!constant || g.cells > 1)) {
         snprintf(why, REASON, "what %s makes of its constant depends on a sequence's length", name_of(node, name));
-        return EK_OK;
-    }
-    if (!constant && !ek_op_find("affine")) {
-        snprintf(why, REASON, "zero padding around %s needs a bias for each number", name_of(node, name));
         return EK_OK;
     }
     if (!constant || f->layer[into].map) return use_map(&n->node, *map, n->bias, f->layer[into].map);

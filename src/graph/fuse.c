@@ -40,7 +40,7 @@ static bool is_cheap(const ek_node *node)
 static void fuse_linear(ek_graph *graph, int linear)
 {
     ek_node *norm = NULL, *activation = NULL, *next = sole_reader(graph, linear);
-    if (next && ek_is_channel_norm(next)) {
+    if (next && ek_is_channel_norm(next) && ek_same_channels(&graph->node[linear], next)) {
         norm = next;
         next = sole_reader(graph, norm->id);
     }
@@ -58,6 +58,7 @@ static void fuse_add(ek_graph *graph, int add)
     ek_node *activation = sole_reader(graph, add);
     ek_activation kind;
     float slope;
+    if (ek_broadcasts(&graph->node[add])) return;
     if (!activation || !ek_is_activation(activation, &kind, &slope) || !ek_told_by_output(kind)) return;
     /* Where the net ends, the gradient that comes in is the activation's own. */
     if (ek_graph_reader_count(graph, activation->id) > 0) activation->fusion = EK_BY_PRODUCER;
@@ -67,7 +68,7 @@ static bool all_read_recipes(ek_graph *graph, int node, bool activations_too)
 {
     for (int k = 0; k < ek_graph_reader_count(graph, node); k++) {
         const ek_node *of = &graph->node[ek_graph_reader(graph, node, k)];
-        if (!of->op->reads_maps || of->fusion != EK_ALONE) return false;
+        if (!of->op->reads_maps || ek_broadcasts(of) || of->fusion != EK_ALONE) return false;
         if (is_activation(of) && !activations_too) return false;
         if (!ek_same_channels(&graph->node[node], of)) return false;
     }

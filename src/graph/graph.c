@@ -28,9 +28,21 @@ static ek_status too_many(const ek_param *param)
                    (long long)EK_MAX_COUNT);
 }
 
+static ek_status check_rank(const ek_node *node)
+{
+    char text[EK_SHAPE_TEXT];
+    for (int k = 0; k < node->input_count && !node->op->any_rank; k++) {
+        if (node->in[k].rank > 3)
+            return ek_fail(EK_E_SHAPE, "%s works on at most 3 dimensions, its input is %s; put 'reshape' before it",
+                           node->op->name, ek_shape_text(node->in[k], text));
+    }
+    return EK_OK;
+}
+
 ek_status ek_node_settle(ek_graph *graph, ek_node *node)
 {
     for (int k = 0; k < node->input_count; k++) node->in[k] = graph->node[node->input[k]].out;
+    EK_TRY(check_rank(node));
     EK_TRY(node->op->shape(node));
     EK_TRY(check_shape(node));
     if (node->op->params) node->op->params(node);
@@ -77,7 +89,7 @@ ek_node *ek_graph_redundant_by(ek_graph *graph, const ek_node *node)
 int ek_graph_logits(const ek_graph *graph)
 {
     const ek_node *last = &graph->node[graph->count - 1];
-    return last->op == ek_op_find("softmax") ? last->input[0] : last->id;
+    return last->op == ek_op_find("softmax") && last->out.rank == 1 ? last->input[0] : last->id;
 }
 
 ek_status ek_graph_build(ek_graph *graph, const char *origin)
@@ -172,11 +184,12 @@ static void fill(ek_param *param, float value)
     for (int64_t i = 0; i < param->count; i++) param->data[i] = value;
 }
 
-/* What needs no random numbers; weights and biases are set to zero. */
+/* What needs no random numbers; weights that do, and biases, are set to zero. */
 static void reset(ek_param *param)
 {
     param->counter = 0;
-    if (param->data) fill(param, param->role == EK_ROLE_GAMMA || param->role == EK_ROLE_RUNNING_VAR ? 1 : 0);
+    bool one = param->role == EK_ROLE_GAMMA || param->role == EK_ROLE_RUNNING_VAR;
+    if (param->data) fill(param, one ? 1 : param->start);
 }
 
 /* Numbers of all parameters, each beginning at a multiple of 64 bytes; with memory, handed out. */
@@ -224,7 +237,7 @@ static void draw(ek_param *param, ek_init init, double deviation, ek_random rand
 {
     double fan_in = (double)param->fan_in, fan_out = (double)param->fan_out;
     bool bias = param->role == EK_ROLE_BIAS;
-    if ((!bias && param->role != EK_ROLE_WEIGHT) || param->redundant) return;
+    if ((!bias && param->role != EK_ROLE_WEIGHT) || param->redundant || param->start != 0) return;
     if (deviation >= 0) {
         if (!bias) fill_normal(param, &random, deviation);
         return;

@@ -45,7 +45,7 @@ void ek_graph_write_options(const ek_node *node, ek_text *out);
 void ek_node_set_op(ek_node *node, const ek_op *op);
 ek_status ek_node_set_option(ek_node *node, const char *name, const char *value);
 
-/* Gives every parameter memory: zeros, gamma and running_var ones. */
+/* Gives every parameter memory: zeros, gamma and running_var ones, what is not drawn its start. */
 ek_status ek_graph_allocate(ek_graph *graph);
 /* Random weights and biases; the draw of a parameter depends on the seed and its index alone. */
 void ek_graph_init(ek_graph *graph, ek_init init, uint64_t seed);
@@ -55,14 +55,15 @@ void ek_graph_init_normal(ek_graph *graph, double deviation, uint64_t seed);
 /* The normalization that makes node's bias redundant; NULL: none. */
 ek_node *ek_graph_redundant_by(ek_graph *graph, const ek_node *node);
 
-/* The node in whose buffer node's numbers lie: flatten passes its input's on. */
+/* The node in whose buffer node's numbers lie: flatten and reshape pass their input's on. */
 int ek_graph_root(const ek_graph *graph, int node);
-/* Finds the readers of each root: the nodes with a pass that take its value, straight or flattened; one that takes
+/* Finds the readers of each root: the nodes with a pass that take its value, straight or reshaped; one that takes
  * it twice is there twice. */
 ek_status ek_graph_readers(ek_graph *graph);
 int ek_graph_reader_count(const ek_graph *graph, int node);
 int ek_graph_reader(const ek_graph *graph, int node, int index);
-/* Whether `reader` takes node's value with the channels that it has: there is no flatten between. */
+/* Whether `reader` takes node's value with the channels that it has: there is no flatten or reshape
+ * between that changes them. */
 static inline bool ek_same_channels(const ek_node *node, const ek_node *reader)
 {
     return reader->in[0].dim[0] == node->out.dim[0];
@@ -72,7 +73,7 @@ void ek_graph_fuse(ek_graph *graph);
 /* The node in whose pass `node` is computed, or its gradient taken back. */
 int ek_graph_runs_in(const ek_graph *graph, int node, bool backward);
 
-/* The node whose values are the logits: the last, or the one before a softmax at the end. */
+/* The node whose values are the logits: the last, or the one before a softmax of features at the end. */
 int ek_graph_logits(const ek_graph *graph);
 
 /* Index of a shipped net by name, -1 if none. Nets: nets/NAME.net, built in. */

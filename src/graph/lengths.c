@@ -2,18 +2,47 @@
 
 #include "core/memory.h"
 
-static bool is_sequence(const ek_node *node) { return node->out.rank == 2; }
+void ek_lengths_mark(ek_graph *graph)
+{
+    graph->node[0].has_lengths = graph->node[0].out.rank == 2;
+    for (int i = 1; i < graph->count; i++) {
+        ek_node *node = &graph->node[i];
+        node->has_lengths = false;
+        for (int k = 0; k < node->input_count; k++)
+            node->has_lengths |= node->out.rank == 2 && graph->node[node->input[k]].has_lengths;
+    }
+}
+
+static ek_status refuse(const ek_node *node, int k)
+{
+    char text[EK_SHAPE_TEXT];
+    return ek_fail(EK_E_SHAPE,
+                   "%s%s%s in line %d moves the positions of its sequences %s, so that their lengths would mean nothing behind it: "
+                   "leave it out, or the lengths",
+                   node->op->name, *node->label ? " " : "", node->label, node->line, ek_shape_text(node->in[k], text));
+}
+
+ek_status ek_lengths_check(const ek_graph *graph)
+{
+    for (int i = 1; i < graph->count; i++) {
+        const ek_node *node = &graph->node[i];
+        bool moves = node->op->moves_positions && node->op->moves_positions(node);
+        for (int k = 0; moves && k < node->input_count; k++)
+            if (graph->node[node->input[k]].has_lengths && node->in[k].dim[1] > 1) return refuse(node, k);
+    }
+    return EK_OK;
+}
 
 ek_status ek_lengths_create(const ek_graph *graph, int64_t samples, ek_lengths *out)
 {
     int64_t each = ek_blocks(samples) * EK_LANES, count = 0;
     ek_status status = EK_OK;
     *out = (ek_lengths){0};
-    for (int i = 0; i < graph->count; i++) count += is_sequence(&graph->node[i]);
+    for (int i = 0; i < graph->count; i++) count += graph->node[i].has_lengths;
     EK_GO(EK_NEW(out->of, (size_t)graph->count));
     EK_GO(EK_NEW(out->memory, (size_t)(count * each)));
     for (int i = 0, k = 0; i < graph->count; i++)
-        if (is_sequence(&graph->node[i])) out->of[i] = out->memory + k++ * each;
+        if (graph->node[i].has_lengths) out->of[i] = out->memory + k++ * each;
 done:
     if (status != EK_OK) ek_lengths_free(out);
     return status;
@@ -26,13 +55,15 @@ void ek_lengths_free(ek_lengths *lengths)
     *lengths = (ek_lengths){0};
 }
 
-/* Of two inputs that are joined the shorter counts: there both are alive. */
+/* Of two inputs that are joined the shorter counts: there both are alive. One without lengths, or of one position, is alive
+ * anywhere. */
 static int64_t length_of(const ek_lengths *lengths, const ek_node *node, int64_t sample)
 {
     int64_t least = node->out.dim[1];
     for (int k = 0; k < node->input_count; k++) {
-        int64_t in = lengths->of[node->input[k]][sample],
-                out = node->op->length ? node->op->length(node, in) : in;
+        const int32_t *of = lengths->of[node->input[k]];
+        if (!of || node->in[k].dim[1] == 1) continue;
+        int64_t out = node->op->length ? node->op->length(node, of[sample]) : of[sample];
         if (out < least) least = out;
     }
     return least < 1 ? 1 : least;

@@ -20,7 +20,7 @@ static void mark_trained(ek_graph *graph)
 static void mark_fusion(ek_net *net)
 {
     for (int i = 0; i < net->graph.count; i++) net->graph.node[i].fusion = EK_ALONE;
-    if (!net->context->unfused && !net->lengths) ek_graph_fuse(&net->graph);
+    if (!net->context->unfused && !net->lengths && !net->keeps) ek_graph_fuse(&net->graph);
 }
 
 ek_status ek_net_create(ek_context *context, const char *text, const char *origin, ek_net **out)
@@ -34,6 +34,7 @@ ek_status ek_net_create(ek_context *context, const char *text, const char *origi
     EK_GO(ek_graph_parse(text, origin ? origin : "net text", &net->graph));
     EK_GO(ek_graph_allocate(&net->graph));
     mark_trained(&net->graph);
+    ek_lengths_mark(&net->graph);
     EK_GO(ek_graph_readers(&net->graph));
     mark_fusion(net);
     ek_graph_init(&net->graph, EK_INIT_DEFAULT, 0);
@@ -303,7 +304,7 @@ static ek_status check_sequences(const ek_net *net)
 {
     char text[EK_SHAPE_TEXT];
     ek_shape input = ek_net_input_shape(net);
-    if (input.rank == 2) return EK_OK;
+    if (input.rank == 2) return ek_lengths_check(&net->graph);
     return ek_fail(EK_E_SHAPE,
                    "lengths are for sequences, and the net's input is %s, not CxL (such as 8x100)",
                    ek_shape_text(input, text));
@@ -332,14 +333,26 @@ ek_status ek_net_prepare(ek_net *net, int64_t samples, bool training)
     return make_plan(net, samples, training);
 }
 
+ek_status ek_net_plan_anew(ek_net *net)
+{
+    mark_fusion(net);
+    set_times(net);
+    return net->plan ? make_plan(net, net->plan->capacity, net->plan->training) : EK_OK;
+}
+
 ek_status ek_net_use_lengths(ek_net *net, bool on)
 {
     if (net->lengths == on) return EK_OK;
     if (on) EK_TRY(check_sequences(net));
     net->lengths = on;
-    mark_fusion(net);
-    set_times(net);
-    return net->plan ? make_plan(net, net->plan->capacity, net->plan->training) : EK_OK;
+    return ek_net_plan_anew(net);
+}
+
+ek_status ek_net_keep_values(ek_net *net, bool on)
+{
+    if (net->keeps == on) return EK_OK;
+    net->keeps = on;
+    return ek_net_plan_anew(net);
 }
 
 int32_t *ek_net_lengths(ek_net *net) { return net->lengths ? net->plan->lengths.of[0] : NULL; }

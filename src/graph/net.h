@@ -12,6 +12,7 @@ struct ek_net {
     ek_graph graph;
     ek_plan *plan; /* made when first run, remade when a larger batch comes */
     bool lengths;  /* batches are sequences of unequal lengths, and the plan is for them */
+    bool keeps;    /* every layer runs a pass of its own, whose output stays until the next forward pass */
     char **class_name;
     int class_count;
     char **options_text; /* by layer, for ek_net_layer */
@@ -53,7 +54,7 @@ ek_status ek_net_prepare(ek_net *net, int64_t samples, bool training);
 /* Whether the batches to come have lengths: of each sample's sequence [c, l] only the first so many positions are alive
  * (graph/lengths.h). Called before ek_net_prepare, or after: what was prepared is prepared again, and the input to be
  * written anew.
- * EK_E_SHAPE  the net's input is no sequence */
+ * EK_E_SHAPE  the net's input is no sequence, or a layer moves its positions */
 ek_status ek_net_use_lengths(ek_net *net, bool on);
 /* Where the batch maker writes the lengths, 1 to l; NULL: they are not in use. */
 int32_t *ek_net_lengths(ek_net *net);
@@ -61,6 +62,16 @@ int32_t *ek_net_lengths(ek_net *net);
 ek_status ek_net_check_lengths(const ek_net *net, int64_t n, const int32_t *lengths);
 /* How many positions of the output of `layer` are alive in the last forward pass, by sample; NULL: all. */
 const int32_t *ek_net_layer_lengths(const ek_net *net, int layer);
+/* For who has changed a layer's option in place: the net runs by it from now on. Options of shape or parameters are not
+ * changed so. */
+ek_status ek_net_plan_anew(ek_net *net);
+
+/* Whether the output of every layer is kept, for ek_net_value, at the price of running each by itself. */
+ek_status ek_net_keep_values(ek_net *net, bool on);
+/* The output of `layer` in the last forward pass, n samples of it, plain [n, c, ...]: of the net's last layer, and of others where
+ * values are kept. The reference's own numbers, where it runs. */
+void ek_net_value(const ek_net *net, int layer, int64_t n, double *out);
+
 /* Where the batch maker writes the input, in lane blocks. */
 float *ek_net_input(ek_net *net);
 /* x is in place, its pixels normalized (ek_net_pixels) by whoever wrote it.

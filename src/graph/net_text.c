@@ -81,7 +81,7 @@ static bool word_is(word w, const char *text)
 static ek_status fail_unknown(const parser *p, word w, const char *what, const char *const *names, int count,
                               const char *others)
 {
-    enum { LISTED = 24 };
+    enum { LISTED = 40 };
     char text[EK_LABEL_MAX];
     copy_word(w, text);
     const char *near = ek_nearest(text, names, count);
@@ -215,7 +215,7 @@ static bool read_numbers(const ek_attr_spec *spec, word w, ek_attr *attr)
 {
     bool list = spec->type == EK_ATTR_LIST, shape = spec->type == EK_ATTR_SHAPE,
          pair = spec->type == EK_ATTR_PAIR;
-    int most = list || shape ? EK_MAX_RANK : pair ? 2 : 1;
+    int most = list || shape ? EK_MAX_VALUE_RANK : pair ? 2 : 1;
     const char *end = w.at + w.length;
     attr->n = 0;
     for (const char *at = w.at; attr->n < most;) {

@@ -182,6 +182,8 @@ void ek_oracle_commit(ek_oracle *o, ek_net *net)
     }
 }
 
+const double *ek_oracle_values(const ek_oracle *o, const ek_node *node) { return o->value[node->id]; }
+
 void ek_oracle_value(const ek_oracle *o, const ek_node *node, int64_t first, int64_t n, float *out)
 {
     int64_t elements = ek_shape_count(node->out);

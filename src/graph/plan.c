@@ -244,6 +244,22 @@ void ek_net_norm_input(const ek_net *net, int layer, int64_t first, int64_t n, f
     }
 }
 
+void ek_net_value(const ek_net *net, int layer, int64_t n, double *out)
+{
+    const ek_plan *plan = net->plan;
+    const ek_node *node = &net->graph.node[layer];
+    int64_t elements = ek_shape_count(node->out);
+    if (plan->oracle) {
+        memcpy(out, ek_oracle_values(plan->oracle, node), (size_t)(n * elements) * sizeof *out);
+        return;
+    }
+    const float *lanes = value_of(net, node);
+    for (int64_t i = 0; i < n; i++) {
+        const float *from = lanes + i / EK_LANES * elements * EK_LANES + i % EK_LANES;
+        for (int64_t e = 0; e < elements; e++) out[i * elements + e] = from[e * EK_LANES];
+    }
+}
+
 int ek_net_norm_row(const ek_net *net, int layer, int64_t block, int64_t element, float before[EK_LANES],
                     float after[EK_LANES])
 {

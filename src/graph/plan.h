@@ -87,7 +87,8 @@ void ek_oracle_destroy(ek_oracle *oracle);
 void ek_oracle_forward(ek_oracle *oracle, ek_net *net);
 void ek_oracle_backward(ek_oracle *oracle, ek_net *net);
 void ek_oracle_commit(ek_oracle *oracle, ek_net *net);
-/* A node's output, plain: samples [first, first + n). */
+/* A node's output, plain: all samples, and, as floats, samples [first, first + n). */
+const double *ek_oracle_values(const ek_oracle *oracle, const ek_node *node);
 void ek_oracle_value(const ek_oracle *oracle, const ek_node *node, int64_t first, int64_t n, float *out);
 /* One element of it in the first `live` samples of a block. */
 void ek_oracle_row(const ek_oracle *oracle, const ek_node *node, int64_t block, int64_t element, int live, float *out);

@@ -23,6 +23,7 @@ typedef struct gradient {
     ek_place addend;    /* what the next writer adds: `place` itself, or another's that was not copied */
     ek_writing *writer; /* how the last wrote it, which is writer_node, at `moment` */
     const ek_node *writer_node;
+    int64_t writer_channels; /* of the value as the writer reads it */
     int moment;
     bool sums; /* the sums for its batchnorm are taken */
 } gradient;
@@ -125,6 +126,7 @@ static void forward_output(builder *b, ek_node *node, ek_step *step)
     ek_node *end = produced_by(b, node);
     step->norm = norm_after(b, node);
     step->y = b->value[node->id] = new_value(b, node, moment);
+    if (b->net->keeps) use(b, step->y, b->graph->count);
     if (end == node) return;
     ek_is_activation(end, &step->f, &step->slope);
     /* An add's sum is not wanted itself; of a linear the backward pass wants both. */
@@ -168,7 +170,7 @@ static void forward_steps(builder *b)
         if (has_step(&graph->node[i])) forward_step(b, &graph->node[i]);
         keep_norm_input(b, &graph->node[i]);
     }
-    if (b->training) use(b, b->value[0], loss); /* for ek_net_norm_moments, too */
+    if (b->training || b->net->keeps) use(b, b->value[0], loss); /* for ek_net_norm_moments, too */
     b->s->output = use(b, b->value[ek_graph_root(graph, graph->count - 1)], loss);
     b->s->logits = use(b, b->value[ek_graph_root(graph, ek_graph_logits(graph))], loss);
 }
@@ -229,7 +231,7 @@ static bool share_gradient(builder *b, ek_node *node, ek_node *value)
     ek_activation f;
     float slope;
     ek_is_activation(of_sum->writer_node, &f, &slope);
-    if (!ek_told_by_output(f) || !ek_same_channels(value, of_sum->writer_node)) return false;
+    if (!ek_told_by_output(f) || value->out.dim[0] != of_sum->writer_channels) return false;
     writer->value.x = use(b, wanted.value.x, of_sum->moment);
     writer->value.norm = wanted.value.norm;
     writer->sums = true;
@@ -240,7 +242,7 @@ static bool share_gradient(builder *b, ek_node *node, ek_node *value)
 static bool passes_on(builder *b, ek_node *node, ek_node *value, gradient *of)
 {
     ek_place sum = b->gradient[owner_of(b, node)->id].place;
-    if (!b->fused || node->op != ek_op_find("add") || of->addend != NONE) return false;
+    if (!b->fused || node->op != ek_op_find("add") || ek_broadcasts(node) || of->addend != NONE) return false;
     if (of->left > 0) {
         of->addend = sum;
         return true;
@@ -268,6 +270,7 @@ static void write_input(builder *b, ek_node *node, int slot, ek_step *step)
     of->addend = of->place;
     of->writer = o;
     of->writer_node = node;
+    of->writer_channels = node->in[slot].dim[0];
     of->moment = moment;
     of->sums = o->sums;
 }
@@ -300,7 +303,8 @@ static unsigned asks(const ek_writing *o)
 static void split_writing(builder *b, ek_step *step, int slot)
 {
     const ek_writing *o = &step->dx[slot];
-    if (o->g == NONE || !(asks(o) & ~step->node->op->writes)) return;
+    unsigned writes = ek_broadcasts(step->node) ? 0 : step->node->op->writes;
+    if (o->g == NONE || !(asks(o) & ~writes)) return;
     int moment = backward_moment(b, step->node);
     step->plain[slot] = o->addend == NONE ? o->g : new_value(b, input_of(b, step->node, slot), moment);
 }
@@ -358,7 +362,7 @@ ek_status ek_steps_create(const ek_net *net, int64_t samples, bool training, ek_
                  .s = out,
                  .samples = samples,
                  .training = training,
-                 .fused = !net->context->unfused && !net->lengths};
+                 .fused = !net->context->unfused && !net->lengths && !net->keeps};
     ek_status status = EK_OK;
     *out = (ek_steps){.output_grad = NONE};
     EK_GO(EK_NEW(out->forward, nodes));

@@ -41,10 +41,10 @@ typedef struct ek_linear {
     int64_t in, out;
 } ek_linear;
 
-/* A window: in [c, hi, wi] -> out [c, ho, wo]. Padding counts as nothing: averages divide by the cells
- * inside only when count_pad is false, by kh*kw otherwise. */
+/* A window: in [c, hi, wi] -> out [c, ho, wo]. It begins pad before the input, and may reach over the end. Averages divide
+ * by its cells inside; with count_pad also by those in the padding, pad before and end behind. */
 typedef struct ek_window {
-    int c, hi, wi, ho, wo, kh, kw, stride_h, stride_w, pad_h, pad_w;
+    int c, hi, wi, ho, wo, kh, kw, stride_h, stride_w, pad_h, pad_w, end_h, end_w;
     bool count_pad;
 } ek_window;
 
@@ -173,8 +173,8 @@ typedef struct ek_kernels {
      * the block's `live` lanes; NULL: not wanted. */
     void (*conv_pack_forward)(const ek_conv *g, const float *w, float *packed);
     void (*conv_forward)(const ek_conv *g, const ek_map_in *x, const float *packed, const float *bias, float *y, int live, ek_moments *moments, float *scratch);
-    /* dw += the gradient of w from this block; dbias += sums of dy (NULL: not wanted); the gradient of x goes to
-     * dx (NULL: not wanted). w is packed by conv_pack_backward. */
+    /* dw += the gradient of w from this block; dbias += sums of dy; the gradient of x goes to dx. NULL: not wanted;
+     * x is read for dw alone, and w, packed by conv_pack_backward, for dx. */
     void (*conv_pack_backward)(const ek_conv *g, const float *w, float *packed);
     void (*conv_backward)(const ek_conv *g, const ek_map_in *x, const ek_grad_in *dy, const float *packed, float *dw, float *dbias, const ek_grad_out *dx, float *scratch);
 

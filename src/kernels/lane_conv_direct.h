@@ -183,9 +183,11 @@ static void direct_backward(const ek_conv *g, const ek_map_in *x, const ek_grad_
     conv_direct_room room = ek_conv_direct_room(g);
     float *dy_room = scratch + room.source, *row = dy_room + room.gradient;
     for (int group = 0; group < g->groups; group++) {
-        lane_maps source = with_border(&x_rows, group * in, in, g->hi, g->wi, conv_axis_border(&h), conv_axis_border(&w), scratch);
         lane_maps gradient = with_border(&dy_rows, group * out, out, g->ho, g->wo, (conv_border){0, 0}, conv_axis_border(&back), dy_room);
-        direct_weight_gradient(g, source, gradient, dw + group * weights);
+        if (dw) {
+            lane_maps source = with_border(&x_rows, group * in, in, g->hi, g->wi, conv_axis_border(&h), conv_axis_border(&w), scratch);
+            direct_weight_gradient(g, source, gradient, dw + group * weights);
+        }
         if (dx) direct_data_gradient(g, group, gradient, packed + group * weights, dx, row);
     }
 }

@@ -1,6 +1,6 @@
 /* Pooling of one lane block. */
 
-/* The part of a window that lies inside the map: rows [h0, h1), columns [w0, w1). */
+/* The part of a window that lies inside the map, a cell or more: rows [h0, h1), columns [w0, w1). */
 typedef struct cells {
     int h0, h1, w0, w1;
 } cells;
@@ -12,11 +12,16 @@ static inline cells cells_of(const ek_window *g, int o_h, int o_w)
                    w > 0 ? w : 0, w + g->kw < g->wi ? w + g->kw : g->wi};
 }
 
-static inline float average_factor(const ek_window *g, cells in)
+/* How many cells of a window that begins at `start` lie before `end`. */
+static inline int cells_before(int start, int size, int end) { return start + size < end ? size : end - start; }
+
+static inline float average_factor(const ek_window *g, int o_h, int o_w, cells in)
 {
-    int inside = in.h1 > in.h0 && in.w1 > in.w0 ? (in.h1 - in.h0) * (in.w1 - in.w0) : 0;
-    int count = g->count_pad ? g->kh * g->kw : inside;
-    return count > 0 ? 1.0f / (float)count : 0.0f;
+    int count = (in.h1 - in.h0) * (in.w1 - in.w0);
+    if (g->count_pad)
+        count = cells_before(o_h * g->stride_h - g->pad_h, g->kh, g->hi + g->end_h) *
+                cells_before(o_w * g->stride_w - g->pad_w, g->kw, g->wi + g->end_w);
+    return 1.0f / (float)count;
 }
 
 /* Floats of a row of the input, and of its map. */
@@ -53,8 +58,8 @@ static void avgpool_forward(const ek_window *g, const ek_map_in *x, float *y, fl
                 cells in = cells_of(g, o_h, o_w);
                 int h = in.h1 - in.h0, w = in.w1 - in.w0;
                 const float *corner = rows + in.w0 * EK_LANES;
-                if (h == 2 && w == 2) average(2, 2, row, corner, average_factor(g, in), y);
-                else average(h, w, row, corner, average_factor(g, in), y);
+                if (h == 2 && w == 2) average(2, 2, row, corner, average_factor(g, o_h, o_w, in), y);
+                else average(h, w, row, corner, average_factor(g, o_h, o_w, in), y);
             }
         }
 }
@@ -65,7 +70,7 @@ static void spread_row(const ek_window *g, int o_h, const float *dy, float *row)
     if (g->stride_w > g->kw || g->wo * g->stride_w - g->pad_w < g->wi) memset(row, 0, (size_t)row_floats(g) * sizeof *row);
     for (int o_w = 0; o_w < g->wo; o_w++, dy += EK_LANES) {
         cells in = cells_of(g, o_h, o_w);
-        float factor = average_factor(g, in);
+        float factor = average_factor(g, o_h, o_w, in);
         for (int part = 0; part < LANES; part += VL) {
             vf each = load(dy + part) * factor;
             for (int w = in.w0; w < in.w1; w++) store(row + w * EK_LANES + part, each);
@@ -104,7 +109,7 @@ static void average_backward_shared(const ek_window *g, int c, const float *dy, 
     for (int o_h = 0; o_h < g->ho; o_h++)
         for (int o_w = 0; o_w < g->wo; o_w++, dy += EK_LANES) {
             cells in = cells_of(g, o_h, o_w);
-            float factor = average_factor(g, in);
+            float factor = average_factor(g, o_h, o_w, in);
             for (int part = 0; part < LANES; part += VL) {
                 vf each = load(dy + part) * factor;
                 for (int h = in.h0; h < in.h1; h++)

@@ -15,15 +15,15 @@ static void winograd_forward(const ek_conv *g, const conv_winograd *s, const ek_
     }
 }
 
-/* A band's dy begins with the rows above that its dV needs too. dV takes V's place. */
+/* A band's dy begins with the rows above that its dV needs too. dV takes V's place. x NULL: no gradient of the weights. */
 static void winograd_backward_band(const winograd *w, int group, int first, const ek_map_in *x, const ek_grad_in *dy, const float *packed, const ek_grad_out *dx)
 {
     const conv_winograd *s = &w->s;
     int rows = least(s->band, s->down - first), last = first + rows == s->down;
     int before = least(first, s->rows - 1);
-    source_band(w, x, group * s->in, first, rows);
+    if (x) source_band(w, x, group * s->in, first, rows);
     gradient_band(w, dy, group * s->out, first - before, before + rows);
-    add_weight_points(w, rows, before);
+    if (x) add_weight_points(w, rows, before);
     if (!dx) return;
     int complete = last ? rows + s->rows - 1 : rows; /* where columns are transformed, s->rows is 1 */
     multiply_backward(w, complete, before, before + rows, packed);
@@ -36,9 +36,9 @@ static void winograd_backward(const ek_conv *g, const conv_winograd *s, const ek
     for (int group = 0; group < g->groups; group++) {
         memset(w.weights, 0, s->weights * sizeof *w.weights);
         memset(w.carry, 0, s->carry * sizeof *w.carry);
-        for (int first = 0; first < s->down; first += s->band) winograd_backward_band(&w, group, first, x, dy, packed, dx);
-        weights_from_band_points(&w, dw);
+        for (int first = 0; first < s->down; first += s->band)
+            winograd_backward_band(&w, group, first, dw ? x : NULL, dy, packed, dx);
+        if (dw) weights_from_band_points(&w, dw + (int64_t)group * s->out * s->in * g->kh * g->kw);
         packed += (int64_t)s->points * s->out * s->in * s->rows;
-        dw += (int64_t)s->out * s->in * g->kh * g->kw;
     }
 }

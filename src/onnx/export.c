@@ -17,10 +17,11 @@ typedef struct layer {
     ek_onnx_writer *out;
     const ek_graph *graph;
     ek_node *node;
-    char prefix[NAME];           /* of its values and constants */
+    char prefix[NAME];           /* of its values and constants: its label, or such as /relu_3 */
     char x[EK_MAX_INPUTS][NAME]; /* what it reads */
     char y[NAME];                /* what it gives */
     bool open;                   /* a node is being made, whose output has no name yet */
+    bool done;                   /* the last one has its */
     int inner;                   /* values within the layer so far */
     char at[NAME];               /* the last of them, or x[0] */
 } layer;
@@ -79,7 +80,8 @@ static const char *now(layer *l)
     if (!l->open) return l->at;
     char number[16];
     snprintf(number, sizeof number, "%d", ++l->inner);
-    ek_onnx_node_end(l->out, *l->node->label ? inner_name(l, number, l->at) : "", inner_name(l, number, l->at));
+    inner_name(l, number, l->at);
+    ek_onnx_node_end(l->out, l->at, (const char *const[]){l->at, NULL});
     l->open = false;
     return l->at;
 }
@@ -92,12 +94,19 @@ static void apply(layer *l, const char *type, const char *const *inputs)
     l->open = true;
 }
 
-/* The last node gives the layer's output, and has its label. */
+/* The last node gives the layer's output, and is called after the layer. */
+static void end_with(layer *l, const char *const *outputs)
+{
+    ek_onnx_node_end(l->out, l->prefix, outputs);
+    l->open = false;
+    l->done = true;
+}
+
 static void end_layer(layer *l)
 {
+    if (l->done) return;
     if (!l->open) APPLY(l, "Identity", l->at);
-    ek_onnx_node_end(l->out, l->node->label, l->y);
-    l->open = false;
+    end_with(l, (const char *const[]){l->y, NULL});
 }
 
 /* --- its options, by name; an operator need not have them */
@@ -160,35 +169,42 @@ static const ek_shape single = {.rank = 0};
 
 /* --- normalizations */
 
-/* A parameter, or where it is switched off the value that it would begin with. */
-static const char *parameter_or(layer *l, ek_role role, const char *suffix, ek_shape shape, double value, char name[NAME])
+/* A parameter; where it is switched off, what it would begin with takes its name. */
+static const char *parameter_or(layer *l, ek_role role, const char *suffix, double value, char name[NAME])
 {
     const char *there = parameter(l, role);
-    return there ? there : constant(l, suffix, shape, value, name);
+    if (there) return there;
+    bool by_element = strcmp(l->node->op->name, "layernorm") == 0;
+    ek_shape shape = by_element ? l->node->in[0] : (ek_shape){1, {l->node->in[0].dim[0]}};
+    snprintf(name, NAME, "%.*s.%s", NAME - 16, l->prefix, suffix);
+    ek_onnx_floats(l->out, name, shape, 1, &(float){(float)value});
+    return name;
 }
+static const char *scale_of(layer *l, char name[NAME]) { return parameter_or(l, EK_ROLE_GAMMA, "weight", 1, name); }
+static const char *shift_of(layer *l, char name[NAME]) { return parameter_or(l, EK_ROLE_BETA, "bias", 0, name); }
 
-/* Without running statistics inference takes the batch's, and that is ONNX's training_mode. Its momentum is the share of the
- * old statistics: 1 - ours; the plain average has none, and is written as PyTorch does, 1. */
+/* Without running statistics inference takes the batch's, and that is ONNX's training_mode, which gives new running statistics
+ * too, that nobody reads. Its momentum is the share of the
+ * old statistics: 1 - ours; the plain average has none, and is written as PyTorch does, 1. So is that of statistics that are
+ * not there: ONNX Runtime shares equal constants and updates them in place, gamma's ones with the variance's. */
 static void batchnorm(layer *l)
 {
-    char ones[NAME], zeros[NAME], mean[NAME], var[NAME];
+    char scale[NAME], shift[NAME], mean[NAME], var[NAME];
     ek_batch_norm_options o = ek_batchnorm_options(l->node);
-    ek_shape channels = {1, {l->node->in[0].dim[0]}};
-    const char *scale = parameter_or(l, EK_ROLE_GAMMA, "ones", channels, 1, ones),
-               *shift = parameter_or(l, EK_ROLE_BETA, "zeros", channels, 0, zeros);
-    APPLY(l, "BatchNormalization", l->x[0], scale, shift,
-          parameter_or(l, EK_ROLE_RUNNING_MEAN, "mean", channels, 0, mean),
-          parameter_or(l, EK_ROLE_RUNNING_VAR, "var", channels, 1, var));
+    APPLY(l, "BatchNormalization", l->x[0], scale_of(l, scale), shift_of(l, shift),
+          parameter_or(l, EK_ROLE_RUNNING_MEAN, "running_mean", 0, mean),
+          parameter_or(l, EK_ROLE_RUNNING_VAR, "running_var", 1, var));
     ek_onnx_float(l->out, "epsilon", o.eps);
-    ek_onnx_float(l->out, "momentum", o.cumulative ? 1 : 1 - o.momentum);
-    if (!o.track) ek_onnx_int(l->out, "training_mode", 1);
+    ek_onnx_float(l->out, "momentum", o.cumulative || !o.track ? 1 : 1 - o.momentum);
+    if (o.track) return;
+    ek_onnx_int(l->out, "training_mode", 1);
+    end_with(l, (const char *const[]){l->y, inner_name(l, "mean", mean), inner_name(l, "var", var), NULL});
 }
 
 static void layernorm(layer *l)
 {
-    char ones[NAME];
-    const char *scale = parameter_or(l, EK_ROLE_GAMMA, "ones", l->node->in[0], 1, ones);
-    APPLY(l, "LayerNormalization", l->x[0], scale, parameter(l, EK_ROLE_BETA));
+    char scale[NAME];
+    APPLY(l, "LayerNormalization", l->x[0], scale_of(l, scale), parameter(l, EK_ROLE_BETA));
     ek_onnx_int(l->out, "axis", 1);
     ek_onnx_float(l->out, "epsilon", real(l, "eps"));
 }
@@ -225,10 +241,8 @@ static void groupnorm(layer *l)
 
 static void instancenorm(layer *l)
 {
-    char ones[NAME], zeros[NAME];
-    ek_shape each = {1, {l->node->in[0].dim[0]}};
-    APPLY(l, "InstanceNormalization", l->x[0], parameter_or(l, EK_ROLE_GAMMA, "ones", each, 1, ones),
-          parameter_or(l, EK_ROLE_BETA, "zeros", each, 0, zeros));
+    char scale[NAME], shift[NAME];
+    APPLY(l, "InstanceNormalization", l->x[0], scale_of(l, scale), shift_of(l, shift));
     ek_onnx_float(l->out, "epsilon", real(l, "eps"));
 }
 
@@ -266,7 +280,7 @@ static window window_of(const layer *l)
         if (w.stride[d] == 0) w.stride[d] = w.kernel[d]; /* of pools */
         w.dilation[d] = along(l, "dilation", d, 1);
         w.begin[d] = w.end[d] = along(l, "padding", d, 0);
-        if (padding_end && padding_end->given) w.end[d] = (int64_t)padding_end->v[d];
+        if (padding_end && padding_end->v[d] >= 0) w.end[d] = (int64_t)padding_end->v[d];
         int64_t needs = (node->out.dim[d + 1] - 1) * w.stride[d] + (w.kernel[d] - 1) * w.dilation[d] + 1,
                 there = node->in[0].dim[d + 1] + w.begin[d] + w.end[d];
         w.over[d] = needs > there ? needs - there : 0;

@@ -70,10 +70,10 @@ void ek_onnx_ints(ek_onnx_writer *w, const char *name, int count, const int64_t 
     ek_protobuf_end(&w->node, start);
 }
 
-void ek_onnx_node_end(ek_onnx_writer *w, const char *name, const char *output)
+void ek_onnx_node_end(ek_onnx_writer *w, const char *name, const char *const *outputs)
 {
     if (*name) ek_protobuf_text(&w->node, NODE_NAME, name);
-    ek_protobuf_text(&w->node, NODE_OUTPUT, output);
+    for (int i = 0; outputs[i]; i++) ek_protobuf_text(&w->node, NODE_OUTPUT, outputs[i]);
     w->failed |= w->node.failed;
     ek_protobuf_bytes(&w->nodes, GRAPH_NODE, w->node.data, w->node.length);
 }

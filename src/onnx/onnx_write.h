@@ -33,12 +33,12 @@ typedef struct ek_onnx_writer {
 void ek_onnx_writer_free(ek_onnx_writer *writer); /* starts empty: {0} */
 
 /* A node: inputs by the names of values and initializers ("": one that is left out), ended by NULL. Then its attributes,
- * then its end, with its name ("": none) and that of what it gives. */
+ * then its end, with its name ("": none) and those of what it gives, ended by NULL. */
 void ek_onnx_node_begin(ek_onnx_writer *writer, const char *type, const char *const *inputs);
 void ek_onnx_int(ek_onnx_writer *writer, const char *name, int64_t value);
 void ek_onnx_float(ek_onnx_writer *writer, const char *name, double value); /* rounded to float32 */
 void ek_onnx_ints(ek_onnx_writer *writer, const char *name, int count, const int64_t *value);
-void ek_onnx_node_end(ek_onnx_writer *writer, const char *name, const char *output);
+void ek_onnx_node_end(ek_onnx_writer *writer, const char *name, const char *const *outputs);
 
 /* An initializer whose numbers must live until the file is written; shape.rank may be 0. */
 void ek_onnx_weights(ek_onnx_writer *writer, const char *name, ek_shape shape, const float *data);

@@ -93,7 +93,8 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
 }
 
 #define PASSES                                                                     \
-    .inputs = 1, .shape = ek_same_shape, .forward = forward, .backward = backward, \
+    .inputs = 1, .any_rank = true, .activates = true, .shape = ek_same_shape,      \
+    .forward = forward, .backward = backward,                                      \
     .reads_maps = true, .writes = EK_WRITES_SUMS,                                        \
     .reference_forward = reference_forward, .reference_backward = reference_backward
 

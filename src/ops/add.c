@@ -1,15 +1,6 @@
-/* add LABEL: the sum of two values of one shape, where a residual connection ends. */
+/* add LABEL: the sum of two values. Here those of one shape, where a residual connection ends; arithmetic.c has the others. */
+#include "ops/arithmetic.h"
 #include "ops/elementwise.h"
-
-static ek_status shape(ek_node *node)
-{
-    char a[EK_SHAPE_TEXT], b[EK_SHAPE_TEXT];
-    if (!ek_shape_equal(node->in[0], node->in[1]))
-        return ek_fail(EK_E_SHAPE, "add needs two equal shapes, here %s and %s",
-                       ek_shape_text(node->in[0], a), ek_shape_text(node->in[1], b));
-    node->out = node->in[0];
-    return EK_OK;
-}
 
 static void forward_piece(void *argument, int64_t block, int thread)
 {
@@ -22,7 +13,10 @@ static void forward_piece(void *argument, int64_t block, int thread)
 
 static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
-    ek_each_block(pass, node, flow, forward_piece);
+    if (ek_broadcasts(node))
+        ek_arithmetic_forward(pass, node, flow);
+    else
+        ek_each_block(pass, node, flow, forward_piece);
 }
 
 static void backward_piece(void *argument, int64_t block, int thread)
@@ -40,33 +34,22 @@ static void backward_piece(void *argument, int64_t block, int thread)
 /* Nothing is to be done where the readers of its inputs' gradients read its own (src/graph/steps.c). */
 static void backward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
-    if (flow->dx[0].g || flow->dx[1].g) ek_each_block(pass, node, flow, backward_piece);
-}
-
-static void reference_forward(const ek_ref *ref, const ek_node *node, const double *const x[], double *y)
-{
-    int64_t count = ek_shape_count(node->out) * ref->n;
-    for (int64_t i = 0; i < count; i++) y[i] = x[0][i] + x[1][i];
-}
-
-static void reference_backward(const ek_ref *ref, const ek_node *node, const double *const x[],
-                               const double *y, const double *dy, double *const dx[])
-{
-    (void)x, (void)y;
-    int64_t count = ek_shape_count(node->out) * ref->n;
-    for (int k = 0; k < 2; k++) {
-        for (int64_t i = 0; dx[k] && i < count; i++) dx[k][i] += dy[i];
-    }
+    if (ek_broadcasts(node))
+        ek_arithmetic_backward(pass, node, flow);
+    else if (flow->dx[0].g || flow->dx[1].g)
+        ek_each_block(pass, node, flow, backward_piece);
 }
 
 const ek_op ek_op_add = {
     .name = "add",
     .inputs = 2,
-    .shape = shape,
+    .any_rank = true,
+    .shape = ek_arithmetic_shape,
+    .scratch = ek_arithmetic_scratch,
     .forward = forward,
     .backward = backward,
     .reads_maps = true,
     .writes = EK_WRITES_ALL,
-    .reference_forward = reference_forward,
-    .reference_backward = reference_backward,
+    .reference_forward = ek_arithmetic_reference_forward,
+    .reference_backward = ek_arithmetic_reference_backward,
 };

@@ -106,6 +106,7 @@ const ek_op ek_op_dropout = {
     .inputs = 1,
     .attrs = {{"p", EK_ATTR_REAL, .positional = true, .fallback = 0.5, .min = 0, .max = 0.999,
                .help = "the share that is zeroed"}},
+    .any_rank = true,
     .shape = ek_same_shape,
     .workspace = workspace,
     .forward = forward,

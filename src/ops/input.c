@@ -1,5 +1,6 @@
-/* input SHAPE [mean=...] [std=...]: where a batch enters, of features [f], sequences [c, l] or maps [c, h, w]. Pixels are normalized, (x - mean)/std a channel,
- * by whoever writes the batch (ek_net_pixels), so that training, evaluation and exports agree. */
+/* input SHAPE [mean=...] [std=...]: where a batch enters, of features [f], sequences [c, l], maps [c, h, w], or four
+ * dimensions. Pixels are normalized, (x - mean)/std a channel, by whoever writes the batch (ek_net_pixels), so that training,
+ * evaluation and exports agree. */
 #include "ops/op.h"
 
 enum { SHAPE, MEAN, STD };
@@ -7,11 +8,6 @@ enum { SHAPE, MEAN, STD };
 static ek_status shape(ek_node *node)
 {
     const ek_attr *dims = &node->attr[SHAPE];
-    if (dims->n > 3)
-        return ek_fail(EK_E_SHAPE,
-                       "an input is F features, CxL or CxHxW, such as 784, 8x100 or 1x28x28; this one has %d "
-                       "dimensions",
-                       dims->n);
     node->out = (ek_shape){.rank = dims->n};
     for (int i = 0; i < dims->n; i++) node->out.dim[i] = (int64_t)dims->v[i];
 

@@ -17,7 +17,7 @@ static ek_status shape(ek_node *node)
 static void params(ek_node *node)
 {
     int64_t in = node->in[0].dim[0], out = node->out.dim[0];
-    ek_node_add_weights(node, (ek_shape){2, {out, in}}, in, out, ek_attr_bool(node, BIAS));
+    ek_node_add_weights(node, (ek_shape){2, {out, in}}, in, out, ek_attr_bool(node, BIAS) ? out : 0);
 }
 
 static int64_t multiply_adds(const ek_node *node) { return node->in[0].dim[0] * node->out.dim[0]; }

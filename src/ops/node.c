@@ -15,11 +15,11 @@ ek_param *ek_node_add_param(ek_node *node, ek_role role, const char *suffix, ek_
     return param;
 }
 
-void ek_node_add_weights(ek_node *node, ek_shape shape, int64_t fan_in, int64_t fan_out, bool bias)
+void ek_node_add_weights(ek_node *node, ek_shape shape, int64_t fan_in, int64_t fan_out, int64_t biases)
 {
     ek_param *param[2] = {ek_node_add_param(node, EK_ROLE_WEIGHT, "weight", shape)};
-    if (bias) param[1] = ek_node_add_param(node, EK_ROLE_BIAS, "bias", (ek_shape){1, {shape.dim[0]}});
-    for (int i = 0; i < 1 + bias; i++) {
+    if (biases) param[1] = ek_node_add_param(node, EK_ROLE_BIAS, "bias", (ek_shape){1, {biases}});
+    for (int i = 0; i < 1 + (biases > 0); i++) {
         param[i]->fan_in = fan_in;
         param[i]->fan_out = fan_out;
     }

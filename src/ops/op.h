@@ -39,7 +39,7 @@ typedef struct ek_attr_spec {
 typedef struct ek_attr {
     int n; /* numbers */
     bool given;
-    double v[EK_MAX_RANK];
+    double v[EK_MAX_VALUE_RANK];
 } ek_attr;
 
 /* --- parameters */
@@ -49,6 +49,7 @@ typedef struct ek_param {
     ek_shape shape; /* PyTorch's */
     int64_t count;
     int64_t fan_in, fan_out; /* for initialization of weights and biases */
+    float start;             /* what a weight begins with that is not drawn; 0: it is */
     float *data;
     float *grad;     /* NULL: not trained */
     int64_t counter; /* EK_ROLE_COUNTER */
@@ -91,6 +92,7 @@ typedef struct ek_node {
     int param_count;
     ek_param param[EK_MAX_PARAMS];
     int line, column; /* of its operator in the net text, from 1 */
+    bool has_lengths; /* where the input is sequences of unequal lengths, so is its output (src/graph/lengths.h) */
     bool trained;     /* something trained lies at or above it: it needs a gradient */
     ek_fusion fusion;
     ek_gather *gather; /* NULL: a pass has its whole batch */
@@ -98,6 +100,13 @@ typedef struct ek_node {
     /* Made by the plan for a number of samples; see ek_op.workspace. */
     float *workspace;
 } ek_node;
+
+/* Whether its two inputs differ in shape: then its passes are given bare arrays and write plainly, whatever its operator
+ * can do otherwise. */
+static inline bool ek_broadcasts(const ek_node *node)
+{
+    return node->input_count == 2 && !ek_shape_equal(node->in[0], node->in[1]);
+}
 
 /* Floats of one lane block of a value, and of a channel (or feature) of it. */
 static inline int64_t ek_block_floats(ek_shape shape) { return ek_shape_count(shape) * EK_LANES; }
@@ -208,6 +217,8 @@ typedef struct ek_op {
     /* Of a sample of a batch of sequences: how many positions of its output are alive where `in` of its input's are;
      * cut to what there is, and at least 1. NULL: as many. */
     int64_t (*length)(const ek_node *node, int64_t in);
+    /* Of a sequence: whether its positions go elsewhere, so that its length says nothing of the output. NULL: they stay. */
+    bool (*moves_positions)(const ek_node *node);
 
     /* What can be refused only when the batch is known (one value a channel); NULL: nothing. */
     ek_status (*check)(const ek_pass *pass, const ek_node *node);
@@ -215,11 +226,14 @@ typedef struct ek_op {
     void (*forward)(const ek_pass *pass, ek_node *node, const ek_flow *flow);
     /* From flow.dy to flow.dx and to param[].grad (overwritten). */
     void (*backward)(const ek_pass *pass, ek_node *node, const ek_flow *flow);
-    /* What its passes can do; a value that is no bare stored array is given to none that cannot. */
+    bool any_rank; /* takes values of four dimensions too, not only features, sequences and maps */
+    /* What its passes can do; a value that is no bare stored array is given to none that cannot, nor to a node that
+     * broadcasts. */
     bool reads_maps;      /* reads any ek_map_in */
     bool reads_gradients; /* reads any ek_grad_in */
     unsigned writes;      /* what of an ek_grad_out it does; without, g = dv */
     bool gives_moments;   /* takes the moments of y for flow.norm */
+    bool activates;       /* an activation: y = f(x), number by number */
     bool normalizes;      /* a normalization: what it read is kept for ek_net_norm_input */
     /* Whether a constant that is added to a channel of its input changes nothing, so that a bias before it is redundant;
      * NULL: it does not. */
@@ -243,12 +257,19 @@ int ek_op_attr(const ek_op *op, const char *name);
 /* Index of an option in op->attrs (its node->attr), for the op's own enum. */
 static inline int64_t ek_attr_int(const ek_node *node, int index) { return (int64_t)node->attr[index].v[0]; }
 static inline double ek_attr_real(const ek_node *node, int index) { return node->attr[index].v[0]; }
+/* Of two options for both ends of axis `d`: that for its end, which is as that for its beginning where it is not given. */
+static inline int64_t ek_attr_end(const ek_node *node, int begin, int end, int d)
+{
+    double given = node->attr[end].v[d];
+    return (int64_t)(given < 0 ? node->attr[begin].v[d] : given);
+}
+#define EK_AS_BEGIN (-1) /* the fallback of the option for the end */
 static inline bool ek_attr_bool(const ek_node *node, int index) { return node->attr[index].v[0] != 0; }
 
 /* Adds a parameter "LABEL.suffix". */
 ek_param *ek_node_add_param(ek_node *node, ek_role role, const char *suffix, ek_shape shape);
-/* Adds "LABEL.weight" of this shape, and with `bias` "LABEL.bias" of its first dimension. */
-void ek_node_add_weights(ek_node *node, ek_shape shape, int64_t fan_in, int64_t fan_out, bool bias);
+/* Adds "LABEL.weight" of this shape, and "LABEL.bias" of so many `biases` (0: none). */
+void ek_node_add_weights(ek_node *node, ek_shape shape, int64_t fan_in, int64_t fan_out, int64_t biases);
 /* The node's parameter of a role; NULL when it has none. */
 ek_param *ek_node_param(ek_node *node, ek_role role);
 /* That parameter's numbers, and of ek_ref.param or ek_ref.grad the array that is its; NULL when it has none. */
@@ -272,8 +293,8 @@ static inline bool ek_told_by_output(ek_activation f)
 
 /* The input's normalization; one entry, or one a channel. */
 typedef struct ek_pixels {
-    int channels; /* 1 to EK_MAX_RANK */
-    double mean[EK_MAX_RANK], std[EK_MAX_RANK];
+    int channels; /* 1 to EK_MAX_VALUE_RANK, as many as an option has numbers */
+    double mean[EK_MAX_VALUE_RANK], std[EK_MAX_VALUE_RANK];
 } ek_pixels;
 ek_pixels ek_input_pixels(const ek_node *node);
 /* What a number of the data becomes: (x - mean)/std of its channel, in double, rounded once. */

@@ -5,81 +5,149 @@
 #include <math.h>
 #include <string.h>
 
-enum { KERNEL, STRIDE, PADDING, COUNT_PAD };
+enum { KERNEL, STRIDE, PADDING, PADDING_END, DILATION, CEIL, COUNT_PAD };
 
 extern const ek_op ek_op_maxpool, ek_op_globalavgpool;
 
-static ek_window window_of(const ek_node *node)
+/* --- windows along an axis, whose taps are `dilation` apart */
+
+typedef struct axis {
+    int64_t in, out, kernel, stride, begin, end, dilation;
+    bool ceil; /* a last window may reach beyond the padding */
+} axis;
+
+static bool is_sequence(const ek_node *node) { return node->in[0].rank == 2; }
+
+/* d: 0 down, 1 across; a sequence has one row. */
+static axis axis_of(const ek_node *node, int d)
 {
     const ek_attr *a = node->attr;
-    ek_shape in = node->in[0], out = node->out;
-    bool sequence = in.rank == 2;
-    ek_window g = {.c = (int)in.dim[0],
-                   .hi = sequence ? 1 : (int)in.dim[1],
-                   .wi = (int)in.dim[sequence ? 1 : 2],
-                   .ho = sequence ? 1 : (int)out.dim[1],
-                   .wo = (int)out.dim[sequence ? 1 : 2]};
-    if (node->op == &ek_op_globalavgpool) {
-        g.kh = g.stride_h = g.hi;
-        g.kw = g.stride_w = g.wi;
-        return g;
-    }
-    g.kh = sequence ? 1 : (int)a[KERNEL].v[0];
-    g.kw = (int)a[KERNEL].v[1];
-    /* stride 0, the fallback, means the kernel's size. */
-    g.stride_h = a[STRIDE].v[0] > 0 && !sequence ? (int)a[STRIDE].v[0] : g.kh;
-    g.stride_w = a[STRIDE].v[1] > 0 ? (int)a[STRIDE].v[1] : g.kw;
-    g.pad_h = sequence ? 0 : (int)a[PADDING].v[0];
-    g.pad_w = (int)a[PADDING].v[1];
-    g.count_pad = node->op != &ek_op_maxpool && ek_attr_bool(node, COUNT_PAD);
-    return g;
+    if (is_sequence(node) && d == 0) return (axis){1, 1, 1, 1, 0, 0, 1, false};
+    int at = is_sequence(node) ? 1 : d + 1;
+    int64_t in = node->in[0].dim[at], out = node->out.dim[at];
+    if (node->op == &ek_op_globalavgpool) return (axis){in, out, in, in, 0, 0, 1, false};
+    axis of = {.in = in,
+               .out = out,
+               .kernel = (int64_t)a[KERNEL].v[d],
+               .stride = (int64_t)a[STRIDE].v[d],
+               .begin = (int64_t)a[PADDING].v[d],
+               .end = ek_attr_end(node, PADDING, PADDING_END, d),
+               .dilation = (int64_t)a[DILATION].v[d],
+               .ceil = ek_attr_bool(node, CEIL)};
+    if (of.stride == 0) of.stride = of.kernel; /* the fallback */
+    return of;
 }
 
-/* Windows along a sequence of `in` positions. */
+static int64_t reach_of(const axis *a) { return a->dilation * (a->kernel - 1) + 1; }
+
+/* Windows over `in` positions. With `ceil` what is left over makes one more, which begins before the end of the input,
+ * as in PyTorch. */
+static int64_t places(const axis *a, int64_t in)
+{
+    int64_t left = in + a->begin + a->end - reach_of(a);
+    if (left < 0) return 0;
+    int64_t count = (left + (a->ceil ? a->stride - 1 : 0)) / a->stride + 1;
+    return a->ceil && (count - 1) * a->stride >= in + a->begin ? count - 1 : count;
+}
+
+/* Of window q those taps that lie in the `in` positions, and how many lie in these or the padding. */
+typedef struct taps {
+    int64_t start; /* where the first of all lies */
+    int64_t first, last, padded;
+} taps;
+
+static int64_t taps_before(const axis *a, int64_t start, int64_t position)
+{
+    int64_t count = position <= start ? 0 : (position - start + a->dilation - 1) / a->dilation;
+    return count < a->kernel ? count : a->kernel;
+}
+
+static taps taps_of(const axis *a, int64_t q, int64_t in)
+{
+    taps t = {.start = q * a->stride - a->begin};
+    t.first = taps_before(a, t.start, 0);
+    t.last = taps_before(a, t.start, in);
+    t.padded = taps_before(a, t.start, in + a->end);
+    if (t.last < t.first) t.last = t.first;
+    return t;
+}
+
 static int64_t length(const ek_node *node, int64_t in)
 {
-    ek_window g = window_of(node);
-    if (node->op == &ek_op_globalavgpool) return 1;
-    int64_t left = in + 2 * g.pad_w - g.kw;
-    return left < 0 ? 0 : left / g.stride_w + 1;
+    axis a = axis_of(node, 1);
+    return node->op == &ek_op_globalavgpool ? 1 : places(&a, in);
 }
 
-static ek_status sequence_shape(ek_node *node)
+/* A window without a cell of the input has neither mean nor largest. Those between begin within it. */
+static bool has_empty_window(const axis *a, int64_t count)
 {
-    ek_window g = window_of(node);
-    for (int i = KERNEL; node->op != &ek_op_globalavgpool && i <= PADDING; i++) {
+    for (int64_t q = 0; q < count; q++) {
+        taps t = taps_of(a, q, a->in);
+        if (t.first == t.last) return true;
+        if (t.start >= 0 && q < count - 1) q = count - 2;
+    }
+    return false;
+}
+
+static ek_status axis_shape(const axis *a, const char *name, int64_t *out)
+{
+    *out = places(a, a->in);
+    if (*out < 1)
+        return ek_fail(EK_E_SHAPE, "the window reaches over %lld %s, the padded input has %lld", (long long)reach_of(a),
+                       name, (long long)(a->in + a->begin + a->end));
+    if (has_empty_window(a, *out))
+        return ek_fail(EK_E_SHAPE, "a window over %lld %s would lie in the padding alone, which is %lld before and %lld behind",
+                       (long long)reach_of(a), name, (long long)a->begin, (long long)a->end);
+    return EK_OK;
+}
+
+static ek_status check_sequence(const ek_node *node)
+{
+    for (int i = KERNEL; node->op != &ek_op_globalavgpool && i <= DILATION; i++) {
         const ek_attr *a = &node->attr[i];
         if (a->v[0] != a->v[1])
             return ek_fail(EK_E_SHAPE,
                            "along a sequence a window has one dimension: %s of %s is one number, not %gx%g",
                            node->op->attrs[i].name, node->op->name, a->v[0], a->v[1]);
     }
-    if (g.pad_w > g.kw / 2)
-        return ek_fail(EK_E_SHAPE, "padding=%d is more than half of the window of %d", g.pad_w, g.kw);
-    if (g.wi + 2 * g.pad_w < g.kw)
-        return ek_fail(EK_E_SHAPE, "the window of %d is larger than the padded sequence of %d", g.kw,
-                       g.wi + 2 * g.pad_w);
-    node->out = (ek_shape){2, {g.c, length(node, g.wi)}};
     return EK_OK;
 }
 
 static ek_status shape(ek_node *node)
 {
     char text[EK_SHAPE_TEXT];
-    if (node->in[0].rank == 2) return sequence_shape(node);
-    if (node->in[0].rank != 3)
+    ek_shape in = node->in[0];
+    if (in.rank != 2 && in.rank != 3)
         return ek_fail(EK_E_SHAPE, "%s works on maps CxHxW and sequences CxL, its input has %s features",
-                       node->op->name, ek_shape_text(node->in[0], text));
-    ek_window g = window_of(node);
-    if (g.pad_h > g.kh / 2 || g.pad_w > g.kw / 2)
-        return ek_fail(EK_E_SHAPE, "padding=%dx%d is more than half of the window %dx%d", g.pad_h, g.pad_w,
-                       g.kh, g.kw);
-    if (g.hi + 2 * g.pad_h < g.kh || g.wi + 2 * g.pad_w < g.kw)
-        return ek_fail(EK_E_SHAPE, "the window %dx%d is larger than the padded input %dx%d", g.kh, g.kw,
-                       g.hi + 2 * g.pad_h, g.wi + 2 * g.pad_w);
-    node->out = (ek_shape){
-        3, {g.c, (g.hi + 2 * g.pad_h - g.kh) / g.stride_h + 1, (g.wi + 2 * g.pad_w - g.kw) / g.stride_w + 1}};
+                       node->op->name, ek_shape_text(in, text));
+    if (is_sequence(node)) EK_TRY(check_sequence(node));
+    ek_shape out = {.rank = in.rank, .dim = {in.dim[0]}};
+    for (int d = is_sequence(node); d < 2; d++) {
+        axis a = axis_of(node, d);
+        EK_TRY(axis_shape(&a, is_sequence(node) ? "positions" : d ? "columns" : "rows", &out.dim[in.rank - 2 + d]));
+    }
+    node->out = out;
     return EK_OK;
+}
+
+static ek_window window_of(const ek_node *node)
+{
+    axis h = axis_of(node, 0), w = axis_of(node, 1);
+    return (ek_window){.c = (int)node->in[0].dim[0],
+                       .hi = (int)h.in,
+                       .wi = (int)w.in,
+                       .ho = (int)h.out,
+                       .wo = (int)w.out,
+                       .kh = (int)h.kernel,
+                       .kw = (int)w.kernel,
+                       .stride_h = (int)h.stride,
+                       .stride_w = (int)w.stride,
+                       .pad_h = (int)h.begin,
+                       .pad_w = (int)w.begin,
+                       .end_h = (int)h.end,
+                       .end_w = (int)w.end,
+                       .count_pad = node->op != &ek_op_maxpool && node->op != &ek_op_globalavgpool &&
+                                    ek_attr_bool(node, COUNT_PAD)};
 }
 
 /* maxpool keeps where each window's largest was. */
@@ -89,13 +157,12 @@ static size_t index_workspace(const ek_node *node, int64_t samples, bool trainin
     return (size_t)ek_value_floats(node->out, samples);
 }
 
-/* Of a sequence also a channel of the input or of the gradient, and the factors of the windows (sequence_room). */
+/* A map, and of sequences and dilated windows the shares of its cells (plain_room). */
 static size_t scratch(const ek_node *node, int64_t samples)
 {
     (void)samples;
     ek_window g = window_of(node);
-    size_t map = ek_pool_scratch(&g), windows = (size_t)g.wo * EK_LANES;
-    return node->in[0].rank == 2 ? 2 * map + 2 * windows : map;
+    return ek_pool_scratch(&g) + (size_t)g.wo * EK_LANES;
 }
 
 typedef struct work {
@@ -103,7 +170,8 @@ typedef struct work {
     const ek_kernels *kernels;
     const ek_flow *flow;
     ek_window g;
-    bool max;
+    axis h, w;
+    bool max, plain;
     int64_t x_block, y_block;
     int32_t *index;
     const int32_t *length; /* of sequences of unequal lengths */
@@ -111,88 +179,147 @@ typedef struct work {
 
 static work make_work(const ek_pass *pass, const ek_node *node, const ek_flow *flow)
 {
-    return (work){.pass = pass,
-                  .kernels = pass->kernels,
-                  .flow = flow,
-                  .g = window_of(node),
-                  .max = node->op == &ek_op_maxpool,
-                  .x_block = ek_block_floats(node->in[0]),
-                  .y_block = ek_block_floats(node->out),
-                  .index = (int32_t *)(void *)node->workspace,
-                  .length = ek_input_length(pass->length, node)};
+    work w = {.pass = pass,
+              .kernels = pass->kernels,
+              .flow = flow,
+              .g = window_of(node),
+              .h = axis_of(node, 0),
+              .w = axis_of(node, 1),
+              .max = node->op == &ek_op_maxpool,
+              .x_block = ek_block_floats(node->in[0]),
+              .y_block = ek_block_floats(node->out),
+              .index = (int32_t *)(void *)node->workspace,
+              .length = ek_input_length(pass->length, node)};
+    w.plain = w.length || w.h.dilation > 1 || w.w.dilation > 1;
+    return w;
 }
 
-/* --- sequences of unequal lengths. What is beyond a length is 0, which a maximum must not see, and is not to count in a
- * mean that leaves the padding out. */
+/* --- what the kernels do not do, in plain loops, a channel at a time: dilated windows, and sequences of unequal lengths, of
+ * which what is beyond is 0, which a maximum must not see, and is not to count in a mean. */
 
-typedef struct sequence_room {
-    float *pool, *channel, *factor; /* a map of the input; a channel of x or dy; [windows][lane] */
-} sequence_room;
+typedef struct plain_room {
+    int columns[EK_LANES]; /* that are alive */
+    float *map;            /* of the input */
+    float *share;          /* of a cell in the mean of a window's row, [window across][lane] */
+} plain_room;
 
-static sequence_room sequence_rooms(const work *w, int thread)
+static float share_of(const work *w, taps t)
 {
-    float *pool = ek_scratch(w->pass, thread), *channel = pool + ek_pool_scratch(&w->g);
-    return (sequence_room){pool, channel, channel + (int64_t)(w->g.wi + w->g.wo) * EK_LANES};
+    int64_t count = w->g.count_pad ? t.padded : t.last - t.first;
+    return count > 0 ? 1.0f / (float)count : 0;
 }
 
-static bool counts_alive(const work *w) { return w->length && !w->max && !w->g.count_pad; }
-
-/* From the mean over all cells of a window to that over its live ones. */
-static void find_factors(const work *w, const int32_t *length, float *factor)
+static plain_room make_room(const work *w, int64_t block, int thread)
 {
-    for (int q = 0; q < w->g.wo; q++) {
-        int begin = q * w->g.stride_w - w->g.pad_w, end = begin + w->g.kw, from = begin > 0 ? begin : 0;
-        for (int lane = 0; lane < EK_LANES; lane++) {
-            int alive = (end < length[lane] ? end : length[lane]) - from;
-            factor[q * EK_LANES + lane] = alive > 0 ? (float)w->g.kw / (float)alive : 0;
+    plain_room room = {.map = ek_scratch(w->pass, thread)};
+    room.share = room.map + ek_pool_scratch(&w->g);
+    for (int lane = 0; lane < EK_LANES; lane++) {
+        room.columns[lane] = w->length ? w->length[block * EK_LANES + lane] : w->g.wi;
+        for (int64_t q = 0; q < w->w.out; q++)
+            room.share[q * EK_LANES + lane] = share_of(w, taps_of(&w->w, q, room.columns[lane]));
+    }
+    return room;
+}
+
+static int64_t channel_floats(const work *w) { return (int64_t)w->g.hi * w->g.wi * EK_LANES; }
+
+static const float *read_channel(const work *w, int64_t block, int64_t c, const plain_room *room)
+{
+    int64_t each = channel_floats(w);
+    ek_map_in x = ek_map_channels(ek_map_block(w->pass, &w->flow->x[0], block, w->x_block), c, each);
+    if (!x.mean && x.activation == EK_IDENTITY) return x.x;
+    ek_slab slab = {1, each, 1, each, x.live};
+    w->kernels->map_read(&slab, &x, room->map);
+    return room->map;
+}
+
+/* One window of all lanes, of the taps `down` and `across`. */
+static void largest_in_window(const work *w, taps down, taps across, const plain_room *room, const float *map, float *y, int32_t *index)
+{
+    float best[EK_LANES] = {0};
+    int32_t at[EK_LANES];
+    for (int lane = 0; lane < EK_LANES; lane++) at[lane] = -1;
+    for (int64_t i = down.first; i < down.last; i++)
+        for (int64_t j = across.first; j < across.last; j++) {
+            int64_t column = across.start + j * w->w.dilation;
+            int64_t position = (down.start + i * w->h.dilation) * w->g.wi + column;
+            const float *v = map + position * EK_LANES;
+            for (int lane = 0; lane < w->kernels->lanes; lane++) {
+                bool larger = at[lane] < 0 || v[lane] > best[lane] || isnan(v[lane]);
+                if (!larger || column >= room->columns[lane]) continue;
+                best[lane] = v[lane];
+                at[lane] = (int32_t)position;
+            }
         }
-    }
+    memcpy(y, best, (size_t)w->kernels->lanes * sizeof *y);
+    memcpy(index, at, (size_t)w->kernels->lanes * sizeof *index);
 }
 
-static void scale(const work *w, const float *factor, const float *from, float *to)
+static void mean_of_window(const work *w, taps down, taps across, const float *share, const float *map, float *y)
 {
-    for (int64_t i = 0; i < w->g.wo; i++)
-        for (int64_t lane = i * EK_LANES; lane < i * EK_LANES + w->kernels->lanes; lane++)
-            to[lane] = from[lane] * factor[lane];
+    float sum[EK_LANES] = {0}, row = share_of(w, down);
+    for (int64_t i = down.first; i < down.last; i++)
+        for (int64_t j = across.first; j < across.last; j++) {
+            const float *v = map + ((down.start + i * w->h.dilation) * w->g.wi + across.start + j * w->w.dilation) * EK_LANES;
+            for (int lane = 0; lane < EK_LANES; lane++) sum[lane] += v[lane];
+        }
+    for (int lane = 0; lane < w->kernels->lanes; lane++) y[lane] = sum[lane] * row * share[lane];
 }
 
-static void max_of_alive(const work *w, int64_t block, sequence_room room)
+static void plain_forward(const work *w, int64_t block, int thread)
 {
-    ek_window one = w->g;
-    one.c = 1;
-    int64_t in = (int64_t)w->g.wi * EK_LANES, out = (int64_t)w->g.wo * EK_LANES;
+    plain_room room = make_room(w, block, thread);
+    int64_t at = block * w->y_block;
     for (int64_t c = 0; c < w->g.c; c++) {
-        int64_t at = block * w->y_block + c * out;
-        ek_map_in x = {.x = room.channel, .live = ek_live(w->pass->n, block)};
-        memcpy(room.channel, w->flow->x[0].x + block * w->x_block + c * in, (size_t)in * sizeof(float));
-        w->kernels->sequence_cut(1, w->g.wi, w->length + block * EK_LANES, -INFINITY, room.channel);
-        w->kernels->maxpool_forward(&one, &x, w->flow->y + at, w->index + at, room.pool);
+        const float *map = read_channel(w, block, c, &room);
+        for (int64_t p = 0; p < w->h.out; p++)
+            for (int64_t q = 0; q < w->w.out; q++, at += EK_LANES) {
+                taps down = taps_of(&w->h, p, w->h.in), across = taps_of(&w->w, q, w->w.in);
+                float *y = w->flow->y + at;
+                if (w->max)
+                    largest_in_window(w, down, across, &room, map, y, w->index + at);
+                else
+                    mean_of_window(w, down, across, room.share + q * EK_LANES, map, y);
+            }
     }
 }
 
-static void mean_of_alive(const work *w, int64_t block, sequence_room room)
+static void spread_mean(const work *w, taps down, taps across, const float *share, const float *dy, float *map)
 {
-    ek_window all = w->g;
-    all.count_pad = true;
-    ek_map_in x = ek_map_block(w->pass, &w->flow->x[0], block, w->x_block);
-    float *y = w->flow->y + block * w->y_block;
-    w->kernels->avgpool_forward(&all, &x, y, room.pool);
-    find_factors(w, w->length + block * EK_LANES, room.factor);
-    for (int64_t c = 0; c < w->g.c; c++, y += w->g.wo * EK_LANES) scale(w, room.factor, y, y);
+    float each[EK_LANES], row = share_of(w, down);
+    for (int lane = 0; lane < EK_LANES; lane++) each[lane] = dy[lane] * row * share[lane];
+    for (int64_t i = down.first; i < down.last; i++)
+        for (int64_t j = across.first; j < across.last; j++) {
+            float *to = map + ((down.start + i * w->h.dilation) * w->g.wi + across.start + j * w->w.dilation) * EK_LANES;
+            for (int lane = 0; lane < EK_LANES; lane++) to[lane] += each[lane];
+        }
 }
 
-static void mean_of_alive_backward(const work *w, int64_t block, sequence_room room)
+static void give_to_largest(const float *dy, const int32_t *index, float *map)
 {
-    ek_window one = w->g;
-    one.count_pad = true;
-    one.c = 1;
-    const float *dy = w->flow->dy.g + block * w->y_block;
+    for (int lane = 0; lane < EK_LANES; lane++) {
+        if (index[lane] >= 0) map[(int64_t)index[lane] * EK_LANES + lane] += dy[lane];
+    }
+}
+
+static void plain_backward(const work *w, int64_t block, int thread)
+{
+    plain_room room = make_room(w, block, thread);
     ek_grad_out dx = ek_grad_out_block(w->pass, &w->flow->dx[0], block, w->x_block, w->g.c);
-    find_factors(w, w->length + block * EK_LANES, room.factor);
-    for (int64_t c = 0; c < w->g.c; c++, dy += w->g.wo * EK_LANES) {
-        ek_grad_out of_channel = ek_grad_out_channels(&dx, c, (int64_t)w->g.wi * EK_LANES, w->g.c);
-        scale(w, room.factor, dy, room.channel);
-        w->kernels->avgpool_backward(&one, room.channel, &of_channel, room.pool);
+    int64_t at = block * w->y_block, each = channel_floats(w);
+    ek_slab slab = {1, each, 1, each, ek_live(w->pass->n, block)};
+    for (int64_t c = 0; c < w->g.c; c++) {
+        memset(room.map, 0, (size_t)each * sizeof *room.map);
+        for (int64_t p = 0; p < w->h.out; p++)
+            for (int64_t q = 0; q < w->w.out; q++, at += EK_LANES) {
+                const float *dy = w->flow->dy.g + at;
+                if (w->max)
+                    give_to_largest(dy, w->index + at, room.map);
+                else
+                    spread_mean(w, taps_of(&w->h, p, w->h.in), taps_of(&w->w, q, w->w.in), room.share + q * EK_LANES, dy, room.map);
+            }
+        ek_grad_out of_channel = ek_grad_out_channels(&dx, c, each, w->g.c);
+        w->kernels->grad_write(&slab, &of_channel, room.map);
     }
 }
 
@@ -203,10 +330,8 @@ static void forward_piece(void *argument, int64_t block, int thread)
     const work *w = argument;
     ek_map_in x = ek_map_block(w->pass, &w->flow->x[0], block, w->x_block);
     float *y = w->flow->y + block * w->y_block, *room = ek_scratch(w->pass, thread);
-    if (w->length && w->max)
-        max_of_alive(w, block, sequence_rooms(w, thread));
-    else if (counts_alive(w))
-        mean_of_alive(w, block, sequence_rooms(w, thread));
+    if (w->plain)
+        plain_forward(w, block, thread);
     else if (w->max)
         w->kernels->maxpool_forward(&w->g, &x, y, w->index + block * w->y_block, room);
     else
@@ -225,8 +350,8 @@ static void backward_piece(void *argument, int64_t block, int thread)
     const float *dy = w->flow->dy.g + block * w->y_block;
     ek_grad_out dx = ek_grad_out_block(w->pass, &w->flow->dx[0], block, w->x_block, w->g.c);
     float *room = ek_scratch(w->pass, thread);
-    if (counts_alive(w))
-        mean_of_alive_backward(w, block, sequence_rooms(w, thread));
+    if (w->plain)
+        plain_backward(w, block, thread);
     else if (w->max)
         w->kernels->maxpool_backward(&w->g, dy, w->index + block * w->y_block, &dx, room);
     else
@@ -240,35 +365,44 @@ static void backward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
     ek_pool_run(pass->context->pool, ek_blocks(pass->n), backward_piece, &w);
 }
 
-/* One window of the reference: its borders, clipped to `columns`, and, from a map, its largest cell. */
+/* One window of the reference: its taps down and across, of columns those alive, and the share of each cell in a mean. */
 typedef struct cells {
-    int r0, r1, s0, s1;
-    double share; /* of each cell in an average */
+    axis h, w;
+    taps down, across;
+    double share;
 } cells;
 
-static cells cells_of(const ek_window *g, int columns, int p, int q)
+/* Of the map's, those that are alive. */
+static int64_t live_columns(const ek_ref *ref, const ek_node *node, int64_t map)
 {
-    int r = p * g->stride_h - g->pad_h, s = q * g->stride_w - g->pad_w;
-    cells c = {r > 0 ? r : 0, r + g->kh < g->hi ? r + g->kh : g->hi, s > 0 ? s : 0,
-               s + g->kw < columns ? s + g->kw : columns, 0};
-    c.share = 1.0 / (g->count_pad ? g->kh * g->kw : (c.r1 - c.r0) * (c.s1 - c.s0));
+    const int32_t *length = ek_input_length(ref->length, node);
+    return length ? length[map / node->in[0].dim[0]] : node->in[0].dim[node->in[0].rank - 1];
+}
+
+static cells cells_of(const ek_ref *ref, const ek_node *node, int64_t map, int64_t p, int64_t q)
+{
+    cells c = {.h = axis_of(node, 0), .w = axis_of(node, 1)};
+    c.down = taps_of(&c.h, p, c.h.in);
+    c.across = taps_of(&c.w, q, live_columns(ref, node, map));
+    int64_t inside = (c.down.last - c.down.first) * (c.across.last - c.across.first);
+    c.share = 1.0 / (double)(window_of(node).count_pad ? c.down.padded * c.across.padded : inside);
     return c;
 }
 
-/* Of the map's, those that are alive. */
-static int live_columns(const ek_ref *ref, const ek_node *node, const ek_window *g, int64_t map)
+static int64_t cell_at(const cells *c, int64_t i, int64_t j)
 {
-    const int32_t *length = ek_input_length(ref->length, node);
-    return length ? length[map / g->c] : g->wi;
+    return (c->down.start + i * c->h.dilation) * c->w.in + c->across.start + j * c->w.dilation;
 }
 
-static int64_t largest(const ek_window *g, cells c, const double *map)
+static bool is_empty(const cells *c) { return c->down.first == c->down.last || c->across.first == c->across.last; }
+
+static int64_t largest(const cells *c, const double *map)
 {
-    int64_t best = (int64_t)c.r0 * g->wi + c.s0;
-    for (int r = c.r0; r < c.r1; r++) {
-        for (int s = c.s0; s < c.s1; s++) {
-            double v = map[(int64_t)r * g->wi + s];
-            if (v > map[best] || isnan(v)) best = (int64_t)r * g->wi + s;
+    int64_t best = cell_at(c, c->down.first, c->across.first);
+    for (int64_t i = c->down.first; i < c->down.last; i++) {
+        for (int64_t j = c->across.first; j < c->across.last; j++) {
+            int64_t at = cell_at(c, i, j);
+            if (map[at] > map[best] || isnan(map[at])) best = at;
         }
     }
     return best;
@@ -279,16 +413,16 @@ static void reference_forward(const ek_ref *ref, const ek_node *node, const doub
     ek_window g = window_of(node);
     for (int64_t m = 0; m < ref->n * g.c; m++) {
         const double *map = x[0] + m * g.hi * g.wi;
-        for (int p = 0; p < g.ho; p++) {
-            for (int q = 0; q < g.wo; q++) {
-                cells c = cells_of(&g, live_columns(ref, node, &g, m), p, q);
-                y[(m * g.ho + p) * g.wo + q] = 0;
-                if (c.s1 <= c.s0) continue; /* beyond the length */
-                double sum = 0;
-                for (int r = c.r0; r < c.r1; r++)
-                    for (int s = c.s0; s < c.s1; s++) sum += map[(int64_t)r * g.wi + s];
-                y[(m * g.ho + p) * g.wo + q] =
-                    node->op == &ek_op_maxpool ? map[largest(&g, c, map)] : sum * c.share;
+        for (int64_t p = 0; p < g.ho; p++) {
+            for (int64_t q = 0; q < g.wo; q++) {
+                cells c = cells_of(ref, node, m, p, q);
+                double *to = &y[(m * g.ho + p) * g.wo + q], sum = 0;
+                for (int64_t i = c.down.first; i < c.down.last; i++)
+                    for (int64_t j = c.across.first; j < c.across.last; j++) sum += map[cell_at(&c, i, j)];
+                if (is_empty(&c))
+                    *to = 0; /* beyond the length */
+                else
+                    *to = node->op == &ek_op_maxpool ? map[largest(&c, map)] : sum * c.share;
             }
         }
     }
@@ -302,30 +436,34 @@ static void reference_backward(const ek_ref *ref, const ek_node *node, const dou
     for (int64_t m = 0; dx[0] && m < ref->n * g.c; m++) {
         const double *map = x[0] + m * g.hi * g.wi;
         double *out = dx[0] + m * g.hi * g.wi;
-        for (int p = 0; p < g.ho; p++) {
-            for (int q = 0; q < g.wo; q++) {
-                cells c = cells_of(&g, live_columns(ref, node, &g, m), p, q);
-                if (c.s1 <= c.s0) continue; /* beyond the length */
+        for (int64_t p = 0; p < g.ho; p++) {
+            for (int64_t q = 0; q < g.wo; q++) {
+                cells c = cells_of(ref, node, m, p, q);
                 double d = dy[(m * g.ho + p) * g.wo + q];
+                if (is_empty(&c)) continue;
                 if (node->op == &ek_op_maxpool) {
-                    out[largest(&g, c, map)] += d;
+                    out[largest(&c, map)] += d;
                     continue;
                 }
-                for (int r = c.r0; r < c.r1; r++)
-                    for (int s = c.s0; s < c.s1; s++) out[(int64_t)r * g.wi + s] += d * c.share;
+                for (int64_t i = c.down.first; i < c.down.last; i++)
+                    for (int64_t j = c.across.first; j < c.across.last; j++) out[cell_at(&c, i, j)] += d * c.share;
             }
         }
     }
 }
 
-#define WINDOW                                                                            \
-    {"kernel", EK_ATTR_PAIR,   .positional = true, .required = true,                      \
-     .min = 1, .max = 1 << 12, .help = "K or HxW"},                                       \
-        {"stride", EK_ATTR_PAIR,   .fallback = 0,                                         \
-         .min = 0, .max = 1 << 12, .help = "step between windows; 0: the kernel's size"}, \
-    {                                                                                     \
-        "padding", EK_ATTR_PAIR, .fallback = 0, .min = 0, .max = 1 << 12,                 \
-                                 .help = "cells around the map, at most half the kernel"  \
+#define WINDOW                                                                                                  \
+    {"kernel", EK_ATTR_PAIR, .positional = true, .required = true, .min = 1, .max = 1 << 12, .help = "K or HxW"}, \
+        {"stride", EK_ATTR_PAIR, .fallback = 0, .min = 0, .max = 1 << 12,                                       \
+         .help = "step between windows; 0: the kernel's size"},                                                 \
+        {"padding", EK_ATTR_PAIR, .fallback = 0, .min = 0, .max = 1 << 12,                                      \
+         .help = "cells around the map; each window must keep a cell of its own"},                              \
+        {"padding_end", EK_ATTR_PAIR, .fallback = EK_AS_BEGIN, .min = 0, .max = 1 << 12,                        \
+         .help = "those below and right, where they differ from those above and left"},                         \
+        {"dilation", EK_ATTR_PAIR, .fallback = 1, .min = 1, .max = 1 << 12,                                     \
+         .help = "distance between a window's cells"},                                                          \
+    {                                                                                                           \
+        "ceil", EK_ATTR_BOOL, .fallback = 0, .max = 1, .help = "a last window may reach beyond the padding"      \
     }
 #define PASSES                                                                                               \
     .inputs = 1, .shape = shape, .length = length, .forward = forward, .backward = backward,                 \

@@ -1,0 +1,11 @@
+# Writes texts as a C table: -DOUT=file -DTABLE=ek_shipped_net -DFILES="a.net;b.net" gives ek_shipped_nets[], ended by a NULL name.
+set(rows "")
+foreach(file IN LISTS FILES)
+    get_filename_component(name ${file} NAME_WE)
+    file(READ ${file} text)
+    string(REPLACE "\\" "\\\\" text "${text}")
+    string(REPLACE "\"" "\\\"" text "${text}")
+    string(REPLACE "\n" "\\n\"\n     \"" text "${text}")
+    string(APPEND rows "    {\"${name}\",\n     \"${text}\"},\n")
+endforeach()
+file(WRITE ${OUT} "/* Written by cmake/embed_texts.cmake. */\n#include <stddef.h>\n\nextern const struct ${TABLE} {\n    const char *name, *text;\n} ${TABLE}s[];\n\nconst struct ${TABLE} ${TABLE}s[] = {\n${rows}    {NULL, NULL},\n};\n")
