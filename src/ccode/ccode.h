@@ -35,7 +35,8 @@ typedef struct ek_cc_plan {
 /* What a row of layers.c says to the plan: whether the output may be written over input 0, over either, or not at all. */
 typedef enum ek_cc_over { EK_CC_APART, EK_CC_OVER_FIRST, EK_CC_OVER_EITHER } ek_cc_over;
 
-ek_status ek_cc_plan_create(const ek_graph *graph, bool int8, ek_cc_plan *out);
+/* absorbed, by node: layers that the one before them computes too; NULL: floats, else numbers of eight bits. */
+ek_status ek_cc_plan_create(const ek_graph *graph, const bool *absorbed, ek_cc_plan *out);
 void ek_cc_plan_free(ek_cc_plan *plan);
 /* A layer that has nothing to run in inference. */
 bool ek_cc_is_alias(const ek_node *node);
@@ -73,6 +74,8 @@ const char *ek_cc_float(float value, char buffer[EK_REAL_TEXT]);
 /* The array "static const float NODE_what[count]", number i being at(data, i). */
 typedef double (*ek_cc_at)(const void *data, int64_t i);
 void ek_cc_array(ek_cc_writer *w, const char *type, const ek_node *node, const char *what, int64_t count, ek_cc_at at, const void *data);
+void ek_cc_bytes(ek_cc_writer *w, const ek_node *node, const char *what, int64_t count, const int8_t *data);
+void ek_cc_words(ek_cc_writer *w, const ek_node *node, const char *what, int64_t count, const int32_t *data);
 void ek_cc_floats(ek_cc_writer *w, const ek_node *node, const char *what, int64_t count, const float *data);
 /* What a text is in a C string, without the quotes. */
 void ek_cc_string(ek_text *out, const char *text);
@@ -95,8 +98,8 @@ typedef struct ek_cc_layer {
 const ek_cc_layer *ek_cc_layer_of(const ek_node *node);
 /* All operators of the graph have a row and can be written; else names all that cannot. */
 ek_status ek_cc_layers_check(const ek_graph *graph);
-/* What its row says, but for a pool with padding, which reads behind where it writes. */
-ek_cc_over ek_cc_over_of(const ek_node *node);
+/* What its row says, but for a pool with padding, which reads behind where it writes, and for sums of eight bits. */
+ek_cc_over ek_cc_over_of(const ek_node *node, bool int8);
 
 /* A number of an option; fallback where the operator has none such, or it was not given. */
 double ek_cc_option(const ek_node *node, const char *name, int d, double fallback);

@@ -64,7 +64,8 @@ static const struct {
     {"elu", "exponential"},     {"sigmoid", "exponential"}, {"silu", "exponential"}, {"tangent", "exponential"},
     {"softmax", "exponential"}, {"maxpool", "window"},      {"avgpool", "window"},   {"spread", "steps"},
     {"int8_maxpool", "window"}, {"int8_avgpool", "window"}, {"int8_avgpool", "requantize"},
-    {"int8_linear", "requantize"}, {"int8_conv", "requantize"}, {"int8_spread", "steps"},
+    {"int8_linear", "requantize"}, {"int8_spread", "steps"},      {"int8_sum", "steps"},     {"int8_sum", "requantize"},
+    {"int8_product", "steps"},  {"int8_product", "requantize"},
 };
 
 void ek_cc_use(ek_cc_writer *w, const char *part)
@@ -124,6 +125,19 @@ static double float_at(const void *data, int64_t i) { return ((const float *)dat
 void ek_cc_floats(ek_cc_writer *w, const ek_node *node, const char *what, int64_t count, const float *data)
 {
     ek_cc_array(w, "float", node, what, count, float_at, data);
+}
+
+static double byte_at(const void *data, int64_t i) { return ((const int8_t *)data)[i]; }
+static double word_at(const void *data, int64_t i) { return ((const int32_t *)data)[i]; }
+
+void ek_cc_bytes(ek_cc_writer *w, const ek_node *node, const char *what, int64_t count, const int8_t *data)
+{
+    ek_cc_array(w, "int8_t", node, what, count, byte_at, data);
+}
+
+void ek_cc_words(ek_cc_writer *w, const ek_node *node, const char *what, int64_t count, const int32_t *data)
+{
+    ek_cc_array(w, "int32_t", node, what, count, word_at, data);
 }
 
 void ek_cc_string(ek_text *out, const char *text)

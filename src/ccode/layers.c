@@ -1,5 +1,6 @@
 /* Each operator as C: its row in the table at the end says where its output may lie and writes its call. */
 #include "ccode/conv.h"
+#include "ccode/quantize.h"
 
 #include "ops/batchnorm.h"
 
@@ -160,7 +161,7 @@ static void emit_convolution(ek_cc_writer *w, const ek_node *node)
 static size_t convolution_scratch(const ek_node *node)
 {
     ek_cc_window g = ek_cc_window_of(node);
-    return ek_cc_conv_scratch(&g);
+    return ek_cc_conv_scratch(&g, false);
 }
 
 static void emit_convtranspose(ek_cc_writer *w, const ek_node *node)
@@ -437,8 +438,9 @@ const ek_cc_layer *ek_cc_layer_of(const ek_node *node)
     return NULL;
 }
 
-ek_cc_over ek_cc_over_of(const ek_node *node)
+ek_cc_over ek_cc_over_of(const ek_node *node, bool int8)
 {
+    if (int8 && ek_cc_sums(node)) return EK_CC_APART;
     bool pool = is(node, "maxpool") || is(node, "avgpool");
     return pool && ek_cc_window_of(node).padded ? EK_CC_APART : ek_cc_layer_of(node)->over;
 }

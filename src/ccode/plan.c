@@ -2,7 +2,7 @@
  *
  * A layer that works number by number, and a pool without padding, writes over its input where nobody reads that again;
  * such chains share a space. Spaces that do not live together share memory (graph/arena.h). */
-#include "ccode/ccode.h"
+#include "ccode/quantize.h"
 
 #include "core/memory.h"
 
@@ -48,7 +48,7 @@ static int new_space(ek_cc_plan *plan, int node)
 /* The space of an input that the output may take; -1: none. */
 static int space_to_take(const ek_cc_plan *plan, const ek_node *node, const int *last)
 {
-    ek_cc_over over = ek_cc_over_of(node);
+    ek_cc_over over = ek_cc_over_of(node, plan->int8);
     bool final = node->id == plan->root[plan->graph->count - 1];
     int other = node->input_count == 2 ? plan->space[plan->root[node->input[1]]] : -1;
     for (int k = 0; over != EK_CC_APART && k < (over == EK_CC_OVER_EITHER ? node->input_count : 1); k++) {
@@ -73,6 +73,13 @@ static void place_node(ek_cc_plan *plan, const ek_node *node, const int *last)
     if (plan->spaces[space].to < last[node->id]) plan->spaces[space].to = last[node->id];
 }
 
+static size_t scratch_of(const ek_cc_plan *plan, const ek_node *node)
+{
+    const ek_cc_layer *layer = ek_cc_layer_of(node);
+    if (plan->int8) return ek_cc_int8_scratch(node);
+    return layer->scratch ? layer->scratch(node) : 0;
+}
+
 static ek_status lay_out(ek_cc_plan *plan)
 {
     int nodes = plan->graph->count, count = plan->space_count + nodes;
@@ -84,8 +91,7 @@ static ek_status lay_out(ek_cc_plan *plan)
     }
     for (int i = 0; i < nodes; i++) {
         const ek_node *node = &plan->graph->node[i];
-        const ek_cc_layer *layer = plan->root[i] == i && node->input_count ? ek_cc_layer_of(node) : NULL;
-        size_t words = layer && layer->scratch ? layer->scratch(node) : 0;
+        size_t words = plan->root[i] == i ? scratch_of(plan, node) : 0;
         buffer[plan->space_count + i] = (ek_buffer){.floats = words, .from = i, .to = i};
     }
     ek_status status = ek_arena_lay_out(buffer, count, &plan->words);
@@ -95,8 +101,9 @@ static ek_status lay_out(ek_cc_plan *plan)
     return status;
 }
 
-ek_status ek_cc_plan_create(const ek_graph *graph, bool int8, ek_cc_plan *out)
+ek_status ek_cc_plan_create(const ek_graph *graph, const bool *absorbed, ek_cc_plan *out)
 {
+    bool int8 = absorbed;
     size_t nodes = (size_t)graph->count;
     int *last = NULL;
     ek_status status = EK_OK;
@@ -107,7 +114,7 @@ ek_status ek_cc_plan_create(const ek_graph *graph, bool int8, ek_cc_plan *out)
     EK_GO(EK_NEW(out->scratch, nodes));
     EK_GO(EK_NEW(last, nodes));
     for (int i = 0; i < graph->count; i++)
-        out->root[i] = ek_cc_is_alias(&graph->node[i]) ? out->root[graph->node[i].input[0]] : i;
+        out->root[i] = ek_cc_is_alias(&graph->node[i]) || (absorbed && absorbed[i]) ? out->root[graph->node[i].input[0]] : i;
     find_readers(graph, out->root, last);
     for (int i = 0; i < graph->count; i++) {
         if (out->root[i] != i) continue;

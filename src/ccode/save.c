@@ -1,4 +1,5 @@
 /* ek_net_save_c: from a net to its files. */
+#include "ccode/quantize.h"
 #include "ccode/source.h"
 
 #include "core/file.h"
@@ -144,41 +145,108 @@ static int64_t multiply_adds(const ek_net *net)
     return sum;
 }
 
-static ek_status save(ek_net *net, ek_net *folded, const ek_c_options *o, const files *f, ek_c_answer *answer)
+/* What was made of a net, to be written. */
+typedef struct source_job {
+    ek_net *net, *folded;
+    const ek_c_options *options;
+    ek_cc_quantized q; /* int8 */
+    ek_cc_plan plan;
+    ek_cc_writer writer;
+    ek_cc_samples samples;
+    float *want, tolerance;
+} source_job;
+
+/* The self-test of eight bits wants the very same whole numbers: what the same functions give here. */
+static ek_status run_int8(source_job *j)
 {
-    ek_cc_plan plan = {0};
-    ek_cc_writer w = {0};
-    ek_text text[3] = {{0}};
-    char *header = NULL;
-    float *want = NULL, tolerance;
-    ek_cc_samples samples = {.pixels = ek_net_pixels(net), .count = ek_shape_count(ek_net_input_shape(net))};
+    int64_t outputs = ek_shape_count(ek_net_output_shape(j->net));
+    float *x = NULL;
+    int32_t *memory = NULL;
     ek_status status = EK_OK;
-    EK_GO(EK_NEW(want, (size_t)(EK_CC_TESTS * ek_shape_count(ek_net_output_shape(net)))));
-    EK_GO(ek_cc_plan_create(&folded->graph, o->int8, &plan));
-    EK_GO(ek_cc_writer_begin(&plan, answer->name, &w));
-    EK_GO(compare_folded(net, folded, &samples, want, &tolerance, &answer->difference));
-    emit_layers(&w);
-    header = ek_strf("%s.h", f->stem);
-    if (!header) status = EK_E_MEMORY;
-    if (status != EK_OK) goto done;
-    EK_GO(ek_text_status(&w.arrays));
-    EK_GO(ek_text_status(&w.functions));
-    EK_GO(ek_text_status(&w.body));
-    ek_cc_source source = {.net = net, .writer = &w, .header_name = header};
+    j->samples.step = j->q.range[0].scale;
+    j->samples.zero = j->q.range[0].zero;
+    EK_GO(EK_NEW(x, (size_t)j->samples.count));
+    EK_GO(EK_NEW(memory, j->plan.words));
+    for (int t = 0; t < EK_CC_TESTS; t++) {
+        ek_cc_sample(&j->samples, t, x);
+        ek_cc_int8_run(&j->plan, &j->q, memory, x, j->want + t * outputs);
+    }
+    double step = j->q.range[j->plan.root[j->folded->graph.count - 1]].scale;
+    j->tolerance = j->q.softmax >= 0 ? 1e-5f : (float)(step / 4);
+done:
+    ek_free(memory);
+    ek_free(x);
+    return status;
+}
+
+static ek_status make_int8(source_job *j, ek_c_answer *answer)
+{
+    EK_TRY(ek_cc_quantize(j->folded, j->options, &j->q));
+    EK_TRY(ek_cc_plan_create(&j->folded->graph, j->q.absorbed, &j->plan));
+    EK_TRY(ek_cc_writer_begin(&j->plan, answer->name, &j->writer));
+    EK_TRY(run_int8(j));
+    if (j->options->test) EK_TRY(ek_cc_measure(j->net, &j->plan, &j->q, j->options, answer));
+    ek_cc_int8_emit(&j->writer, &j->q);
+    ek_cc_use(&j->writer, "largest");
+    return EK_OK;
+}
+
+static ek_status make_floats(source_job *j, ek_c_answer *answer)
+{
+    EK_TRY(ek_cc_plan_create(&j->folded->graph, NULL, &j->plan));
+    EK_TRY(ek_cc_writer_begin(&j->plan, answer->name, &j->writer));
+    EK_TRY(compare_folded(j->net, j->folded, &j->samples, j->want, &j->tolerance, &answer->difference));
+    emit_layers(&j->writer);
+    return EK_OK;
+}
+
+static ek_status write_source(const source_job *j, const files *f)
+{
+    ek_text text[3] = {{0}};
+    char *header = ek_strf("%s.h", f->stem);
+    ek_status status = header ? EK_OK : EK_E_MEMORY;
+    EK_GO(status);
+    EK_GO(ek_text_status(&j->writer.arrays));
+    EK_GO(ek_text_status(&j->writer.functions));
+    EK_GO(ek_text_status(&j->writer.body));
+    ek_cc_source source = {.net = j->net, .writer = &j->writer, .header_name = header};
     ek_cc_write_source(&source, &text[0]);
     ek_cc_write_header(&source, &text[1]);
-    if (o->self_test) ek_cc_write_test(&source, &samples, want, tolerance, &text[2]);
+    if (j->options->self_test) ek_cc_write_test(&source, &j->samples, j->want, j->tolerance, &text[2]);
     EK_GO(write_files(f, text));
-    answer->weight_bytes = w.weight_bytes;
-    answer->memory_bytes = (int64_t)(4 * plan.words);
-    answer->multiply_adds = multiply_adds(folded);
 done:
     for (int i = 0; i < 3; i++) ek_text_free(&text[i]);
     ek_free(header);
-    ek_free(want);
-    ek_cc_writer_free(&w);
-    ek_cc_plan_free(&plan);
     return status;
+}
+
+static ek_status save(ek_net *net, ek_net *folded, const ek_c_options *o, const files *f, ek_c_answer *answer)
+{
+    source_job j = {.net = net, .folded = folded, .options = o, .q.softmax = -1, .samples.pixels = ek_net_pixels(net)};
+    j.samples.count = ek_shape_count(ek_net_input_shape(net));
+    ek_status status = EK_OK;
+    EK_GO(EK_NEW(j.want, (size_t)(EK_CC_TESTS * ek_shape_count(ek_net_output_shape(net)))));
+    EK_GO(o->int8 ? make_int8(&j, answer) : make_floats(&j, answer));
+    EK_GO(write_source(&j, f));
+    answer->weight_bytes = j.writer.weight_bytes;
+    answer->memory_bytes = (int64_t)(4 * j.plan.words);
+    answer->multiply_adds = multiply_adds(folded);
+done:
+    ek_free(j.want);
+    ek_cc_writer_free(&j.writer);
+    ek_cc_plan_free(&j.plan);
+    ek_cc_quantized_free(&j.q);
+    return status;
+}
+
+static ek_status check_options(const ek_net *net, const ek_c_options *o)
+{
+    if (o->name) EK_TRY(check_name(o->name));
+    if (!o->int8) return EK_OK;
+    if (!o->data) return ek_fail(EK_E_ARGUMENT, "int8 needs data to take ranges from");
+    if (o->samples < 1) return ek_fail(EK_E_ARGUMENT, "samples must be 1 or more, not %lld", (long long)o->samples);
+    EK_TRY(ek_cc_check_data(net, o->data, "the data"));
+    return o->test ? ek_cc_check_data(net, o->test, "the test data") : EK_OK;
 }
 
 ek_status ek_net_save_c(const ek_net *net, const ek_c_options *options, const char *path, ek_c_answer *answer)
@@ -190,11 +258,12 @@ ek_status ek_net_save_c(const ek_net *net, const ek_c_options *options, const ch
     ek_net *folded = NULL;
     EK_TRY(name_files(path, o.self_test, &f));
     ek_status status = EK_OK;
-    if (o.name) EK_GO(check_name(o.name));
+    EK_GO(check_options(net, &o));
     name_of_file(o.name ? o.name : f.stem, local.name);
     EK_GO(check_finite(net));
     EK_GO(ek_net_fold(net, &folded));
     EK_GO(ek_cc_layers_check(&folded->graph));
+    if (o.int8) EK_GO(ek_cc_int8_check(&folded->graph));
     EK_GO(save((ek_net *)net, folded, &o, &f, &local));
     if (answer) *answer = local;
 done:

@@ -124,7 +124,7 @@ static void write_pointers(const ek_cc_source *s, ek_text *out)
     bool used = false;
     for (int i = 0; i < 3; i++) {
         char word[16];
-        snprintf(word, sizeof word, "%s + ", pointers[i][0]);
+        snprintf(word, sizeof word, "%s +", pointers[i][0]);
         if (!body->data || !strstr(body->data, word)) continue;
         ek_text_add(out, "    %s *const %s = (%s *)memory;\n", pointers[i][1], pointers[i][0], pointers[i][1]);
         used = true;

@@ -34,6 +34,7 @@ ek_status ek_net_create(ek_context *context, const char *text, const char *origi
     EK_GO(ek_graph_parse(text, origin ? origin : "net text", &net->graph));
     EK_GO(ek_graph_allocate(&net->graph));
     mark_trained(&net->graph);
+    ek_lengths_mark(&net->graph);
     EK_GO(ek_graph_readers(&net->graph));
     mark_fusion(net);
     ek_graph_init(&net->graph, EK_INIT_DEFAULT, 0);
