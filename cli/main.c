@@ -6,43 +6,45 @@
 #include <signal.h>
 #include <string.h>
 
-static const cli_command *const commands[] = {
-    &cli_train,   &cli_compare, &cli_eval,        &cli_predict, &cli_run, &cli_summary,
-    &cli_inspect, &cli_audit,   &cli_recalibrate, &cli_fold,    &cli_convert, &cli_bench,
+const cli_command *const cli_commands[] = {
+    &cli_train,   &cli_compare, &cli_eval,        &cli_predict, &cli_run,   &cli_summary,
+    &cli_inspect, &cli_audit,   &cli_recalibrate, &cli_fold,    &cli_convert, &cli_bench, NULL,
 };
-enum { COMMANDS = sizeof commands / sizeof commands[0] };
+enum { COMMANDS = sizeof cli_commands / sizeof cli_commands[0] - 1 };
+
+const struct cli_overview cli_overview = {
+    .about = "Evenkeel trains, examines and ships neural networks with batch normalization.",
+    .start = "  evenkeel summary lenet-bn\n"
+             "  evenkeel train lenet-bn --data synthetic --epochs 3 --out lenet.safetensors\n"
+             "  evenkeel inspect lenet.safetensors\n",
+    .environment = "EVENKEEL_DATA=DIR says where data sets lie. EVENKEEL_ISA=reference|baseline|avx2|avx512\n"
+                   "chooses the instruction set; EVENKEEL_FUSE=off gives every layer a pass of its own.\n",
+    .exits = "Exit codes: 0 done, 1 failed, 2 wrong usage.\n",
+};
 
 static int print_help(void)
 {
-    printf("Evenkeel trains, examines and ships neural networks with batch normalization.\n"
+    printf("%s\n"
            "\n"
            "Usage: evenkeel COMMAND ...\n"
            "\n"
-           "Commands:\n");
-    for (int i = 0; i < COMMANDS; i++) printf("  %-12s %s\n", commands[i]->name, commands[i]->brief);
+           "Commands:\n",
+           cli_overview.about);
+    for (int i = 0; i < COMMANDS; i++) printf("  %-12s %s\n", cli_commands[i]->name, cli_commands[i]->brief);
     printf("\n"
            "  evenkeel help COMMAND    options and examples of a command\n"
            "  evenkeel --version       the version\n"
            "\n"
            "Shipped nets:\n ");
     for (int i = 0; ek_shipped_net_name(i); i++) printf(" %s", ek_shipped_net_name(i));
-    printf("\n"
-           "\n"
-           "Start here:\n"
-           "  evenkeel summary lenet-bn\n"
-           "  evenkeel train lenet-bn --data synthetic --epochs 3 --out lenet.safetensors\n"
-           "  evenkeel inspect lenet.safetensors\n"
-           "\n"
-           "EVENKEEL_DATA=DIR says where data sets lie. EVENKEEL_ISA=reference|baseline|avx2|avx512\n"
-           "chooses the instruction set; EVENKEEL_FUSE=off gives every layer a pass of its own.\n"
-           "Exit codes: 0 done, 1 failed, 2 wrong usage.\n");
+    printf("\n\nStart here:\n%s\n%s%s", cli_overview.start, cli_overview.environment, cli_overview.exits);
     return CLI_DONE;
 }
 
-static const cli_command *find(const char *name)
+const cli_command *cli_find_command(const char *name)
 {
     for (int i = 0; i < COMMANDS; i++) {
-        if (strcmp(commands[i]->name, name) == 0) return commands[i];
+        if (strcmp(cli_commands[i]->name, name) == 0) return cli_commands[i];
     }
     return NULL;
 }
@@ -50,7 +52,7 @@ static const cli_command *find(const char *name)
 static int unknown_command(const char *name)
 {
     const char *names[COMMANDS + 3] = {"help", "--help", "--version"};
-    for (int i = 0; i < COMMANDS; i++) names[i + 3] = commands[i]->name;
+    for (int i = 0; i < COMMANDS; i++) names[i + 3] = cli_commands[i]->name;
     const char *nearest = cli_nearest(name, names, COMMANDS + 3);
     if (nearest) return cli_usage_error(NULL, "unknown command '%s'; did you mean '%s'?", name, nearest);
     return cli_usage_error(NULL, "unknown command '%s'", name);
@@ -59,23 +61,33 @@ static int unknown_command(const char *name)
 static int help(char *program, const char *name)
 {
     if (!name || strcmp(name, "help") == 0) return print_help();
-    const cli_command *command = find(name);
+    const cli_command *command = cli_find_command(name);
     char word[] = "--help";
     char *arguments[] = {program, NULL, word, NULL};
     return command ? command->run(3, arguments) : unknown_command(name);
 }
 
+/* For the build, which makes man pages and completion of it: help --man [COMMAND]. */
+static int man(const char *name)
+{
+    const cli_command *command = name ? cli_find_command(name) : NULL;
+    return name && !command ? unknown_command(name) : cli_print_man(command);
+}
+
 static int run(int argc, char **argv)
 {
     if (argc < 2) return cli_usage_error(NULL, "a command is missing, such as: evenkeel summary lenet-bn");
-    const char *first = argv[1];
-    if (strcmp(first, "help") == 0 || strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0)
-        return help(argv[0], argc > 2 ? argv[2] : NULL);
+    const char *first = argv[1], *second = argc > 2 ? argv[2] : NULL;
+    if (strcmp(first, "help") == 0 || strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0) {
+        bool is_man = second && strcmp(second, "--man") == 0;
+        return is_man ? man(argc > 3 ? argv[3] : NULL) : help(argv[0], second);
+    }
+    if (strcmp(first, "completion") == 0) return cli_print_completion(second ? second : "");
     if (strcmp(first, "--version") == 0) {
         printf("evenkeel %s\n", ek_version());
         return CLI_DONE;
     }
-    const cli_command *command = find(first);
+    const cli_command *command = cli_find_command(first);
     return command ? command->run(argc, argv) : unknown_command(first);
 }
 

@@ -90,6 +90,13 @@ static void default_text(const cli_option *option, const void *settings, char *t
     }
 }
 
+char *cli_option_help(const cli_option *option, const void *settings)
+{
+    char fallback[64] = "";
+    if (option->kind > CLI_OPERAND) default_text(option, settings, fallback, sizeof fallback);
+    return cli_text("%s%s", option->help, fallback);
+}
+
 static void print_option(const cli_option *option, const void *settings)
 {
     if (option->kind == CLI_HEADING) {
@@ -103,10 +110,9 @@ static void print_option(const cli_option *option, const void *settings)
         column = 0;
     }
     printf("%*s", HELP_COLUMN - column, "");
-    char fallback[64], text[512];
-    default_text(option, settings, fallback, sizeof fallback);
-    snprintf(text, sizeof text, "%s%s", option->help, fallback);
+    char *text = cli_option_help(option, settings);
     cli_print_wrapped_at(text, HELP_COLUMN, HELP_COLUMN);
+    free(text);
 }
 
 static void print_help(const cli_command *command, const void *settings)
@@ -119,6 +125,10 @@ static void print_help(const cli_command *command, const void *settings)
     if (command->after) printf("\n%s", command->after);
     printf("\nExamples:\n%s", command->examples);
 }
+
+static cli_printer printer = print_help;
+
+void cli_print_help_by(cli_printer other) { printer = other; }
 
 static bool wants_help(int argc, char **argv)
 {
@@ -331,7 +341,7 @@ static bool parse_all(const cli_command *command, int argc, char **argv, void *s
 bool cli_parse(const cli_command *command, int argc, char **argv, void *settings, int *exit_code)
 {
     if (wants_help(argc, argv)) {
-        print_help(command, settings);
+        printer(command, settings);
         *exit_code = CLI_DONE;
         return false;
     }

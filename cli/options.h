@@ -82,6 +82,13 @@ enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
  * because help was asked for and printed, or because the arguments are wrong and the reason was said. */
 bool cli_parse(const cli_command *command, int argc, char **argv, void *settings, int *exit_code);
 
+/* What cli_parse does where help is asked for: it prints it for a terminal, unless another printer was set. `settings` hold
+ * the defaults. */
+typedef void (*cli_printer)(const cli_command *command, const void *settings);
+void cli_print_help_by(cli_printer printer);
+/* An option's help with its default behind it; free it. */
+char *cli_option_help(const cli_option *option, const void *settings);
+
 /* Stores `text` as if --NAME TEXT were among the arguments. False: it is wrong, which was said. */
 bool cli_store(const cli_command *command, const char *name, const char *text, void *settings);
 

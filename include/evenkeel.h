@@ -258,8 +258,8 @@ typedef struct ek_net ek_net;
 EK_API EK_MUST_CHECK ek_status ek_net_create(ek_context *context, const char *text, const char *origin,
                                              ek_net **out);
 
-/* A network from a shipped net's name ("lenet-bn"), a net text's path, or a model's path
- * (a safetensors file under any name, with its trained parameters). */
+/* A network from a shipped net's name ("lenet-bn"), a net text's path, or a model's path: a safetensors file under any
+ * name, with its trained parameters, or an ONNX model (ek_net_open_onnx). */
 EK_API EK_MUST_CHECK ek_status ek_net_open(ek_context *context, const char *name_or_path, ek_net **out);
 
 /* The same, but a model is taken as it is, with values that ek_net_open refuses: not finite, a negative variance, a
@@ -267,8 +267,8 @@ EK_API EK_MUST_CHECK ek_status ek_net_open(ek_context *context, const char *name
  * still refuses what is not finite. */
 EK_API EK_MUST_CHECK ek_status ek_net_open_sick(ek_context *context, const char *name_or_path, ek_net **out);
 
-/* Whether ek_net_open takes it for a model: by its ending .safetensors, or by its first eight bytes, a
- * header's length with zeros at its end, which no net text has. Only a regular file is looked into, so that a
+/* Whether ek_net_open takes it for a model: by its ending .safetensors or .onnx, or by its first eight bytes: a
+ * header's length with zeros at its end, or the beginning of an ONNX model, which no net text has. Only a regular file is looked into, so that a
  * pipe loses nothing. */
 EK_API bool ek_is_model(const char *path);
 
@@ -738,8 +738,9 @@ EK_API EK_MUST_CHECK ek_status ek_event_file_close(ek_event_file *file, bool kee
 typedef bool (*ek_watch)(void *user, double share);
 
 typedef struct ek_recalibrate_options {
-    int64_t batch;        /* 128: samples taken at a time; the statistics do not depend on it, but for rounding */
+    int64_t batch;        /* 128: samples taken at a time; the statistics do not depend on it, but for rounding, unless fast */
     double blend;         /* 1: running = (1-blend)*running + blend*measured; in (0, 1] */
+    bool fast;            /* false; true: all normalizations in one pass, see below */
     ek_watch progress;    /* NULL */
     void *user;
 } ek_recalibrate_options;
@@ -757,8 +758,14 @@ EK_API ek_recalibrate_options ek_recalibrate_options_default(void);
  * statistics, as PyTorch's update_bn does, has neither.) num_batches_tracked becomes the number of batches, and the
  * model remembers that its statistics were measured. options NULL: the defaults.
  *
+ * With `fast` the data is run through once instead of once for each depth. The normalizations before another are not
+ * mended yet then, and their old statistics may be the very thing to be mended; so each batch is normalized by its own
+ * statistics, dropout off, and what the layers read is pooled in the same exact way. Layers with no normalization before them get
+ * the same statistics as without `fast`; those further down what they read behind batches' statistics, which come near the
+ * others' as the batch grows.
+ *
  * EK_E_ARGUMENT     there is no batch normalization with running statistics, or an option is out of range
- * EK_E_SHAPE        the data does not fit, or a channel has fewer than two values
+ * EK_E_SHAPE        the data does not fit, or a channel has fewer than two values (with `fast`, in some batch)
  * EK_E_NUMERIC      what a normalization reads is not finite (the message names it); statistics cannot mend that
  * EK_E_INTERRUPTED  the progress asked to stop
  * On error the net is as it was. */
@@ -955,6 +962,26 @@ EK_API const ek_fold_run *ek_fold_run_at(const ek_fold *fold, int index);
 /* ---------------------------------------------------------------------------------------------
  * 12. Exchange
  */
+
+/* How an ONNX model is read. */
+typedef struct ek_onnx_options {
+    ek_shape input;     /* rank 0: as the file says; else the shape of a sample, for a file that leaves sizes open */
+    const char *output; /* NULL: the only one; else the output by its name that the net is to end with */
+    bool bn_inference;  /* false; true: a batch normalization exported in training mode uses its running statistics at
+                           inference, as one exported in inference mode */
+} ek_onnx_options;
+
+EK_API ek_onnx_options ek_onnx_options_default(void);
+
+/* A network from an ONNX model (opsets 6 to 22, docs/onnx.md), which ek_net_open reads too, with the default options: an
+ * ordinary net, whose notes (ek_net_note) say what was translated. options NULL: the defaults.
+ * EK_E_UNSUPPORTED  nodes that no layer here does; the message names all of them, and why
+ * EK_E_FORMAT       the file is damaged, or is no ONNX model
+ * EK_E_SHAPE        options->input does not fit the file's, or shapes in it do not meet
+ * EK_E_NOT_FOUND    there is no such file or output
+ * EK_E_NUMERIC      a parameter is not finite, or a variance negative */
+EK_API EK_MUST_CHECK ek_status ek_net_open_onnx(ek_context *context, const char *path, const ek_onnx_options *options,
+                                                ek_net **out);
 
 typedef enum ek_framework {
     EK_FROM_PYTORCH,

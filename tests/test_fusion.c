@@ -48,11 +48,29 @@ static const char *const nets[] = {
     "input 2x5x5\ninstancenorm\na: conv 4 kernel=3 padding=1\ngroupnorm 4\nb: relu\nconv 4 kernel=3 padding=1\ninstancenorm\nadd b\n"
     "relu\nbatchnorm\nrmsnorm\nadd a\nlayernorm\nglobalavgpool\nflatten\nlinear 8\ngroupnorm 2 eps=0.1\nbatchnorm eps=0.1\nrelu\nlinear 2",
     "input 9\nlayernorm\nlinear 8\nlayernorm\nrelu\nlinear 6\nrmsnorm\nlinear 4\nbatchnorm\nlayernorm",
+    /* joins that are not fused, of values that are; two readers of one gradient with other channels */
+    "input 3x6x6\nconv 6 kernel=3\nm: batchnorm\nglobalavgpool\nconv 2 kernel=1\nrelu\nconv 6 kernel=1\nsigmoid\nmul m\n"
+    "a: relu\nconv 4 kernel=3 padding=1\nbatchnorm\nrelu\nconcat a\nb: batchnorm\nsilu\nconv 4 kernel=1\nconcat b\nbatchnorm\nrelu\n"
+    "globalavgpool\nflatten\nlinear 3",
+    "input 2x4x4\na: conv 3 kernel=1\nconv 3 kernel=1\nb: batchnorm\nadd a\ns: relu\nconv 5 kernel=1 from=a\nconcat s\nflatten\n"
+    "linear 2",
+    "input 2x4x4\na: conv 3 kernel=1\nconv 3 kernel=1\nbatchnorm\nadd a\nr: relu\nx: conv 3 kernel=1 from=a\nsub r\nbatchnorm\nrelu\n"
+    "avgpool 4\nadd x\nrelu\nconv 2 kernel=2",
+    /* shapes that change between a layer and what it is fused with elsewhere */
+    "input 9\nlinear 12\nreshape 3x4\nbatchnorm\nrelu\nflatten\nlinear 4\nbatchnorm\nreshape 4x1\nrelu\nreshape 4\nlinear 3",
+    "input 2x6x6\nconv 6 kernel=3\nbatchnorm\nreshape 2x3x4x4\npermute 1,0,2,3\nreshape 6x4x4\nrelu\nconv 4 kernel=2\nbatchnorm\n"
+    "reshape 4x9\nrelu\nconv1d 3 kernel=2\nbatchnorm\nreshape 6x4\nbatchnorm\nconv1d 2 kernel=3\naffine 2x1\nrelu\nflatten\nlinear 2",
+    "input 6x4\na: conv1d 6 kernel=1\nconv1d 6 kernel=1\nbatchnorm\nreshape 3x8\nb: relu\nreshape 3x8 from=a\nadd b\nconv1d 2 kernel=3\n"
+    "flatten\nlinear 2",
     /* ghost batches and renormalization */
     "input 2x6x6\nconv 4 kernel=3\nbatchnorm ghost=5 eps=0.1\nrelu\nconv 3 kernel=3\na: batchnorm\nconv 3 kernel=1\n"
     "batchnorm ghost=16\nadd a\nflatten\nlinear 5\nbatchnorm ghost=4 eps=0.1\nrelu\nlinear 3",
     "input 2x6x6\nconv 4 kernel=3\nbatchnorm r_max=1.5 d_max=0.5\nsigmoid\navgpool 2\nflatten\nlinear 6\n"
     "batchnorm r_max=3 d_max=2 renorm_steps=4\nrelu\nlinear 3\nbatchnorm d_max=0.1",
+    /* transposed convolutions and activations, which take no recipe, between what is read by one; a dilated pool, which does */
+    "input 2x5x5\nconv 4 kernel=3 padding=1\nbatchnorm\nrelu\nconvtranspose 3 kernel=3 stride=2\nbatchnorm\nr: hardswish\n"
+    "conv 3 kernel=3 padding=1\nbatchnorm\nadd r\nprelu 3\nbatchnorm\nsilu\nmaxpool 2 stride=1 dilation=2\nbatchnorm\n"
+    "relu\navgpool 2 stride=2 padding=1 dilation=3\nclip min=0 max=6\nflatten\nlinear 6\nbatchnorm\nelu\nlinear 3",
 };
 enum { NETS = sizeof nets / sizeof *nets };
 

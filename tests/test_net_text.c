@@ -263,6 +263,19 @@ static void test_canonical(void **state)
          "batchnorm1:     batchnorm\n"
          "batchnorm2:     batchnorm ghost=16\n"
          "batchnorm3:     batchnorm r_max=3 d_max=5.5 renorm_steps=40\n"},
+        {"input 3x8x8\nconv 3 kernel=3 padding=1 padding_end=2x0\nmaxpool 3 padding_end=1 ceil=true dilation=1 stride=2\n"
+         "elu alpha=1\nprelu n=3\nclip max=6 min=0\nclip min=none\nhardsigmoid alpha=0.2 beta=0.5\n"
+         "convtranspose 2 kernel=2 output_padding=1x0 stride=2 dilation=1\nhardsigmoid",
+         "input            3x8x8\n"
+         "conv1:           conv 3 kernel=3 padding=1 padding_end=2x0\n"
+         "                 maxpool 3 stride=2 padding_end=1 ceil=true\n"
+         "                 elu\n"
+         "prelu1:          prelu 3\n"
+         "                 clip min=0 max=6\n"
+         "                 clip\n"
+         "                 hardsigmoid alpha=0.2\n"
+         "convtranspose1:  convtranspose 2 kernel=2 stride=2 output_padding=1x0\n"
+         "                 hardsigmoid\n"},
         /* from= stays only where it says something. */
         {"input 4\na: relu from=b\n", NULL},
         {"b: input 4\na: relu from=b\nadd b from=a\nc: tanh\nadd a\nadd c from=b", NULL},
@@ -562,6 +575,7 @@ static void test_redundant_biases(void **state)
         {"i: input 3\na: linear 3\nb: relu from=i\nc: batchnorm from=a\nadd b", 3},
         {"input 3\nlinear 3\nbatchnorm ghost=4", 2},
         {"input 3\nlinear 3\nbatchnorm r_max=3 d_max=5", 2},
+        {"input 3x4x4\nconvtranspose 2 kernel=3 stride=2\nbatchnorm", 2},
         {"input 3x4x4\nconv 4 kernel=3\ninstancenorm", 2},
         {"input 3x4x4\nconv 4 kernel=3\ngroupnorm 4", 2},
         {"input 3x4x4\nconv 4 kernel=3\ngroupnorm 2", -1},
@@ -652,6 +666,25 @@ static void test_init(void **state)
     ek_graph_free(&graph);
 }
 
+/* Fans are counted as PyTorch counts them; prelu begins with a number of its own, whatever the rule and the seed. */
+static void test_init_of_transposed_and_prelu(void **state)
+{
+    (void)state;
+    ek_graph graph;
+    parse("input 40x6x6\nconvtranspose 20 kernel=3x5 groups=2\nprelu 20", &graph);
+    assert_ok(ek_graph_allocate(&graph));
+    const ek_param *conv = graph.node[1].param, *slope = graph.node[2].param;
+    assert_true(conv[1].count == 20 && conv[0].shape.dim[0] == 40 && conv[0].shape.dim[1] == 10);
+    assert_true(slope->count == 20 && slope->data[19] == 0.25f);
+    slope->data[19] = 3;
+    ek_graph_init(&graph, EK_INIT_DEFAULT, 1);
+    assert_uniform(&conv[0], 1 / sqrt(10 * 3 * 5));
+    ek_graph_init(&graph, EK_INIT_XAVIER, 1);
+    assert_uniform(&conv[0], sqrt(6.0 / (10 * 3 * 5 + 20 * 3 * 5)));
+    assert_true(slope->data[0] == 0.25f && slope->data[19] == 0.25f);
+    ek_graph_free(&graph);
+}
+
 /* Each allocation fails in turn: an error, nothing left behind. */
 static void test_out_of_memory(void **state)
 {
@@ -705,6 +738,7 @@ int main(void)
         cmocka_unit_test(test_shipped_nets),
         cmocka_unit_test(test_redundant_biases),
         cmocka_unit_test(test_init),
+        cmocka_unit_test(test_init_of_transposed_and_prelu),
         cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_documented),
     };

@@ -85,7 +85,16 @@ static void put_input(maker *m)
 static void put_activation(maker *m)
 {
     static const char *const kinds[] = {"relu", "sigmoid", "tanh", "silu", "leakyrelu", "leakyrelu 0.2"};
-    put(m, ANY(m, kinds));
+    static const char *const others[] = {"elu", "prelu", "clip min=-1 max=2", "hardsigmoid", "hardswish"};
+    if (!one_in(m, 6)) {
+        put(m, ANY(m, kinds));
+    } else if (!one_in(m, 6)) {
+        put(m, ANY(m, others));
+    } else {
+        begin_line(m);
+        print(m, "prelu %d", m->at.c);
+        end_line(m, m->at);
+    }
 }
 
 /* A small eps would let channels of nearly equal numbers make large ones of their rounding, and a row of batchnorms
@@ -140,13 +149,27 @@ static void put_any_norm(maker *m)
 }
 
 typedef struct window {
-    int kernel, stride, padding, dilation;
+    int kernel, stride, padding, end, dilation;
 } window;
+
+static int reach(window w) { return w.dilation * (w.kernel - 1) + 1; }
 
 static int places(window w, int in)
 {
-    int room = in + 2 * w.padding - w.dilation * (w.kernel - 1) - 1;
+    int room = in + w.padding + w.end - reach(w);
     return room < 0 ? 0 : room / w.stride + 1;
+}
+
+static int places_rounded_up(window w, int in)
+{
+    int room = in + w.padding + w.end - reach(w), count = (room + w.stride - 1) / w.stride + 1;
+    return room < 0 ? 0 : (count - 1) * w.stride < in + w.padding ? count : count - 1;
+}
+
+static int transposed_places(window w, int in)
+{
+    int count = (in - 1) * w.stride + reach(w) - w.padding - w.end;
+    return count < 0 ? 0 : count;
 }
 
 static window any_window(maker *m, int in)
@@ -154,7 +177,11 @@ static window any_window(maker *m, int in)
     static const int kernels[] = {1, 2, 3, 3, 4, 5, 5};
     window w;
     do {
-        w = (window){ANY(m, kernels), one_in(m, 3) ? 1 + below(m, 3) : 1, below(m, 4), one_in(m, 8) ? 2 : 1};
+        w.kernel = ANY(m, kernels);
+        w.stride = one_in(m, 3) ? 1 + below(m, 3) : 1;
+        w.padding = w.end = below(m, 4);
+        w.dilation = one_in(m, 8) ? 2 : 1;
+        if (one_in(m, 4)) w.end = below(m, 4);
     } while (places(w, in) == 0);
     return w;
 }
@@ -163,7 +190,8 @@ static window any_window(maker *m, int in)
 static window keeping_window(maker *m)
 {
     int kernel = 1 + 2 * below(m, 3), dilation = one_in(m, 8) ? 2 : 1;
-    return (window){kernel, 1, dilation * (kernel - 1) / 2, dilation};
+    int padding = dilation * (kernel - 1) / 2;
+    return (window){kernel, 1, padding, padding, dilation};
 }
 
 static int any_groups(maker *m, int in, int out)
@@ -173,19 +201,45 @@ static int any_groups(maker *m, int in, int out)
     return in % chosen == 0 && out % chosen == 0 ? chosen : 1;
 }
 
-static void put_conv(maker *m, int channels, window y, window x)
+static void print_window(maker *m, window y, window x)
 {
-    value out = {channels, is_map(m->at) ? places(y, m->at.h) : 0, places(x, m->at.w)};
-    begin_line(m);
     if (is_map(m->at)) {
-        print(m, "conv %d kernel=%dx%d stride=%dx%d", channels, y.kernel, x.kernel, y.stride, x.stride);
-        print(m, " padding=%dx%d dilation=%dx%d", y.padding, x.padding, y.dilation, x.dilation);
+        print(m, " kernel=%dx%d stride=%dx%d padding=%dx%d", y.kernel, x.kernel, y.stride, x.stride, y.padding, x.padding);
+        print(m, " padding_end=%dx%d dilation=%dx%d", y.end, x.end, y.dilation, x.dilation);
     } else {
-        print(m, "conv1d %d kernel=%d stride=%d padding=%d dilation=%d", channels, x.kernel, x.stride,
-              x.padding, x.dilation);
+        print(m, " kernel=%d stride=%d padding=%d", x.kernel, x.stride, x.padding);
+        print(m, " padding_end=%d dilation=%d", x.end, x.dilation);
     }
+}
+
+/* The two along an axis; of sequences there is no other. */
+static value windows(const maker *m, int channels, int (*count)(window w, int in), window y, window x)
+{
+    return (value){channels, is_map(m->at) ? count(y, m->at.h) : 0, count(x, m->at.w)};
+}
+
+static void put_conv_of(maker *m, const char *op, int channels, window y, window x, value out)
+{
+    begin_line(m);
+    print(m, "%s%s %d", op, is_map(m->at) ? "" : "1d", channels);
+    print_window(m, y, x);
     print(m, " groups=%d%s", any_groups(m, m->at.c, channels), one_in(m, 3) ? " bias=false" : "");
     end_line(m, out);
+}
+
+static void put_conv(maker *m, int channels, window y, window x)
+{
+    put_conv_of(m, "conv", channels, y, x, windows(m, channels, places, y, x));
+}
+
+/* Where it does not make the map endless. */
+static bool put_transposed(maker *m, int channels, window y, window x)
+{
+    value out = windows(m, channels, transposed_places, y, x);
+    bool some = out.w > 0 && (out.h > 0 || !is_map(m->at));
+    if (!some || positions(out) > 400) return false;
+    put_conv_of(m, "convtranspose", channels, y, x, out);
+    return true;
 }
 
 static void put_linear(maker *m, int features)
@@ -202,8 +256,9 @@ static void put_weights(maker *m)
         return;
     }
     window y = any_window(m, is_map(m->at) ? m->at.h : 1), x = any_window(m, m->at.w);
-    if (one_in(m, 4) && m->at.h > 2 && m->at.w > 2) y = x = (window){3, 1, 0, 1}; /* has kernels of its own */
-    put_conv(m, one_in(m, 5) ? m->at.c : 1 + below(m, one_in(m, 3) ? 20 : 8), y, x);
+    if (one_in(m, 4) && m->at.h > 2 && m->at.w > 2) y = x = (window){3, 1, 0, 0, 1}; /* has kernels of its own */
+    int channels = one_in(m, 5) ? m->at.c : 1 + below(m, one_in(m, 3) ? 20 : 8);
+    if (!one_in(m, 6) || !put_transposed(m, channels, y, x)) put_conv(m, channels, y, x);
 }
 
 /* A layer with weights whose output can be added to `like`. */
@@ -220,7 +275,8 @@ static window pool_window(maker *m, int in)
     window w;
     do {
         int kernel = 1 + below(m, 3);
-        w = (window){kernel, 1 + below(m, 3), below(m, kernel / 2 + 1), 1};
+        w = (window){kernel, 1 + below(m, 3), below(m, kernel), below(m, kernel), 1};
+        if (one_in(m, 6)) w = (window){2, 1, below(m, 2), below(m, 2), in > 2 ? 2 : 1};
     } while (places(w, in) == 0);
     return w;
 }
@@ -234,9 +290,12 @@ static void put_pool(maker *m)
     } else {
         window x = pool_window(m, m->at.w), y = is_map(m->at) ? pool_window(m, m->at.h) : x;
         int kind = below(m, 3);
-        out = (value){m->at.c, is_map(m->at) ? places(y, m->at.h) : 0, places(x, m->at.w)};
-        print(m, "%s %dx%d stride=%dx%d padding=%dx%d%s", kind ? "avgpool" : "maxpool", y.kernel, x.kernel,
-              y.stride, x.stride, y.padding, x.padding, kind == 2 ? " count_pad=false" : "");
+        bool up = one_in(m, 3);
+        if (!is_map(m->at)) y = x;
+        out = windows(m, m->at.c, up ? places_rounded_up : places, y, x);
+        print(m, kind ? "avgpool" : "maxpool");
+        print_window(m, y, x);
+        print(m, "%s%s", up ? " ceil=true" : "", kind == 2 ? " count_pad=false" : "");
     }
     end_line(m, out);
 }
@@ -255,6 +314,83 @@ static void put_add(maker *m, int label)
     begin_line(m);
     print(m, "add L%d", label);
     end_line(m, m->at);
+}
+
+/* Each dimension is the input's, or 1. */
+static void put_affine(maker *m)
+{
+    static const char *const options[] = {"", "", "", " scale=false", " shift=false"};
+    value v = m->at;
+    if (one_in(m, 3)) v.c = 1;
+    if (is_map(v) && one_in(m, 2)) v.h = 1;
+    if (!is_features(v) && one_in(m, 2)) v.w = 1;
+    begin_line(m);
+    print(m, is_map(v) ? "affine %dx%dx%d" : is_features(v) ? "affine %d" : "affine %dx%d", v.c, is_map(v) ? v.h : v.w, v.w);
+    print(m, "%s", ANY(m, options));
+    end_line(m, m->at);
+}
+
+/* The same numbers as another shape, or in another order; lengths would not follow them. */
+static void put_shape(maker *m)
+{
+    value v = m->at, out = v;
+    if (is_features(v) || strstr(m->text, LENGTHS)) return;
+    begin_line(m);
+    if (one_in(m, 2)) {
+        if (is_map(v))
+            print(m, "reshape %dx%d", v.c, v.h * v.w), out = (value){v.c, 0, v.h * v.w};
+        else if (one_in(m, 2))
+            print(m, "reshape 1x%dx%d", v.c, v.w), out = (value){1, v.c, v.w};
+        else
+            print(m, "reshape %dx1x%d", v.c, v.w), out = (value){v.c, 1, v.w};
+    } else if (!is_map(v)) {
+        print(m, "permute 1,0"), out = (value){v.w, 0, v.c};
+    } else if (one_in(m, 2)) {
+        print(m, "permute 2,0,1"), out = (value){v.w, v.c, v.h};
+    } else {
+        print(m, "permute 0,2,1"), out = (value){v.c, v.w, v.h};
+    }
+    end_line(m, out);
+}
+
+static bool fits(int a, int b) { return a == b || a == 1 || b == 1; }
+
+/* A join other than a sum with an earlier value, if the one drawn has a shape for it. What is multiplied goes through a
+ * sigmoid, so that numbers do not grow from join to join. */
+static void put_join(maker *m)
+{
+    enum { MOST_CHANNELS = 40 };
+    int label = below(m, m->lines);
+    value a = m->at, b = m->value[label];
+    if (is_map(a) != is_map(b) || is_features(a) != is_features(b)) return;
+    if (one_in(m, 3) && same_size(a, b) && a.c + b.c <= MOST_CHANNELS) {
+        begin_line(m);
+        print(m, "concat L%d", label);
+        end_line(m, (value){a.c + b.c, a.h, a.w});
+        return;
+    }
+    if (!fits(a.c, b.c) || !fits(a.h, b.h) || !fits(a.w, b.w)) return;
+    static const char *const joins[] = {"add", "sub", "mul"};
+    const char *join = ANY(m, joins);
+    if (*join == 'm') put(m, "sigmoid");
+    begin_line(m);
+    print(m, "%s L%d", join, label);
+    end_line(m, (value){a.c > b.c ? a.c : b.c, a.h > b.h ? a.h : b.h, a.w > b.w ? a.w : b.w});
+}
+
+/* Each channel weighed by what is in all of it. */
+static void put_gate(maker *m)
+{
+    int last = m->lines - 1;
+    value of = m->at;
+    if (is_features(of)) return;
+    begin_line(m);
+    print(m, "globalavgpool");
+    end_line(m, (value){of.c, is_map(of), 1});
+    put(m, "sigmoid");
+    begin_line(m);
+    print(m, "mul L%d", last);
+    end_line(m, of);
 }
 
 /* The sum with an earlier value, if the one drawn has the shape. */
@@ -286,10 +422,11 @@ static void put_branch(maker *m)
 
 static void put_any(maker *m)
 {
-    enum { WEIGHTS, NORM, ACTIVATION, SUM, BRANCH, POOL, DROPOUT, FLATTEN };
+    enum { WEIGHTS, NORM, ACTIVATION, SUM, BRANCH, POOL, DROPOUT, FLATTEN, AFFINE, SHAPE, JOIN, GATE };
     static const int kinds[] = {WEIGHTS, WEIGHTS,    WEIGHTS,    WEIGHTS,    NORM,    NORM,
                                 NORM,    ACTIVATION, ACTIVATION, ACTIVATION, SUM,     BRANCH,
-                                BRANCH,  BRANCH,     BRANCH,     POOL,       DROPOUT, FLATTEN};
+                                BRANCH,  BRANCH,     BRANCH,     POOL,       DROPOUT, FLATTEN,
+                                AFFINE,  SHAPE,      JOIN,       JOIN,       GATE};
     switch (ANY(m, kinds)) {
     case WEIGHTS: put_weights(m); break;
     case NORM: put_any_norm(m); break;
@@ -303,6 +440,10 @@ static void put_any(maker *m)
         if (one_in(m, 2)) put(m, "dropout 0.3");
         break;
     case FLATTEN: put_flatten(m); break;
+    case AFFINE: put_affine(m); break;
+    case SHAPE: put_shape(m); break;
+    case JOIN: put_join(m); break;
+    case GATE: put_gate(m); break;
     }
 }
 

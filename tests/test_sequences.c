@@ -63,6 +63,15 @@ static const struct {
     {"input 4x%d\nconv1d 6 kernel=3 padding=1\nbatchnorm ghost=3\nsigmoid\nbatchnorm r_max=2 "
      "d_max=1\nglobalavgpool",
      1},
+    {"input 3x%d\nconvtranspose1d 4 kernel=4 stride=2 padding=1\nbatchnorm\nhardsigmoid\n"
+     "maxpool 3 stride=2 padding=2 padding_end=0 ceil=true\nprelu 4\navgpool 3 stride=2 padding=1 ceil=true\n"
+     "conv1d 3 kernel=2 padding=0 padding_end=1\nbatchnorm\navgpool 2 stride=1 padding=1 dilation=2 count_pad=false\n"
+     "maxpool 3 stride=2 padding=2 dilation=2\nglobalavgpool",
+     5},
+    {"input 4x%d\nconv1d 6 kernel=3 padding=1\nm: silu\nglobalavgpool\nconv1d 3 kernel=1\nrelu\nconv1d 6 kernel=1\nsigmoid\n"
+     "mul m\naffine 6x1\nconcat m\ns: softmax\nsoftmax axis=1\nsub s\nglobalavgpool\nreshape 3x4x1\npermute 1,2,0\n"
+     "reshape 12x1\ne: sigmoid\ndiv e from=s\nmaxpool 2 padding=1\nglobalavgpool\nflatten\nlinear 3",
+     1},
 };
 enum { ALONE = sizeof alone / sizeof *alone, LONGEST = 23 };
 
@@ -223,6 +232,11 @@ static const char *const nets[] = {
     "input 4x12" LENGTHS "\nconv1d 6 kernel=3 padding=1\nbatchnorm ghost=3\nrelu\nconv1d 4 kernel=3\n"
     "batchnorm r_max=2 d_max=1\nsilu\nglobalavgpool\nflatten\nlinear 3",
     "input 2x11" LENGTHS "\na: conv1d 3 kernel=2 stride=2 padding=1\nbatchnorm\n",
+    "input 3x12" LENGTHS
+    "\nconvtranspose1d 4 kernel=4 stride=2 padding=1 padding_end=0\nbatchnorm\nelu\n"
+    "maxpool 3 stride=2 padding=2 padding_end=0 ceil=true\nprelu 4\navgpool 3 stride=2 padding=1 ceil=true\n"
+    "conv1d 5 kernel=2 padding=0 padding_end=1\nbatchnorm\nhardswish\nmaxpool 2 stride=1 padding=1 dilation=2\n"
+    "globalavgpool\nflatten\nlinear 3",
 };
 enum { NETS = sizeof nets / sizeof *nets };
 
@@ -414,6 +428,21 @@ static void what_cannot_be_is_refused(void **state)
     assert_fails(EK_E_SHAPE, "n has one value a channel",
                  ek_trainer_step_lengths(trainer, 1, x, (int32_t[]){1}, labels, &result));
     assert_ok(ek_trainer_step_lengths(trainer, 1, x, (int32_t[]){2}, labels, &result));
+    static const char *const moves[][2] = {
+        {"input 2x8\npermute 1,0", "permute in line 2 moves the positions of its sequences 2x8"},
+        {"input 2x8\nrelu\nreshape 1x2x8\nconv 3 kernel=2", "reshape in line 3 moves the positions"},
+        {"input 2x8\nc: relu\nd: concat c axis=1", "concat d in line 3 moves the positions"},
+    };
+    for (int i = 0; i < 3; i++) {
+        ek_net *moved;
+        float *of_moved = calloc(3 * 64, sizeof *of_moved);
+        assert_ok(ek_net_create(context, moves[i][0], NULL, &moved));
+        assert_fails(EK_E_SHAPE, moves[i][1],
+                     ek_net_forward_lengths(moved, EK_MODE_INFERENCE, 3, x, (int32_t[]){1, 2, 3}, of_moved));
+        assert_ok(ek_net_forward(moved, EK_MODE_INFERENCE, 3, x, of_moved));
+        free(of_moved);
+        ek_net_destroy(moved);
+    }
     ek_net *ghost;
     assert_ok(ek_net_create(context, "input 2x8\ng: batchnorm ghost=2", NULL, &ghost));
     assert_ok(ek_net_forward_lengths(ghost, EK_MODE_TRAINING, 3, x, (int32_t[]){1, 1, 2}, y_of_ghosts));

@@ -31,7 +31,14 @@ static const struct vary_case {
      "input 3x4x4\na: conv 3 kernel=1 groups=3\nb: conv 8 kernel=1\nc: conv 16 kernel=1 groups=8\nd: conv 2 kernel=1\n"},
     {"input 2x3x3\na: conv 4 kernel=1\nr: relu\nb: conv 4 kernel=1\nadd r\nflatten\nc: linear 2\n", "width", "1.5",
      "input 2x3x3\na: conv 6 kernel=1\nr: relu\nb: conv 6 kernel=1\nadd r\nflatten\nc: linear 2\n"},
+    {"input 2x3x3\na: convtranspose 4 kernel=2\nb: prelu 4\nflatten\nc: prelu 64\nd: prelu\n"
+     "e: linear 2\nf: prelu 2\n",
+     "width", "2",
+     "input 2x3x3\na: convtranspose 8 kernel=2\nb: prelu 8\nflatten\nc: prelu 128\nd: prelu\n"
+     "e: linear 2\nf: prelu 2\n"},
 
+    {"input 4\na: linear 4\np: prelu\nhardswish\nb: linear 4\nclip min=0 max=6\n", "activation", "relu",
+     "input 4\na: linear 4\np: relu\nrelu\nb: linear 4\nrelu\n"},
     {"input 4\na: linear 4\nrelu\nleakyrelu 0.2\nb: linear 4\nleakyrelu 0.3\n", "activation", "leakyrelu",
      "input 4\na: linear 4\nleakyrelu\nleakyrelu 0.2\nb: linear 4\nleakyrelu 0.3\n"},
     {"input 4\na: linear 4\nr: relu\nb: linear 4\nadd r\ntanh\n", "activation", "silu",

@@ -5,8 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Fixed, because reporting that memory ran out must not need memory. */
-static _Thread_local char message[1024];
+/* Fixed, because reporting that memory ran out must not need memory. Large, because an import names all that it cannot
+ * read. */
+static _Thread_local char message[8192];
 
 const char *ek_error(void) { return message; }
 

@@ -250,7 +250,7 @@ static int64_t items_in(const ek_array *x, ek_shape shape)
         int64_t count = 1;
         for (int i = 0; i < rank; i++) count *= dim[i];
         bool flat = (rank == 1 || shape.rank == 1) && count == item;
-        ek_shape here = {.rank = rank <= EK_MAX_RANK ? rank : 0};
+        ek_shape here = {.rank = rank};
         for (int i = 0; i < here.rank; i++) here.dim[i] = dim[i];
         if (flat || ek_shape_equal(here, shape) || same_sequence(here, shape)) return lead ? x->dim[0] : 1;
     }
@@ -289,11 +289,11 @@ static ek_status open_items(const char *path, const char *lengths, ek_shape shap
     ek_dataset *d = NULL;
     int64_t count = items_in(&x, shape);
     if (count < 0) {
-        ek_shape have = {.rank = x.rank < EK_MAX_RANK ? x.rank : EK_MAX_RANK};
+        ek_shape have = {.rank = x.rank};
         for (int i = 0; i < have.rank; i++) have.dim[i] = x.dim[i];
         char a[EK_SHAPE_TEXT], b[EK_SHAPE_TEXT];
-        status = ek_fail(EK_E_SHAPE, "%s is %s%s, but items of %s are wanted", path, ek_shape_text(have, a),
-                         x.rank > EK_MAX_RANK ? "x..." : "", ek_shape_text(shape, b));
+        status = ek_fail(EK_E_SHAPE, "%s is %s, but items of %s are wanted", path, ek_shape_text(have, a),
+                         ek_shape_text(shape, b));
         goto done;
     }
     EK_GO(EK_NEW(d, 1));

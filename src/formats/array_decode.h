@@ -3,7 +3,7 @@
 #define EK_FORMATS_ARRAY_DECODE_H
 
 #include "formats/arrays.h"
-#include "formats/numbers.h"
+#include "core/numbers.h"
 
 /* Gives `array`, whose shape is set, its data from the file's bytes, `raw`.
  * On failure the caller clears the array. */

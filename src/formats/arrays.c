@@ -67,14 +67,10 @@ ek_status ek_array_read(const char *path, ek_shape *shape, float **data)
     EK_TRY(ek_npy_read(path, &array));
     ek_status status = EK_OK;
     float *values = NULL;
-    if (array.rank > EK_MAX_RANK) {
-        status = ek_fail(EK_E_SHAPE, "%s has %d dimensions; at most %d can be used", path, array.rank,
-                         EK_MAX_RANK);
-        goto done;
-    }
     EK_GO(EK_NEW(values, (size_t)array.count));
     EK_GO(ek_array_to_float(&array, values, path));
     *shape = (ek_shape){.rank = array.rank};
+    _Static_assert(EK_ARRAY_MAX_RANK == EK_MAX_RANK, "what is read is a shape");
     memcpy(shape->dim, array.dim, sizeof shape->dim);
     *data = values;
     values = NULL;

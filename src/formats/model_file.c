@@ -172,15 +172,26 @@ static ek_status check_dims(const ek_param *param, const ek_st_tensor *tensor)
                           dims_text(param->shape.rank, param->shape.dim, here));
 }
 
-static ek_status check_values(const slot *s)
+static ek_status check_values(const ek_param *param, const float *value)
 {
-    for (int64_t i = 0; i < s->param->count; i++) {
-        if (!isfinite(s->value[i]))
-            return ek_fail(EK_E_NUMERIC, "%s holds a value that is not finite, number %lld", s->param->name,
-                           (long long)i);
-        if (s->param->role == EK_ROLE_RUNNING_VAR && s->value[i] < 0)
-            return ek_fail(EK_E_NUMERIC, "%s holds %g, and a variance is never negative", s->param->name,
-                           (double)s->value[i]);
+    for (int64_t i = 0; i < param->count; i++) {
+        if (!isfinite(value[i]))
+            return ek_fail(EK_E_NUMERIC, "%s holds a value that is not finite, number %lld", param->name, (long long)i);
+        if (param->role == EK_ROLE_RUNNING_VAR && value[i] < 0)
+            return ek_fail(EK_E_NUMERIC, "%s holds %g, and a variance is never negative", param->name, (double)value[i]);
+    }
+    return EK_OK;
+}
+
+ek_status ek_model_check(const ek_net *net, const char *path)
+{
+    for (int i = 0; i < net->graph.count; i++) {
+        for (int k = 0; k < net->graph.node[i].param_count; k++) {
+            const ek_param *param = &net->graph.node[i].param[k];
+            if (!param->data || check_values(param, param->data) == EK_OK) continue;
+            ek_fail_in(EK_E_NUMERIC, "%s: ", path);
+            return ek_fail(EK_E_NUMERIC, EK_SICK_ADVICE, ek_error(), path);
+        }
     }
     return EK_OK;
 }
@@ -194,7 +205,7 @@ static ek_status read_slot(slot *s, bool sick)
     EK_TRY(check_dims(s->param, s->tensor));
     if (s->param->role != EK_ROLE_COUNTER) {
         EK_TRY(ek_st_to_float(s->tensor, s->value));
-        return sick ? EK_OK : check_values(s);
+        return sick ? EK_OK : check_values(s->param, s->value);
     }
     EK_TRY(ek_st_to_int64(s->tensor, &s->counter));
     if (sick || (s->counter >= 0 && s->counter <= MAX_BATCHES)) return EK_OK;
@@ -213,7 +224,7 @@ static ek_status move_bias(ek_net *net, const slots *s, const slot *bias, bool s
     for (int64_t i = 0; mean && i < param->count; i++)
         mean->value[i] = (float)((double)mean->value[i] - bias->value[i]);
     memset(bias->value, 0, (size_t)bias->param->count * sizeof *bias->value);
-    return mean && !sick ? check_values(mean) : EK_OK;
+    return mean && !sick ? check_values(mean->param, mean->value) : EK_OK;
 }
 
 ek_status ek_model_take(ek_net *net, const ek_safetensors *file, const char *path, bool sick)

@@ -11,6 +11,9 @@ ek_status ek_model_add(const ek_net *net, ek_st_writer *writer);
  * anything. `path` names the file in errors. sick: values that no sound model has are taken too (not finite, a negative
  * variance, an impossible count), for those who examine or mend them. */
 ek_status ek_model_take(ek_net *net, const ek_safetensors *file, const char *path, bool sick);
+/* EK_E_NUMERIC where a parameter holds what no sound model has, as ek_model_take says it. */
+ek_status ek_model_check(const ek_net *net, const char *path);
+#define EK_SICK_ADVICE "%s; evenkeel audit %s says what to do"
 /* A net from an open model file, without the tensors. EK_E_FORMAT where it carries no net text: says to
  * give the net and use --init. */
 ek_status ek_model_net(ek_context *context, const ek_safetensors *file, const char *path, ek_net **out);

@@ -3,6 +3,7 @@
 #include "core/memory.h"
 #include "core/text.h"
 #include "formats/model_file.h"
+#include "onnx/onnx.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -14,26 +15,54 @@ enum { MAX_TEXT = 1 << 20 };
 bool ek_is_model(const char *path)
 {
     if (!path) return false;
-    if (ek_ends_with(path, ".safetensors")) return true;
+    if (ek_ends_with(path, ".safetensors") || ek_ends_with(path, ".onnx")) return true;
     struct stat about;
     if (stat(path, &about) != 0 || !S_ISREG(about.st_mode)) return false;
     FILE *file = fopen(path, "rb");
     if (!file) return false;
-    char head[8];
-    bool zeros = fread(head, 1, sizeof head, file) == sizeof head && memchr(head, 0, sizeof head);
+    unsigned char head[8];
+    bool all = fread(head, 1, sizeof head, file) == sizeof head;
     fclose(file);
-    return zeros;
+    return all && (memchr(head, 0, sizeof head) || ek_onnx_is_model(head, sizeof head));
+}
+
+/* By its ending, else by how it begins. */
+static ek_status is_onnx(const char *path, bool *onnx)
+{
+    unsigned char head[8];
+    size_t got;
+    *onnx = ek_ends_with(path, ".onnx");
+    if (*onnx || ek_ends_with(path, ".safetensors")) return EK_OK;
+    EK_TRY(ek_file_begin(path, sizeof head, head, &got));
+    *onnx = ek_onnx_is_model(head, got);
+    return EK_OK;
+}
+
+/* sick: with values that no sound model has. */
+static ek_status open_onnx(ek_context *context, const char *path, const ek_onnx_options *options, bool sick, ek_net **out)
+{
+    ek_net *net;
+    EK_TRY(ek_onnx_open_with(context, path, options, &net));
+    ek_status status = sick ? EK_OK : ek_model_check(net, path);
+    if (status == EK_OK)
+        *out = net;
+    else
+        ek_net_destroy(net);
+    return status;
 }
 
 static ek_status open_model(ek_context *context, const char *path, bool sick, ek_net **out)
 {
+    bool onnx;
+    EK_TRY(is_onnx(path, &onnx));
+    if (onnx) return open_onnx(context, path, NULL, sick, out);
     ek_safetensors file;
     EK_TRY(ek_safetensors_read(path, &file));
     ek_net *net = NULL;
     ek_status status = EK_OK;
     EK_GO(ek_model_net(context, &file, path, &net));
     status = ek_model_take(net, &file, path, sick);
-    if (status == EK_E_NUMERIC) ek_fail(status, "%s; evenkeel audit %s says what to do", ek_error(), path);
+    if (status == EK_E_NUMERIC) ek_fail(status, EK_SICK_ADVICE, ek_error(), path);
 done:
     ek_safetensors_free(&file);
     if (status == EK_OK)
@@ -93,6 +122,16 @@ ek_status ek_net_open(ek_context *context, const char *name_or_path, ek_net **ou
 ek_status ek_net_open_sick(ek_context *context, const char *name_or_path, ek_net **out)
 {
     return open_any(context, name_or_path, true, out);
+}
+
+ek_status ek_net_open_onnx(ek_context *context, const char *path, const ek_onnx_options *options, ek_net **out)
+{
+    if (!context || !path || !out)
+        return ek_fail(EK_E_ARGUMENT, "ek_net_open_onnx needs a context, a path and a place for the net");
+    if (options && (options->input.rank < 0 || options->input.rank > EK_MAX_VALUE_RANK))
+        return ek_fail(EK_E_ARGUMENT, "a sample has 1 to %d dimensions, not %d", EK_MAX_VALUE_RANK, options->input.rank);
+    if (access(path, F_OK) != 0) return ek_fail(EK_E_NOT_FOUND, "there is no file '%s'", path);
+    return open_onnx(context, path, options, false, out);
 }
 
 ek_status ek_net_load_weights(ek_net *net, const char *path)

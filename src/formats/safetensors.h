@@ -2,7 +2,7 @@
 #ifndef EK_FORMATS_SAFETENSORS_H
 #define EK_FORMATS_SAFETENSORS_H
 
-#include "formats/numbers.h"
+#include "core/numbers.h"
 
 #define EK_SAFETENSORS_MAX_RANK 8
 

@@ -2,17 +2,14 @@
 
 #include "core/memory.h"
 
-/* Whether the lengths of a node's input reach it; a sequence of one position is alive. */
-static bool reached(const bool *has, const ek_node *node, int k) { return has[node->input[k]] && node->in[k].dim[1] > 1; }
-
-/* Which nodes have lengths: the input, and sequences that are made of such. */
-static void mark(const ek_graph *graph, bool *has)
+void ek_lengths_mark(ek_graph *graph)
 {
-    has[0] = true;
+    graph->node[0].has_lengths = graph->node[0].out.rank == 2;
     for (int i = 1; i < graph->count; i++) {
-        const ek_node *node = &graph->node[i];
-        bool sequence = node->out.rank == 2 && node->out.dim[1] > 1;
-        for (int k = 0; k < node->input_count; k++) has[i] |= sequence && reached(has, node, k);
+        ek_node *node = &graph->node[i];
+        node->has_lengths = false;
+        for (int k = 0; k < node->input_count; k++)
+            node->has_lengths |= node->out.rank == 2 && graph->node[node->input[k]].has_lengths;
     }
 }
 
@@ -27,36 +24,26 @@ static ek_status refuse(const ek_node *node, int k)
 
 ek_status ek_lengths_check(const ek_graph *graph)
 {
-    bool *has;
-    ek_status status = EK_OK;
-    EK_TRY(EK_NEW(has, (size_t)graph->count));
-    mark(graph, has);
     for (int i = 1; i < graph->count; i++) {
         const ek_node *node = &graph->node[i];
         bool moves = node->op->moves_positions && node->op->moves_positions(node);
         for (int k = 0; moves && k < node->input_count; k++)
-            if (reached(has, node, k)) EK_GO(refuse(node, k));
+            if (graph->node[node->input[k]].has_lengths && node->in[k].dim[1] > 1) return refuse(node, k);
     }
-done:
-    ek_free(has);
-    return status;
+    return EK_OK;
 }
 
 ek_status ek_lengths_create(const ek_graph *graph, int64_t samples, ek_lengths *out)
 {
     int64_t each = ek_blocks(samples) * EK_LANES, count = 0;
     ek_status status = EK_OK;
-    bool *has = NULL;
     *out = (ek_lengths){0};
-    EK_GO(EK_NEW(has, (size_t)graph->count));
-    mark(graph, has);
-    for (int i = 0; i < graph->count; i++) count += has[i];
+    for (int i = 0; i < graph->count; i++) count += graph->node[i].has_lengths;
     EK_GO(EK_NEW(out->of, (size_t)graph->count));
     EK_GO(EK_NEW(out->memory, (size_t)(count * each)));
     for (int i = 0, k = 0; i < graph->count; i++)
-        if (has[i]) out->of[i] = out->memory + k++ * each;
+        if (graph->node[i].has_lengths) out->of[i] = out->memory + k++ * each;
 done:
-    ek_free(has);
     if (status != EK_OK) ek_lengths_free(out);
     return status;
 }
@@ -68,7 +55,8 @@ void ek_lengths_free(ek_lengths *lengths)
     *lengths = (ek_lengths){0};
 }
 
-/* Of two inputs that are joined the shorter counts: there both are alive. One without lengths is alive anywhere. */
+/* Of two inputs that are joined the shorter counts: there both are alive. One without lengths, or of one position, is alive
+ * anywhere. */
 static int64_t length_of(const ek_lengths *lengths, const ek_node *node, int64_t sample)
 {
     int64_t least = node->out.dim[1];

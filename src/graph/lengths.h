@@ -12,9 +12,11 @@
 
 typedef struct ek_lengths {
     int32_t *memory;
-    int32_t **of; /* by node: [samples, in whole lane blocks]; NULL: it is no sequence, or all of its positions are alive */
+    int32_t **of; /* by node: [samples, in whole lane blocks]; NULL: it is no sequence, or made of none */
 } ek_lengths;
 
+/* Sets node->has_lengths. */
+void ek_lengths_mark(ek_graph *graph);
 /* Whether lengths that the input has can be followed through the net. EK_E_SHAPE: a layer moves positions. */
 ek_status ek_lengths_check(const ek_graph *graph);
 

@@ -21,6 +21,7 @@ typedef struct edit {
 
 static bool is_norm(const ek_node *node) { return node->op->normalizes; }
 static bool is_linear(const ek_node *node) { return node->op == ek_op_find("linear"); }
+static bool is_prelu(const ek_node *node) { return node->op == ek_op_find("prelu"); }
 static bool is_dropout(const ek_node *node) { return node->op == ek_op_find("dropout"); }
 
 static bool is_active(const ek_node *node) { return node->op->activates; }
@@ -265,6 +266,16 @@ static ek_status widen(edit *e, int node, double factor)
     return set_count(&e->node[node], "out", out);
 }
 
+/* A prelu has weights for all channels as before, or for all numbers that a flatten made of them. */
+static ek_status widen_prelu(edit *e, int node)
+{
+    const ek_node *was = &e->graph->node[node], *from = source(e->graph, node);
+    int n = ek_op_attr(was->op, "n");
+    if (!from->input_count || ek_attr_int(was, n) == 1) return EK_OK;
+    int64_t out = ek_attr_int(&e->node[from->id], ek_op_attr(from->op, "out"));
+    return set_count(&e->node[node], "n", ek_attr_int(was, n) / from->out.dim[0] * out);
+}
+
 static ek_status vary_width(edit *e, const char *value)
 {
     double factor;
@@ -276,6 +287,7 @@ static ek_status vary_width(edit *e, const char *value)
     EK_GO(count ? EK_OK : lacks("hidden layer that could be wider"));
     for (int i = 0; i < e->graph->count; i++) {
         if (hidden[i]) EK_GO(widen(e, i, factor));
+        if (is_prelu(&e->graph->node[i])) EK_GO(widen_prelu(e, i));
     }
 done:
     ek_free(hidden);

@@ -280,7 +280,7 @@ static window window_of(const layer *l)
         if (w.stride[d] == 0) w.stride[d] = w.kernel[d]; /* of pools */
         w.dilation[d] = along(l, "dilation", d, 1);
         w.begin[d] = w.end[d] = along(l, "padding", d, 0);
-        if (padding_end && padding_end->given) w.end[d] = (int64_t)padding_end->v[d];
+        if (padding_end && padding_end->v[d] >= 0) w.end[d] = (int64_t)padding_end->v[d];
         int64_t needs = (node->out.dim[d + 1] - 1) * w.stride[d] + (w.kernel[d] - 1) * w.dilation[d] + 1,
                 there = node->in[0].dim[d + 1] + w.begin[d] + w.end[d];
         w.over[d] = needs > there ? needs - there : 0;

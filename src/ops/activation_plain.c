@@ -6,7 +6,8 @@
  *   hardsigmoid  min(max(alpha*x + beta, 0), 1)
  *   hardswish    x * min(max(x/6 + 1/2, 0), 1)
  *
- * A NaN stays one. At the corners the derivative is PyTorch's (of clip: that of hardtanh and relu6). */
+ * A NaN stays one. At a corner the derivative is that outside: of clip and hardsigmoid 0, of hardswish 0 and 1; of elu and
+ * prelu that below 0. */
 #include "ops/elementwise.h"
 
 #include <float.h>
@@ -46,7 +47,7 @@ static inline double hardswish(double a, double b, double x)
 static inline double hardswish_slope(double a, double b, double x)
 {
     (void)a, (void)b;
-    return x < -3 ? 0 : x <= 3 ? x / 3 + 0.5 : 1;
+    return x <= -3 ? 0 : x < 3 ? x / 3 + 0.5 : 1;
 }
 
 /* Of `count` floats, the first `lanes` of each lane row; the function is written into the loop. */

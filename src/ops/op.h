@@ -92,6 +92,7 @@ typedef struct ek_node {
     int param_count;
     ek_param param[EK_MAX_PARAMS];
     int line, column; /* of its operator in the net text, from 1 */
+    bool has_lengths; /* where the input is sequences of unequal lengths, so is its output (src/graph/lengths.h) */
     bool trained;     /* something trained lies at or above it: it needs a gradient */
     ek_fusion fusion;
     ek_gather *gather; /* NULL: a pass has its whole batch */

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from common import torch_nets
+from common.golden import members, series
 
 MAP, FEATURES = (4, 3, 2), (6,)
 CASES = [  # net text, samples, shape of one, module
@@ -26,13 +27,6 @@ CASES = [  # net text, samples, shape of one, module
     ("batchnorm r_max=1.25 d_max=0.5", 3, MAP, torch_nets.BatchRenorm(4, 1.25, 0.5)),
     ("batchnorm r_max=2 d_max=1 renorm_steps=4", 5, FEATURES, torch_nets.BatchRenorm(6, 2, 1, 4)),
 ]
-
-
-def series(shape, step, modulus, scale, shift=0.0):
-    """The same numbers as series() of the test: exact in float."""
-    count = torch.Size(shape).numel()
-    values = [((i * step) % modulus - modulus // 2) / scale + shift for i in range(count)]
-    return torch.tensor(values, dtype=torch.float64).reshape(shape)
 
 
 def run(n, shape, module):
@@ -61,14 +55,6 @@ def run(n, shape, module):
     return result
 
 
-def array(values):
-    lines = []
-    for i in range(0, len(values), 6):
-        numbers = (f"{v:.9g}" for v in values[i:i + 6])
-        lines.append("         " + " ".join(f"{v}f," if "." in v or "e" in v else f"{v}.0f," for v in numbers))
-    return "\n".join(lines)
-
-
 def main():
     print("/* Written by family_golden.py. */")
     print("static const struct golden {\n    const char *text;\n    int samples;")
@@ -76,9 +62,7 @@ def main():
     for text, n, shape, module in CASES:
         dims = "x".join(map(str, shape))
         print(f'    {{.text = "input {dims}\\n{text}", .samples = {n},')
-        for name, value in run(n, shape, module).items():
-            print(f"     .{name} = (const float[]){{\n{array(value.detach().flatten().tolist())}\n     }},")
-        print("    },")
+        members(run(n, shape, module))
     print("};")
 
 

@@ -1,6 +1,6 @@
 /* The numbers that files hold, in their bytes, turned into floats and 64-bit integers. */
-#ifndef EK_FORMATS_NUMBERS_H
-#define EK_FORMATS_NUMBERS_H
+#ifndef EK_CORE_NUMBERS_H
+#define EK_CORE_NUMBERS_H
 
 #include "core/status.h"
 

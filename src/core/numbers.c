@@ -1,4 +1,4 @@
-#include "formats/numbers.h"
+#include "core/numbers.h"
 
 #include <math.h>
 #include <string.h>
