@@ -411,7 +411,7 @@ static void convolutions(void **state)
     conv("ConvTranspose", "N,2,3,3", "2,1,3,3", "strides=l3,2 output_shape=l10,8");
     becomes(11, "input 2x3x3\nc: convtranspose 1 kernel=3 stride=3x2 bias=false output_padding=1");
     conv("ConvTranspose", "N,2,3", "2,1,3", "strides=l2 pads=l1,0 output_padding=l1");
-    becomes(11, "input 2x3\nc: convtranspose1d 1 kernel=3 stride=2 padding=1 bias=false padding_end=0 output_padding=1");
+    becomes(11, "input 2x3\nc: convtranspose1d 1 kernel=3 stride=2 padding=1 padding_end=0 bias=false output_padding=1");
 }
 
 /* An Add behind is a bias, and a Pad in front padding. */
