@@ -1,27 +1,13 @@
 /* The family of normalizations against PyTorch, layer by layer, whichever way they are computed. */
 #include "testing.h"
 
-#include "core/memory.h"
+#include "golden_values.h"
 #include "graph/plan.h"
 #include "oracles/family_golden.h"
 
 #include <math.h>
 
 enum { GOLDENS = sizeof goldens / sizeof *goldens };
-
-/* As in family_golden.py; exact in float. */
-static void series(float *to, int64_t count, int step, int modulus, double scale, double shift)
-{
-    for (int64_t i = 0; i < count; i++) to[i] = (float)((double)(i * step % modulus - modulus / 2) / scale + shift);
-}
-
-static float *new_series(int64_t count, int step, int modulus, double scale)
-{
-    float *values = ek_calloc((size_t)count, sizeof *values);
-    assert_non_null(values);
-    series(values, count, step, modulus, scale, 0);
-    return values;
-}
 
 static void set_parameters(ek_net *net)
 {

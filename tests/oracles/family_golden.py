@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from common import torch_nets
+from common.golden import array, series
 
 MAP, FEATURES = (4, 3, 2), (6,)
 CASES = [  # net text, samples, shape of one, module
@@ -26,13 +27,6 @@ CASES = [  # net text, samples, shape of one, module
     ("batchnorm r_max=1.25 d_max=0.5", 3, MAP, torch_nets.BatchRenorm(4, 1.25, 0.5)),
     ("batchnorm r_max=2 d_max=1 renorm_steps=4", 5, FEATURES, torch_nets.BatchRenorm(6, 2, 1, 4)),
 ]
-
-
-def series(shape, step, modulus, scale, shift=0.0):
-    """The same numbers as series() of the test: exact in float."""
-    count = torch.Size(shape).numel()
-    values = [((i * step) % modulus - modulus // 2) / scale + shift for i in range(count)]
-    return torch.tensor(values, dtype=torch.float64).reshape(shape)
 
 
 def run(n, shape, module):
@@ -59,14 +53,6 @@ def run(n, shape, module):
         if value is not None and name.startswith("running"):
             result[name] = value
     return result
-
-
-def array(values):
-    lines = []
-    for i in range(0, len(values), 6):
-        numbers = (f"{v:.9g}" for v in values[i:i + 6])
-        lines.append("         " + " ".join(f"{v}f," if "." in v or "e" in v else f"{v}.0f," for v in numbers))
-    return "\n".join(lines)
 
 
 def main():
