@@ -227,22 +227,63 @@ void ek_onnx_pass_on(onnx_import *im, const onnx_node *node)
     value->reader = reader;
 }
 
-ek_status ek_onnx_padded_layer(onnx_import *im, const onnx_node *node, int k, onnx_layer *out, int64_t pad[4])
+/* Nets have no constants of their own: a linear layer gives one as its bias, with weights of zero for the input's mean. */
+ek_status ek_onnx_constant_layer(onnx_import *im, const onnx_node *node, onnx_constant *c, ek_shape shape, onnx_layer *out)
+{
+    onnx_layer x = {.index = 0, .shape = ek_builder_shape(&im->builder, 0)};
+    if (!ek_onnx_is_real(c->type)) return ek_fail(EK_E_FORMAT, "'%s' is %s, and goes with real numbers", c->name, ek_onnx_type_name(c->type));
+    if (c->count < 1) return ek_fail(EK_E_UNSUPPORTED, "'%s' is empty", c->name);
+    if (c->layer == 0) {
+        EK_TRY(ek_onnx_reshape(im, x, ek_onnx_shape2(1, ek_shape_count(x.shape)), &x));
+        EK_TRY(ek_onnx_add(im, node, NULL, "globalavgpool", x.index, -1, &x, " "));
+        EK_TRY(ek_onnx_reshape(im, x, ek_onnx_shape1(1), &x));
+        EK_TRY(ek_onnx_add(im, node, c, "linear", x.index, -1, &x, "out=%lld", (long long)c->count));
+        EK_TRY(ek_onnx_fill(im, x.index, EK_ROLE_BIAS, c, "constant"));
+        EK_TRY(ek_onnx_note(im, "'%s' is a constant among values that layers compute: it is the bias of a linear layer whose weights "
+                                "are 0",
+                            c->name));
+        c->layer = x.index;
+    }
+    x = (onnx_layer){.index = c->layer, .shape = ek_onnx_shape1(c->count)};
+    return ek_onnx_reshape(im, x, shape, out);
+}
+
+static ek_status layer_of_constant(onnx_import *im, const onnx_node *node, onnx_constant *c, onnx_layer *out)
+{
+    if (im->lead && (c->rank < 1 || c->dim[0] != 1)) return ek_onnx_touches_batch(im, "'%s' is a constant by sample", c->name);
+    if (c->rank - im->lead > EK_MAX_VALUE_RANK) return ek_fail(EK_E_UNSUPPORTED, "'%s' has %d dimensions", c->name, c->rank);
+    ek_shape shape = {.rank = c->rank - im->lead};
+    for (int i = 0; i < shape.rank; i++) shape.dim[i] = c->dim[i + im->lead];
+    return ek_onnx_constant_layer(im, node, c, shape, out);
+}
+
+static ek_status any_layer(onnx_import *im, const onnx_node *node, int k, int most, onnx_layer *out, int64_t pad[4])
 {
     onnx_value *value = ek_onnx_input(im, node, k);
     if (!value) return ek_fail(EK_E_FORMAT, "its input %d is left out", k);
-    if (value->kind == ONNX_CONSTANT)
-        return ek_fail(EK_E_UNSUPPORTED, "its input '%s' is a constant, where this reader wants what layers compute",
-                       im->model->value[node->input[k]].name);
+    if (pad) memset(pad, 0, sizeof value->pad);
+    if (value->kind == ONNX_CONSTANT) return layer_of_constant(im, node, value->constant, out);
     EK_TRY(ek_onnx_settle(im, value, !pad));
     *out = value->layer;
     if (pad) memcpy(pad, value->pad, sizeof value->pad);
+    if (out->shape.rank > most)
+        return ek_fail(EK_E_UNSUPPORTED, "it computes with %d dimensions; at most %d are read", out->shape.rank + im->lead, most + im->lead);
     return EK_OK;
+}
+
+ek_status ek_onnx_padded_layer(onnx_import *im, const onnx_node *node, int k, onnx_layer *out, int64_t pad[4])
+{
+    return any_layer(im, node, k, EK_MAX_VALUE_RANK, out, pad);
 }
 
 ek_status ek_onnx_layer(onnx_import *im, const onnx_node *node, int k, onnx_layer *out)
 {
-    return ek_onnx_padded_layer(im, node, k, out, NULL);
+    return any_layer(im, node, k, EK_MAX_VALUE_RANK, out, NULL);
+}
+
+ek_status ek_onnx_moved_layer(onnx_import *im, const onnx_node *node, int k, onnx_layer *out)
+{
+    return any_layer(im, node, k, EK_MAX_RANK, out, NULL);
 }
 
 ek_status ek_onnx_constant_input(onnx_import *im, const onnx_node *node, int k, bool needed, const char *what,
@@ -417,9 +458,16 @@ static int source_of(onnx_import *im, int index)
     return index;
 }
 
+/* As builders have it: a shape of more dimensions than a layer may have is features. */
+static ek_shape held_shape(ek_shape shape)
+{
+    if (shape.rank == 0) return ek_onnx_shape1(1);
+    return shape.rank > EK_MAX_VALUE_RANK ? ek_onnx_shape1(ek_shape_count(shape)) : shape;
+}
+
 ek_status ek_onnx_reshape(onnx_import *im, onnx_layer x, ek_shape shape, onnx_layer *out)
 {
-    ek_shape wanted = shape.rank ? shape : ek_onnx_shape1(1);
+    ek_shape wanted = held_shape(shape);
     if (!ek_shape_equal(ek_builder_shape(&im->builder, x.index), wanted)) {
         x.index = source_of(im, x.index);
         if (!ek_shape_equal(ek_builder_shape(&im->builder, x.index), wanted))
@@ -430,40 +478,107 @@ ek_status ek_onnx_reshape(onnx_import *im, onnx_layer x, ek_shape shape, onnx_la
     return EK_OK;
 }
 
-ek_status ek_onnx_permute(onnx_import *im, onnx_layer x, const int *axis, onnx_layer *out)
+/* Two permutations after each other are one, or none. */
+static ek_status add_permute(onnx_import *im, onnx_layer x, const int *axis, onnx_layer *out)
 {
-    int all[EK_MAX_RANK];
-    for (int i = 0; i < x.shape.rank; i++) all[i] = axis[i];
-    ek_shape shape = {.rank = x.shape.rank};
-    for (int i = 0; i < shape.rank; i++) shape.dim[i] = x.shape.dim[all[i]];
-    /* Dimensions of one number may go anywhere: where the others stay in order, the numbers do too. */
-    int last = -1;
-    bool moves = false;
-    for (int i = 0; i < shape.rank; i++) {
-        if (shape.dim[i] == 1) continue;
-        moves |= all[i] < last;
-        last = all[i];
-    }
-    if (!moves) return ek_onnx_reshape(im, x, shape, out);
+    int all[EK_MAX_RANK], rank = x.shape.rank;
+    memcpy(all, axis, (size_t)rank * sizeof *all);
     EK_TRY(ek_onnx_reshape(im, x, x.shape, &x));
     const ek_node *before = ek_builder_node(&im->builder, x.index);
-    if (!strcmp(before->op->name, "permute")) { /* two after each other are one, or none */
-        int source = before->input[0];
-        for (int i = 0; i < shape.rank; i++) all[i] = (int)before->attr[0].v[all[i]];
-        x = (onnx_layer){.index = source, .shape = ek_builder_shape(&im->builder, source)};
+    if (!strcmp(before->op->name, "permute")) {
         bool same = true;
-        for (int i = 0; i < shape.rank; i++) same &= all[i] == i;
+        for (int i = 0; i < rank; i++) {
+            all[i] = (int)before->attr[0].v[all[i]];
+            same &= all[i] == i;
+        }
+        x = (onnx_layer){.index = before->input[0], .shape = before->in[0]};
         if (same) {
             *out = x;
             return EK_OK;
         }
     }
     ek_text text = {0};
-    for (int i = 0; i < shape.rank; i++) ek_text_add(&text, i ? ",%d" : "%d", all[i]);
+    for (int i = 0; i < rank; i++) ek_text_add(&text, i ? ",%d" : "%d", all[i]);
     ek_status status = ek_text_status(&text);
     if (status == EK_OK) status = ek_onnx_add(im, NULL, NULL, "permute", x.index, -1, out, "axes=%s", text.data);
     ek_text_free(&text);
     return status;
+}
+
+/* Dimensions of one number may go anywhere, and neighbours that stay so are one: what is left. *gone: by dimension of the
+ * result, whether it is within the one before. */
+static int join_neighbours(ek_shape x, const int *axis, ek_shape *joined, int *order)
+{
+    int of[EK_MAX_RANK], kept = 0, count = 0; /* of: x's dimensions of more than one number, in the result's order */
+    for (int i = 0; i < x.rank; i++) {
+        if (x.dim[axis[i]] != 1) of[kept++] = axis[i];
+    }
+    int group[EK_MAX_RANK], last = -1; /* by dimension of x: which group begins there, else -1 */
+    for (int i = 0; i < x.rank; i++) group[i] = -1;
+    int64_t size[EK_MAX_RANK];
+    for (int i = 0; i < kept; i++) {
+        bool next = last >= 0;
+        for (int k = last + 1; next && k < of[i]; k++) next = x.dim[k] == 1;
+        if (next && of[i] > last) {
+            size[count - 1] *= x.dim[of[i]];
+        } else {
+            group[of[i]] = count;
+            size[count++] = x.dim[of[i]];
+        }
+        last = of[i];
+    }
+    joined->rank = 0;
+    for (int i = 0; i < x.rank; i++) {
+        if (group[i] < 0) continue;
+        order[group[i]] = joined->rank;
+        joined->dim[joined->rank++] = size[group[i]];
+    }
+    return count;
+}
+
+/* More dimensions than a layer has: each that is out of place goes in front of those before it, as [before, those, it, behind]. */
+static ek_status permute_in_turns(onnx_import *im, onnx_layer x, const int *order, onnx_layer *out)
+{
+    static const int swap[] = {0, 2, 1, 3};
+    ek_shape now = x.shape;
+    int at[EK_MAX_RANK]; /* which dimension of x stands where */
+    for (int i = 0; i < now.rank; i++) at[i] = i;
+    for (int i = 0; i < now.rank; i++) {
+        int from = i;
+        while (at[from] != order[i]) from++;
+        if (from == i) continue;
+        ek_shape four = {.rank = 4, .dim = {1, 1, now.dim[from], 1}};
+        for (int k = 0; k < now.rank; k++) {
+            if (k != from) four.dim[k < i ? 0 : k < from ? 1 : 3] *= now.dim[k];
+        }
+        EK_TRY(ek_onnx_reshape(im, x, four, &x));
+        EK_TRY(add_permute(im, x, swap, &x));
+        int64_t moved = now.dim[from];
+        memmove(now.dim + i + 1, now.dim + i, (size_t)(from - i) * sizeof *now.dim);
+        memmove(at + i + 1, at + i, (size_t)(from - i) * sizeof *at);
+        now.dim[i] = moved;
+        at[i] = order[i];
+    }
+    *out = x;
+    return EK_OK;
+}
+
+ek_status ek_onnx_permute(onnx_import *im, onnx_layer x, const int *axis, onnx_layer *out)
+{
+    ek_shape shape = {.rank = x.shape.rank}, joined;
+    int order[EK_MAX_RANK];
+    for (int i = 0; i < shape.rank; i++) shape.dim[i] = x.shape.dim[axis[i]];
+    int rank = join_neighbours(x.shape, axis, &joined, order);
+    if (x.shape.rank > EK_MAX_VALUE_RANK || rank < 2) {
+        EK_TRY(ek_onnx_reshape(im, x, joined, &x));
+        if (rank > EK_MAX_VALUE_RANK)
+            EK_TRY(permute_in_turns(im, x, order, &x));
+        else if (rank > 1)
+            EK_TRY(add_permute(im, x, order, &x));
+    } else {
+        EK_TRY(add_permute(im, x, axis, &x));
+    }
+    return ek_onnx_reshape(im, x, shape, out);
 }
 
 ek_status ek_onnx_as_map(onnx_import *im, onnx_layer x, onnx_layer *out)

@@ -22,6 +22,7 @@ typedef struct onnx_constant {
     float *real;               /* of a real type */
     int64_t *whole;            /* of the others, and ONNX_BATCH */
     int takers;                /* layers that have a copy of it */
+    int layer;                 /* the layer that gives it, where one was asked for; 0: none */
 } onnx_constant;
 
 /* A layer's value, and what of it is in ONNX's view a sample. */
@@ -77,8 +78,13 @@ onnx_translator ek_onnx_operator(const char *op);
 
 /* The value of an input; NULL: it is left out. */
 onnx_value *ek_onnx_input(onnx_import *im, const onnx_node *node, int k);
-/* An input that must be there and be computed by layers. Affine maps and zeros around it become layers. */
+/* An input that must be there, as a layer. Affine maps and zeros around it become layers, a constant too. */
 ek_status ek_onnx_layer(onnx_import *im, const onnx_node *node, int k, onnx_layer *out);
+/* The same for operators that only move numbers: in ONNX's view a sample may have EK_MAX_RANK dimensions, one more than a
+ * layer's value. */
+ek_status ek_onnx_moved_layer(onnx_import *im, const onnx_node *node, int k, onnx_layer *out);
+/* A constant as a layer of this shape, which has as many numbers. */
+ek_status ek_onnx_constant_layer(onnx_import *im, const onnx_node *node, onnx_constant *c, ek_shape shape, onnx_layer *out);
 /* The same, with zeros around it left to the caller: pad[4] as in onnx_value. */
 ek_status ek_onnx_padded_layer(onnx_import *im, const onnx_node *node, int k, onnx_layer *out, int64_t pad[4]);
 /* An input that must be constant. *out NULL where it is left out and `needed` is false. `what` names it in errors. */

@@ -14,7 +14,7 @@ enum {
     MAX_PORTS = 1 << 16,
     MAX_ATTRIBUTES = 256,
     MAX_VALUES = 1 << 14, /* inputs or outputs of a node */
-    MIN_OPSET = 6,
+    MIN_OPSET = 1,
     MAX_OPSET = 22,
 };
 /* Protocol buffers end at 2 GiB; larger models have their weights beside them. */

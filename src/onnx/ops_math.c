@@ -7,25 +7,23 @@
 
 /* --- with constants: affine maps */
 
-/* Where c's numbers stand in a sample of x: shape of x's rank, each dimension x's or 1. before: dimensions of 1 behind c's
- * own (opset 6, where `axis` says where c begins). */
-static ek_status place(onnx_import *im, ek_shape x, const onnx_constant *c, int behind, ek_shape *out)
+/* Where c's numbers stand beside a sample of x: a shape of x's rank, each dimension c's or 1. behind: dimensions of 1 behind
+ * c's own (opset 6, where `axis` says where c begins). *larger: it is, than x along one of them. */
+static ek_status place(onnx_import *im, ek_shape x, const onnx_constant *c, int behind, ek_shape *out, bool *larger)
 {
     int rank = x.rank + im->lead;
     *out = x;
+    *larger = false;
     for (int i = 0; i < x.rank; i++) out->dim[i] = 1;
     for (int i = 0; i < c->rank; i++) {
         int axis = rank - behind - c->rank + i - im->lead;
-        if (c->dim[i] == 1) {
-            if (axis < -im->lead) return ek_fail(EK_E_UNSUPPORTED, "its constant has more dimensions than what it goes with");
-            continue;
-        }
-        if (axis < 0 && im->lead) return ek_onnx_touches_batch(im, "its constant has numbers by sample");
-        if (axis < 0 || (c->dim[i] != x.dim[axis] && x.dim[axis] == 1))
-            return ek_fail(EK_E_UNSUPPORTED, "its constant is larger than what it goes with");
-        if (c->dim[i] != x.dim[axis])
+        if (axis < -im->lead) return ek_fail(EK_E_UNSUPPORTED, "its constant has more dimensions than what it goes with");
+        if (c->dim[i] == 1) continue;
+        if (axis < 0) return ek_onnx_touches_batch(im, "its constant has numbers by sample");
+        if (c->dim[i] != x.dim[axis] && x.dim[axis] != 1)
             return ek_fail(EK_E_FORMAT, "its constant has %lld numbers along dimension %d, and what it goes with %lld",
                            (long long)c->dim[i], axis + im->lead, (long long)x.dim[axis]);
+        *larger |= c->dim[i] != x.dim[axis];
         out->dim[axis] = c->dim[i];
     }
     return EK_OK;
@@ -51,15 +49,28 @@ static ek_status spread(onnx_import *im, const double *from, ek_shape shape, ek_
     return EK_OK;
 }
 
+/* A constant that no affine map can be: as a layer of its own. */
+static ek_status give_of_layers(onnx_import *im, const onnx_node *node, char what, onnx_constant *c, ek_shape shape, bool left)
+{
+    onnx_layer x, constant, y;
+    const char *op = what == '+' ? "add" : what == '-' ? "sub" : what == '*' ? "mul" : "div";
+    EK_TRY(ek_onnx_layer(im, node, left, &x));
+    EK_TRY(ek_onnx_constant_layer(im, node, c, shape, &constant));
+    EK_TRY(ek_onnx_binary(im, node, op, left ? constant : x, left ? x : constant, &y));
+    ek_onnx_give(im, node, y);
+    return EK_OK;
+}
+
 static ek_status give_affine(onnx_import *im, const onnx_node *node, const onnx_value *a, char what, onnx_constant *c, bool left,
                              int behind)
 {
     ek_shape own, shape;
+    bool larger;
     if (!ek_onnx_is_real(c->type))
         return ek_fail(EK_E_FORMAT, "its constant is %s, and goes with real numbers", ek_onnx_type_name(c->type));
-    if (what == '/' && left) return ek_fail(EK_E_UNSUPPORTED, "it divides a constant by what layers compute");
     EK_TRY(ek_onnx_load(im, c));
-    EK_TRY(place(im, a->layer.shape, c, behind, &own));
+    EK_TRY(place(im, a->layer.shape, c, behind, &own, &larger));
+    if (larger || (what == '/' && left)) return give_of_layers(im, node, what, c, own, left);
     onnx_affine map = a->affine;
     bool empty = !map.scale && !map.shift;
     shape = own;
@@ -377,6 +388,7 @@ ek_status ek_onnx_prelu(onnx_import *im, const onnx_node *node)
 {
     onnx_layer x, y;
     ek_shape placed;
+    bool larger = false;
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
     const onnx_value *value = ek_onnx_input(im, node, 1);
     if (!value) return ek_fail(EK_E_FORMAT, "its slope is left out");
@@ -384,7 +396,8 @@ ek_status ek_onnx_prelu(onnx_import *im, const onnx_node *node)
     if (value->kind != ONNX_CONSTANT) return prelu_of_parts(im, node, x);
     onnx_constant *slope = value->constant;
     bool old = im->model->opset < 7 && slope->rank == 1;
-    if (!old) EK_TRY(place(im, x.shape, slope, 0, &placed));
+    if (!old) EK_TRY(place(im, x.shape, slope, 0, &placed, &larger));
+    if (larger) return ek_fail(EK_E_FORMAT, "its slopes are more than what they go with");
     if (!is_by_channel(im, x.shape, slope, old ? NULL : &placed)) return prelu_of_parts(im, node, x);
     ek_shape shape = x.shape;
     if (shape.rank == 4) EK_TRY(ek_onnx_as_map(im, x, &x));

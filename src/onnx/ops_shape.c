@@ -6,8 +6,8 @@
 /* The layer's numbers under another shape of a sample. */
 static ek_status give_shape(onnx_import *im, const onnx_node *node, onnx_layer x, int rank, const int64_t *dim)
 {
-    if (rank > EK_MAX_VALUE_RANK)
-        return ek_fail(EK_E_UNSUPPORTED, "it makes %d dimensions; at most %d are read", rank + im->lead, EK_MAX_VALUE_RANK + im->lead);
+    if (rank > EK_MAX_RANK)
+        return ek_fail(EK_E_UNSUPPORTED, "it makes %d dimensions; at most %d are read", rank + im->lead, EK_MAX_RANK + im->lead);
     ek_shape shape = {.rank = rank};
     for (int i = 0; i < rank; i++) shape.dim[i] = dim[i];
     if (ek_shape_count(shape) != ek_shape_count(x.shape)) return ek_fail(EK_E_FORMAT, "it changes how many numbers there are");
@@ -37,7 +37,7 @@ ek_status ek_onnx_shape(onnx_import *im, const onnx_node *node)
 {
     onnx_layer x;
     int64_t start, end;
-    EK_TRY(ek_onnx_layer(im, node, 0, &x));
+    EK_TRY(ek_onnx_moved_layer(im, node, 0, &x));
     EK_TRY(ek_onnx_get_int(node, "start", 0, &start));
     EK_TRY(ek_onnx_get_int(node, "end", INT64_MAX, &end));
     int64_t rank = x.shape.rank + im->lead;
@@ -93,6 +93,10 @@ static ek_status check_batch(onnx_import *im, int64_t first, int64_t rest, int64
 static ek_status reshape_list(onnx_import *im, const onnx_node *node, const int64_t **list, int *count)
 {
     onnx_constant *c;
+    if (im->model->opset < 5) {
+        EK_TRY(ek_onnx_get_ints(node, "shape", list, count));
+        return *count > ONNX_MAX_RANK ? ek_fail(EK_E_UNSUPPORTED, "its shape has %d dimensions", *count) : EK_OK;
+    }
     EK_TRY(ek_onnx_constant_input(im, node, 1, true, "shape", &c));
     EK_TRY(ek_onnx_load(im, c));
     if (!c->whole) return ek_fail(EK_E_FORMAT, "its shape holds no whole numbers");
@@ -108,7 +112,7 @@ ek_status ek_onnx_reshape_node(onnx_import *im, const onnx_node *node)
     const int64_t *list;
     int rank;
     int64_t allow_zero, dim[ONNX_MAX_RANK], rest = 1;
-    EK_TRY(ek_onnx_layer(im, node, 0, &x));
+    EK_TRY(ek_onnx_moved_layer(im, node, 0, &x));
     EK_TRY(reshape_list(im, node, &list, &rank));
     EK_TRY(ek_onnx_get_int(node, "allowzero", 0, &allow_zero));
     for (int i = im->lead; i < rank; i++) {
@@ -129,7 +133,7 @@ ek_status ek_onnx_flatten(onnx_import *im, const onnx_node *node)
 {
     onnx_layer x;
     int64_t axis;
-    EK_TRY(ek_onnx_layer(im, node, 0, &x));
+    EK_TRY(ek_onnx_moved_layer(im, node, 0, &x));
     EK_TRY(ek_onnx_get_int(node, "axis", 1, &axis));
     int rank = x.shape.rank + im->lead;
     if (axis < 0) axis += rank;
@@ -147,7 +151,7 @@ ek_status ek_onnx_squeeze(onnx_import *im, const onnx_node *node)
     int64_t axes[ONNX_MAX_RANK], dim[EK_MAX_RANK];
     bool there, gone[EK_MAX_RANK] = {false};
     int count, axis, rank = 0;
-    EK_TRY(ek_onnx_layer(im, node, 0, &x));
+    EK_TRY(ek_onnx_moved_layer(im, node, 0, &x));
     EK_TRY(ek_onnx_axes(im, node, 13, axes, &count, &there));
     if (!there && im->lead && im->batch == 1) return ek_onnx_touches_batch(im, "it takes all dimensions of 1 away, the batch too");
     for (int i = 0; i < count; i++) {
@@ -167,7 +171,7 @@ ek_status ek_onnx_unsqueeze(onnx_import *im, const onnx_node *node)
     int64_t axes[ONNX_MAX_RANK], dim[EK_MAX_RANK + ONNX_MAX_RANK];
     bool there, made[EK_MAX_RANK + ONNX_MAX_RANK] = {false};
     int count, axis, from = 0;
-    EK_TRY(ek_onnx_layer(im, node, 0, &x));
+    EK_TRY(ek_onnx_moved_layer(im, node, 0, &x));
     EK_TRY(ek_onnx_axes(im, node, 13, axes, &count, &there));
     int rank = x.shape.rank + count;
     for (int i = 0; i < count; i++) {
@@ -187,7 +191,7 @@ ek_status ek_onnx_transpose(onnx_import *im, const onnx_node *node)
     const int64_t *order;
     int count, axis[EK_MAX_RANK];
     bool seen[EK_MAX_RANK] = {false};
-    EK_TRY(ek_onnx_layer(im, node, 0, &x));
+    EK_TRY(ek_onnx_moved_layer(im, node, 0, &x));
     EK_TRY(ek_onnx_get_ints(node, "perm", &order, &count));
     int rank = x.shape.rank + im->lead;
     if (order && count != rank) return ek_fail(EK_E_FORMAT, "its perm has %d numbers for %d dimensions", count, rank);
