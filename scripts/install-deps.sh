@@ -5,7 +5,8 @@
 #
 #   build    compiler, CMake and libraries
 #   data     Fashion-MNIST
-#   test     cmocka, and clang as the second compiler
+#   test     cmocka, clang as the second compiler, C++ for a consumer, and what man pages, completion and Debian packages
+#            are checked with
 #   oracles  PyTorch, ONNX's checker and ONNX's test models, which results are compared with
 #   browser  Chromium and protoc, which the tests of reports and event files also use where they are there
 #   cross    compilers for 32 bits and for Cortex-M, which the tests of C source also use where they are there
@@ -18,7 +19,7 @@ set -euo pipefail
 declare -A packages=(
     [build]="gcc libc6-dev cmake ninja-build pkg-config libjansson-dev zlib1g-dev libpng-dev"
     [data]="dataset-fashion-mnist"
-    [test]="libcmocka-dev clang"
+    [test]="libcmocka-dev clang g++ binutils gzip groff-base dpkg-dev lintian zsh fish"
     [oracles]="python3 python3-numpy python3-torch python3-onnx libonnx-testdata"
     [browser]="chromium protobuf-compiler python3"
     [cross]="gcc-multilib gcc-arm-none-eabi libnewlib-arm-none-eabi"

@@ -3,6 +3,7 @@
 
 #include "core/random.h"
 #include "graph/fold.h"
+#include "lab/certificate.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -245,11 +246,160 @@ static void what_cannot_be_folded_stays_and_says_why(void **state)
     }
 }
 
+/* The numbers of a layer that folding would make infinite. */
+static void what_a_float_cannot_hold_is_not_folded(void **state)
+{
+    (void)state;
+    ek_net *net = make(context, "input 5\nf: linear 4 bias=false\nn: batchnorm eps=1e-30\nrelu\n", false), *of;
+    ek_tensor t;
+    ek_fold_list list;
+    assert_ok(ek_net_find_tensor(net, "n.running_var", &t));
+    t.data[2] = 0;
+    assert_ok(ek_net_find_tensor(net, "f.weight", &t));
+    t.data[2 * 5] = 1e30f;
+    assert_ok(ek_net_fold_listed(net, &list, &of));
+    assert_int_equal(list.entry[0].how, EK_FOLD_KEPT);
+    assert_string_equal(list.entry[0].reason,
+                        "the numbers of linear 'f' would overflow, and a relu follows, which has no weights");
+    ek_fold_list_free(&list);
+    ek_net_destroy(of);
+    ek_net_destroy(net);
+}
+
+static void an_identity_drops_out(void **state)
+{
+    (void)state;
+    ek_fold_list list;
+    ek_net *net, *of;
+    assert_ok(ek_net_create(context, "input 5\nn: affine 5\nrelu\nm: affine 1\nf: linear 3\nl: affine 3\n", "test", &net));
+    assert_ok(ek_net_fold_listed(net, &list, &of));
+    assert_int_equal(list.count, 3);
+    for (int i = 0; i < 3; i++) assert_int_equal(list.entry[i].how, EK_FOLD_IDENTITY);
+    assert_string_equal(ek_net_text(of), "input  5\n       relu\nf:     linear 3\n");
+    assert_true(difference(net, of, false) == 0);
+    ek_fold_list_free(&list);
+    ek_net_destroy(of);
+    ek_net_destroy(net);
+}
+
+/* What belongs to a net beside its layers stays; a model file of the folded net gives the same numbers. */
+static void labels_and_class_names_stay(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"cat", "dog"};
+    ek_net *net = make(context, "input 3x6x6\nn: " BN "c: conv 2 kernel=3 padding=1 bias=false\nrelu\nglobalavgpool\nflatten\n", false);
+    ek_net *of;
+    assert_ok(ek_net_set_classes(net, names, 2));
+    assert_ok(ek_net_fold(net, &of));
+    assert_string_equal(ek_net_class(of, 1), "dog");
+    assert_string_equal(ek_net_text(of), "input        3x6x6\n"
+                                         "c:           conv 2 kernel=3 padding=1 bias=false\n"
+                                         "c.bias_map:  affine 2x6x6 scale=false\n"
+                                         "             relu\n"
+                                         "             globalavgpool\n"
+                                         "             flatten\n");
+    ek_net_destroy(of);
+    ek_net_destroy(net);
+}
+
+/* --- the certificate */
+
+#define NET "input 3x6x6\nn: " BN "c: conv 4 kernel=3 padding=1\nm: " BN "relu\nflatten\nf: linear 3\n"
+
+static void the_certificate_finds_the_largest_difference(void **state)
+{
+    (void)state;
+    ek_net *net = make(context, NET, false);
+    ek_fold *fold;
+    ek_fold_options o = ek_fold_options_default();
+    o.samples = 40;
+    assert_ok(ek_fold_create(net, &o, &fold));
+    assert_true(ek_fold_holds(fold));
+    assert_int_equal(ek_fold_layer_count(fold), 2);
+    assert_string_equal(ek_fold_layer(fold, 0)->into_label, "c");
+    assert_true(ek_fold_layer(fold, 1)->error < 1e-5);
+    assert_int_equal(ek_fold_run_count(fold), 3);
+    for (int i = 0; i < 3; i++) assert_true(ek_fold_run_at(fold, i)->relative < 1e-5);
+
+    /* Broken in one number: found, and where. */
+    ek_tensor bias;
+    assert_ok(ek_net_find_tensor(ek_fold_net(fold), "f.bias", &bias));
+    float sound = bias.data[1];
+    bias.data[1] += 0.5f;
+    assert_ok(ek_fold_certify(fold, net, &o));
+    assert_false(ek_fold_holds(fold));
+    const ek_fold_run *run = ek_fold_run_at(fold, 1);
+    assert_int_equal(run->output, 1);
+    assert_true(fabs(run->difference - 0.5) < 1e-4 && fabs(run->folded - run->value - 0.5) < 1e-4);
+    bias.data[1] = NAN;
+    assert_ok(ek_fold_certify(fold, net, &o));
+    assert_false(ek_fold_holds(fold));
+    bias.data[1] = sound;
+    assert_ok(ek_fold_certify(fold, net, &o));
+    assert_true(ek_fold_holds(fold));
+    assert_ok(ek_net_find_tensor(ek_fold_net(fold), "c.bias_map.bias", &bias));
+    bias.data[0] += 0.5f;
+    assert_ok(ek_fold_certify(fold, net, &o));
+    assert_true(ek_fold_layer(fold, 0)->error > 0.01);
+    ek_fold_destroy(fold);
+    ek_net_destroy(net);
+}
+
+/* Of random lengths too, and what cannot be had for them is kept. */
+static void sequences_are_compared_with_random_lengths(void **state)
+{
+    (void)state;
+    ek_net *net = make(context, "input 2x9\nn: " BN "c: conv1d 4 kernel=1\nm: " BN "relu\nd: conv1d 4 kernel=3 padding=1\n"
+                                "o: " BN "p: conv1d 3 kernel=3 padding=1\nglobalavgpool\nflatten\nf: linear 3\n", false);
+    ek_fold *fold;
+    assert_ok(ek_fold_create(net, NULL, &fold));
+    assert_true(ek_fold_holds(fold));
+    assert_int_equal(ek_fold_layer(fold, 0)->how, EK_FOLD_AFTER);
+    assert_int_equal(ek_fold_layer(fold, 2)->how, EK_FOLD_BEFORE);
+    assert_string_equal(ek_fold_run_at(fold, 2)->input, "lengths");
+    assert_true(ek_fold_run_at(fold, 2)->relative < 1e-5);
+    ek_fold_destroy(fold);
+    ek_net_destroy(net);
+}
+
+static void what_is_wrong_is_said(void **state)
+{
+    (void)state;
+    ek_net *net = make(context, NET, false);
+    ek_fold *fold;
+    ek_fold_options o = ek_fold_options_default();
+    o.bound = 0;
+    assert_fails(EK_E_ARGUMENT, "bound must be above 0", ek_fold_create(net, &o, &fold));
+    o = ek_fold_options_default();
+    o.samples = 0;
+    assert_fails(EK_E_ARGUMENT, "samples must be 1 or more", ek_fold_create(net, &o, &fold));
+    ek_tensor t;
+    assert_ok(ek_net_find_tensor(net, "f.weight", &t));
+    t.data[0] = INFINITY;
+    assert_fails(EK_E_NUMERIC, "the net itself, before any folding", ek_fold_create(net, NULL, &fold));
+    ek_net_destroy(net);
+    o = ek_fold_options_default();
+    o.samples = 3;
+    for (failing f = {0}; fail_next(&f);) {
+        f.status = ek_net_create(context, NET, "test", &net);
+        if (f.status != EK_OK) continue;
+        f.status = ek_fold_create(net, &o, &fold);
+        if (f.status == EK_OK) ek_fold_destroy(fold);
+        ek_net_destroy(net);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_kind_of_layer_takes_it_in_exactly),
         cmocka_unit_test(what_cannot_be_folded_stays_and_says_why),
+        cmocka_unit_test(what_a_float_cannot_hold_is_not_folded),
+        cmocka_unit_test(an_identity_drops_out),
+        cmocka_unit_test(labels_and_class_names_stay),
+        cmocka_unit_test(the_certificate_finds_the_largest_difference),
+        cmocka_unit_test(sequences_are_compared_with_random_lengths),
+        cmocka_unit_test(what_is_wrong_is_said),
     };
     ek_context_options options = ek_context_options_default();
     options.isa = "reference";

@@ -98,8 +98,8 @@ typedef struct ek_cc_layer {
 const ek_cc_layer *ek_cc_layer_of(const ek_node *node);
 /* All operators of the graph have a row and can be written; else names all that cannot. */
 ek_status ek_cc_layers_check(const ek_graph *graph);
-/* What its row says, but for a pool with padding, which reads behind where it writes. */
-ek_cc_over ek_cc_over_of(const ek_node *node);
+/* What its row says, but for a pool with padding, which reads behind where it writes, and for sums of eight bits. */
+ek_cc_over ek_cc_over_of(const ek_node *node, bool int8);
 
 /* A number of an option; fallback where the operator has none such, or it was not given. */
 double ek_cc_option(const ek_node *node, const char *name, int d, double fallback);

@@ -48,7 +48,7 @@ static int new_space(ek_cc_plan *plan, int node)
 /* The space of an input that the output may take; -1: none. */
 static int space_to_take(const ek_cc_plan *plan, const ek_node *node, const int *last)
 {
-    ek_cc_over over = ek_cc_over_of(node);
+    ek_cc_over over = ek_cc_over_of(node, plan->int8);
     bool final = node->id == plan->root[plan->graph->count - 1];
     int other = node->input_count == 2 ? plan->space[plan->root[node->input[1]]] : -1;
     for (int k = 0; over != EK_CC_APART && k < (over == EK_CC_OVER_EITHER ? node->input_count : 1); k++) {

@@ -203,7 +203,11 @@ static ek_status terms_of(const fold *f, int index, terms *out, const char **rea
         *reason = "track=false: at inference too the batch's own statistics count";
         if (!ek_batchnorm_options(node).track) return EK_OK;
         EK_TRY(terms_new(node->out.dim[0], out));
-        EK_TRY(norm_terms(f, index, out));
+        ek_status status = norm_terms(f, index, out);
+        if (status != EK_OK) {
+            terms_free(out);
+            return status;
+        }
     } else if (is_affine(node)) {
         *reason = "it has a number for each place, not one a channel";
         EK_TRY(with_all(node, &all));
@@ -241,6 +245,7 @@ static void numbers_free(numbers *n)
 {
     ek_free(n->weight);
     ek_free(n->bias);
+    *n = (numbers){0};
 }
 
 /* A copy of what they are, to be changed. */

@@ -101,15 +101,27 @@ static ek_status compare_outputs(run *r, int64_t first, int64_t n)
     return EK_OK;
 }
 
-/* The layer of the folded net that has the value behind an entry; -1: none has. */
+/* The layer of the folded net that has a layer's value of the net; -1: none. */
+static int layer_with(const ek_fold *fold, int value)
+{
+    for (int i = 0; i < fold->net->graph.count; i++) {
+        if (fold->list.same[i] == value) return i;
+    }
+    return -1;
+}
+
+/* The layer of the folded net whose value shows what came of an entry: that behind the normalization itself, or behind the
+ * layer after it; or behind the last normalization that went into the same layer. */
 static int layer_behind(const ek_fold *fold, const ek_folded *layer)
 {
     bool after = layer->how == EK_FOLD_AFTER || layer->how == EK_FOLD_AFTER_MAP;
-    int wanted = after ? layer->into : layer->layer;
-    for (int i = 0; layer->how != EK_FOLD_KEPT && i < fold->net->graph.count; i++) {
-        if (fold->list.same[i] == wanted) return i;
+    if (layer->how == EK_FOLD_KEPT) return -1;
+    int behind = layer_with(fold, after ? layer->into : layer->layer);
+    for (int i = fold->list.count - 1; behind < 0 && i >= 0; i--) {
+        const ek_fold_entry *other = &fold->list.entry[i];
+        if (other->how == EK_FOLD_BEFORE && other->into == layer->into) behind = layer_with(fold, other->layer);
     }
-    return -1;
+    return behind;
 }
 
 static void compare_layer(run *r, ek_folded *layer, int64_t n)
