@@ -1,3 +1,4 @@
+#include "c_source.h"
 #include "commands.h"
 #include "common.h"
 #include "output.h"
@@ -13,19 +14,29 @@ typedef struct settings {
     double eps, momentum;
     const char *input, *output;
     int bn; /* 0: as exported, 1: inference */
-    bool keep_eps, json;
+    bool keep_eps, fold, json;
     int64_t threads;
+    cli_c_source source;
 } settings;
 
 static const cli_option options[] = {
     ROW_OPERAND("MODEL", model, "A model file, a net text or a shipped net; with --net a file of bare weights (.safetensors)."),
     ROW_HEADING("Files:"),
     ROW_REQUIRED("out", "FILE", out,
-                 "What it becomes, by its ending: .safetensors a model, .onnx an ONNX model for other programs, .net or "
-                 ".txt its net text without the parameters. Replaced only by a whole new file."),
+                 "What it becomes, by its ending: .safetensors a model, .onnx an ONNX model for other programs, .c C source for "
+                 "products, with a header and a self-test beside it, .net or .txt its net text without the parameters. "
+                 "Replaced only by a whole new file."),
+    ROW_FLAG("fold", fold, "Fold the batch normalizations first, with the certificate of evenkeel fold; in C source they always are."),
+    ROW_HEADING("C source:"),
+    ROW_TEXT("name", "NAME", source.name, "What the functions begin with: NAME_predict. Without it, the file's name."),
+    ROW_FLAG("int8", source.int8, "Weights and values as numbers of eight bits; needs --data, and says what is lost."),
+    ROW_TEXT("data", "DATA", source.data,
+             "As for train: ranges come from its training part, and what eight bits lose is measured on its test part."),
+    ROW_INTEGER("samples", "N", source.samples, 1, 1e6, "So many of it are looked at for ranges, spread over it."),
     ROW_TEXT("net", "NET", net,
              "The net that the weights in MODEL are for: a shipped net, a net text, or a model, whose own weights do not "
              "matter."),
+    ROW_FLAG("quiet", source.quiet, "No progress on stderr."),
     ROW_HEADING("Weights of other frameworks:"),
     ROW_CHOICE("from", "evenkeel|pytorch|keras|flax|onnx", from,
                "Whose names, orders of axes and conventions of batch normalization the weights have."),
@@ -50,7 +61,11 @@ typedef struct job {
     json_t *taken;   /* of --json */
     cli_table table; /* else */
     bool listed;
+    ek_fold *folded; /* NULL: as it is */
+    ek_c_answer source;
 } job;
+
+static ek_net *net_of(const job *j) { return j->folded ? ek_fold_net(j->folded) : j->model.net; }
 
 /* --- endings: what FILE can be */
 
@@ -62,22 +77,28 @@ static bool saved(ek_status status)
     return status == EK_OK;
 }
 
-static bool write_model(const job *j) { return saved(ek_net_save(j->model.net, j->s->out)); }
+static bool write_model(job *j) { return saved(ek_net_save(net_of(j), j->s->out)); }
 
-static bool write_onnx(const job *j) { return saved(ek_net_save_onnx(j->model.net, j->s->out)); }
+static bool write_onnx(job *j) { return saved(ek_net_save_onnx(net_of(j), j->s->out)); }
 
-static bool write_text(const job *j)
+static bool write_text(job *j)
 {
-    const char *text = ek_net_text(j->model.net);
+    const char *text = ek_net_text(net_of(j));
     return cli_write_file(j->s->out, text, strlen(text));
+}
+
+static bool write_source(job *j)
+{
+    return cli_c_source_write(&j->s->source, j->model.net, j->s->out, &j->source);
 }
 
 static const struct format {
     const char *ending, *what;
-    bool (*write)(const job *j);
+    bool (*write)(job *j);
 } formats[] = {
     {".safetensors", "model", write_model},
     {".onnx", "ONNX model", write_onnx},
+    {".c", "C source", write_source},
     {".net", "net text", write_text},
     {".txt", "net text", write_text},
 };
@@ -142,18 +163,35 @@ static ek_status take_weights(job *j)
     return EK_OK;
 }
 
+/* --- folding first */
+
+static bool fold(job *j)
+{
+    ek_fold *folded;
+    if (!saved(ek_fold_create(j->model.net, NULL, &folded))) return false;
+    bool holds = ek_fold_holds(folded);
+    if (holds)
+        j->folded = folded;
+    else
+        ek_fold_destroy(folded);
+    if (!holds) cli_fail("folded, it does not give the same; evenkeel fold %s --out FILE says where", j->s->model);
+    return holds;
+}
+
 /* --- the answer */
 
 static int answer(const job *j, const struct format *format)
 {
     const ek_net *net = j->model.net;
+    bool source = *j->source.name;
     if (j->s->json) {
         json_t *object = json_object(), *notes = json_array();
         for (int i = 0; i < ek_net_note_count(net); i++) json_array_append_new(notes, cli_json_text(ek_net_note(net, i)));
         json_object_set_new(object, "model", cli_json_text(j->s->model));
         json_object_set_new(object, "out", cli_json_text(j->s->out));
         json_object_set_new(object, "format", json_string(format->what));
-        json_object_set_new(object, "parameters", json_integer(cli_parameters(net)));
+        json_object_set_new(object, "parameters", json_integer(cli_parameters(net_of(j))));
+        if (source) cli_c_source_json(&j->source, object);
         if (j->s->from) json_object_set(object, "taken", j->taken);
         json_object_set_new(object, "notes", notes);
         return cli_json_answer(object);
@@ -166,6 +204,7 @@ static int answer(const job *j, const struct format *format)
         fputs("- ", stdout);
         cli_print_wrapped_at(ek_net_note(net, i), 2, 2);
     }
+    if (source) cli_c_source_print(&j->source);
     printf("%s%s: %s\n", ek_net_note_count(net) ? "\n" : "", format->what, j->s->out);
     return CLI_DONE;
 }
@@ -216,6 +255,10 @@ static const char *useless(const settings *s)
     if (s->from && !s->net) return "--from is for bare weights: --net says which net they are for";
     if (!s->from && (!isnan(s->eps) || !isnan(s->momentum) || s->keep_eps))
         return "--eps, --momentum and --keep-eps translate the conventions of --from, which is missing";
+    if (!cli_ends_with(s->out, ".c") && (s->source.name || s->source.int8 || s->source.data))
+        return "--name, --int8 and --data are for C source: --out FILE.c";
+    if (s->source.int8 && !s->source.data) return "--int8 needs --data DATA, from which the ranges come";
+    if (s->source.data && !s->source.int8) return "--data is for --int8, which is missing";
     if (cli_is_file(s->out) && s->net && (cli_same_file(s->out, s->model) || cli_same_file(s->out, s->net)))
         return "what it is made from would be overwritten; name another file for the output";
     if (cli_same_file(s->out, s->model) && !ek_is_model(s->model))
@@ -225,7 +268,7 @@ static const char *useless(const settings *s)
 
 static int run(int argc, char **argv)
 {
-    settings s = {.eps = NAN, .momentum = NAN};
+    settings s = {.eps = NAN, .momentum = NAN, .source = {.samples = 512}};
     int code;
     if (!cli_parse(&cli_convert, argc, argv, &s, &code)) return code;
     const struct format *format = find_format(s.out);
@@ -239,11 +282,12 @@ static int run(int argc, char **argv)
     if (!cli_can_write(s.out)) goto done;
     if (s.net && take_weights(&j) != EK_OK)
         cli_fail_status();
-    else if (format->write(&j))
+    else if ((!s.fold || format->write == write_source || fold(&j)) && format->write(&j))
         code = answer(&j, format);
 done:
     if (j.listed) cli_table_free(&j.table);
     json_decref(j.taken);
+    ek_fold_destroy(j.folded);
     cli_model_close(&j.model);
     return code;
 }
@@ -252,13 +296,16 @@ const cli_command cli_convert = {
     .name = "convert",
     .synopsis = "MODEL --out FILE [options]",
     .brief = "makes one kind of file from another, or from another framework's weights",
-    .about = "Turns a model into another kind of file, which FILE's ending names; MODEL may be an ONNX model, and what of it was "
-             "translated is said. With --net, MODEL holds weights alone, and "
+    .about = "Turns a model into another kind of file, which FILE's ending names. An ONNX model becomes an ordinary net, and what was "
+             "translated is said (docs/onnx.md). With --net, MODEL holds weights alone, and "
              "--from says which framework they come from: names are matched with the net's layers, axes put in order, and the "
              "conventions of batch normalization translated: momentum, eps, and which running variance is kept. Where each "
              "tensor went is listed, and what changes for inference and what only for further training is said. "
              "docs/convert.md says how to write such a file.",
     .examples = "  evenkeel convert lenet.safetensors --out lenet.onnx\n"
+                "  evenkeel convert lenet.safetensors --fold --out folded.onnx\n"
+                "  evenkeel convert lenet.safetensors --out lenet.c\n"
+                "  evenkeel convert lenet.safetensors --out lenet8.c --int8 --data fashion-mnist\n"
                 "  evenkeel convert lenet.safetensors --out lenet.net\n"
                 "  evenkeel convert theirs.onnx --out model.safetensors\n"
                 "  evenkeel convert theirs.onnx --input 3x48x192 --bn inference --out model.safetensors\n"

@@ -13,7 +13,7 @@ typedef struct settings {
     int split; /* in the order of splits */
     int64_t batch, threads;
     double blend;
-    bool json, quiet;
+    bool fast, json, quiet;
 } settings;
 
 static const ek_split splits[] = {EK_SPLIT_TRAIN, EK_SPLIT_TEST, EK_SPLIT_ANY};
@@ -30,11 +30,14 @@ static const cli_option options[] = {
                "where there "
                "is one."),
     ROW_INTEGER("batch", "N", batch, 1, 1e6,
-                "Samples taken at a time; the result does not depend on it, but for rounding."),
+                "Samples taken at a time; without --fast the result does not depend on it, but for rounding."),
     ROW_HEADING("Statistics:"),
     {ROW_AT(CLI_NUMBER, "blend", blend,
             "New statistics are (1-A) times the old and A times the measured ones."),
      .value = "A", .least = 0, .most = 1, .above = true},
+    ROW_FLAG("fast", fast,
+             "One pass over the data for all layers, each batch normalized by its own statistics on the way: exact for "
+             "layers with no normalization before them, near it for the others, and nearer the larger --batch is."),
     ROW_HEADING("Files:"),
     ROW_REQUIRED("out", "MODEL", out,
                  "Where the mended model goes (.safetensors, or .onnx for other programs); may be MODEL itself. Replaced "
@@ -56,6 +59,7 @@ static ek_status mend(job *j, cli_progress *progress)
     ek_recalibrate_options o = ek_recalibrate_options_default();
     o.batch = s->batch;
     o.blend = s->blend;
+    o.fast = s->fast;
     o.progress = cli_progress_work;
     o.user = progress;
     ek_net *net = j->model.net;
@@ -86,6 +90,7 @@ static int answer(const job *j)
         json_object_set_new(object, "layers", json_integer(norms_of(j->model.net)));
         json_object_set_new(object, "samples", json_integer(ek_dataset_count(j->data)));
         cli_json_number(object, "blend", s->blend);
+        json_object_set_new(object, "fast", json_boolean(s->fast));
         cli_before_after_json(&j->measures, object);
         return cli_json_answer(object);
     }
@@ -134,7 +139,7 @@ const cli_command cli_recalibrate = {
              "single batches, and puts them in the place of its running statistics. It goes through the net "
              "from the "
              "input on, so that each layer is measured on what the mended layers before it give; dropout is "
-             "off. Weights, "
+             "off. That takes a pass over the data for each layer in a row; --fast takes one for all. Weights, "
              "gamma and beta stay. This mends statistics that have not converged, come from other weights or "
              "are lost, and "
              "with --split test or data of another kind it fits a net to that kind. Where the data has "

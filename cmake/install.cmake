@@ -95,6 +95,7 @@ if(GZIP)
     endforeach()
 endif()
 set(CPACK_PACKAGE_VENDOR "Evenkeel")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "neural networks with batch normalization")
 set(CPACK_PACKAGE_CONTACT "${EVENKEEL_MAINTAINER}")
 set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
 set(CPACK_STRIP_FILES ON)
@@ -104,14 +105,12 @@ set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_COMMAND_PACKAGE_NAME evenkeel)
 set(CPACK_DEBIAN_COMMAND_PACKAGE_SECTION science)
 set(CPACK_DEBIAN_COMMAND_PACKAGE_SHLIBDEPS ON)
-set(CPACK_DEBIAN_COMMAND_DESCRIPTION "neural networks with batch normalization
-A command that trains networks, shows what their normalizations do, audits
+set(CPACK_DEBIAN_COMMAND_DESCRIPTION "A command that trains networks, shows what their normalizations do, audits
 and mends models, and turns them into other kinds of files. Models are
 safetensors files, which PyTorch reads too.")
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_NAME libevenkeel-dev)
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_SECTION libdevel)
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_DEPENDS "${development_depends}")
-set(CPACK_DEBIAN_DEVELOPMENT_DESCRIPTION "neural networks with batch normalization - library
-The static library, its header, and what CMake and pkg-config find it by.
+set(CPACK_DEBIAN_DEVELOPMENT_DESCRIPTION "The static library, its header, and what CMake and pkg-config find it by.
 Programs that use it train and run networks as the command does.")
 include(CPack)

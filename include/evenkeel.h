@@ -415,9 +415,10 @@ EK_API EK_MUST_CHECK ek_status ek_net_forward(ek_net *net, ek_mode mode, int64_t
  *
  *   floor((length + 2*padding - dilation*(kernel-1) - 1)/stride) + 1      positions, at least 1 (conv1d and pools)
  *
- * of the sample, after `add` the fewer of its two inputs'; in y the others are 0. docs/sequences.md says more.
+ * of the sample, after a join the fewer of its two inputs'; in y the others are 0. docs/sequences.md says more.
  * lengths [n]; NULL: all positions are alive, as in ek_net_forward.
- * EK_E_SHAPE     the net's input is not [c, l]; else as ek_net_forward
+ * EK_E_SHAPE     the net's input is not [c, l], or a layer (permute, reshape, concat) moves positions; else as
+ *                ek_net_forward
  * EK_E_ARGUMENT  a length is not 1 to l; the message names it */
 EK_API EK_MUST_CHECK ek_status ek_net_forward_lengths(ek_net *net, ek_mode mode, int64_t n, const float *x,
                                                       const int32_t *lengths, float *y);
@@ -738,8 +739,9 @@ EK_API EK_MUST_CHECK ek_status ek_event_file_close(ek_event_file *file, bool kee
 typedef bool (*ek_watch)(void *user, double share);
 
 typedef struct ek_recalibrate_options {
-    int64_t batch;        /* 128: samples taken at a time; the statistics do not depend on it, but for rounding */
+    int64_t batch;        /* 128: samples taken at a time; the statistics do not depend on it, but for rounding, unless fast */
     double blend;         /* 1: running = (1-blend)*running + blend*measured; in (0, 1] */
+    bool fast;            /* false; true: all normalizations in one pass, see below */
     ek_watch progress;    /* NULL */
     void *user;
 } ek_recalibrate_options;
@@ -757,8 +759,14 @@ EK_API ek_recalibrate_options ek_recalibrate_options_default(void);
  * statistics, as PyTorch's update_bn does, has neither.) num_batches_tracked becomes the number of batches, and the
  * model remembers that its statistics were measured. options NULL: the defaults.
  *
+ * With `fast` the data is run through once instead of once for each depth. The normalizations before another are not
+ * mended yet then, and their old statistics may be the very thing to be mended; so each batch is normalized by its own
+ * statistics, dropout off, and what the layers read is pooled in the same exact way. Layers with no normalization before them get
+ * the same statistics as without `fast`; those further down what they read behind batches' statistics, which come near the
+ * others' as the batch grows.
+ *
  * EK_E_ARGUMENT     there is no batch normalization with running statistics, or an option is out of range
- * EK_E_SHAPE        the data does not fit, or a channel has fewer than two values
+ * EK_E_SHAPE        the data does not fit, or a channel has fewer than two values (with `fast`, in some batch)
  * EK_E_NUMERIC      what a normalization reads is not finite (the message names it); statistics cannot mend that
  * EK_E_INTERRUPTED  the progress asked to stop
  * On error the net is as it was. */

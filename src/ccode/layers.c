@@ -1,5 +1,6 @@
 /* Each operator as C: its row in the table at the end says where its output may lie and writes its call. */
 #include "ccode/conv.h"
+#include "ccode/quantize.h"
 
 #include "ops/batchnorm.h"
 
@@ -437,8 +438,9 @@ const ek_cc_layer *ek_cc_layer_of(const ek_node *node)
     return NULL;
 }
 
-ek_cc_over ek_cc_over_of(const ek_node *node)
+ek_cc_over ek_cc_over_of(const ek_node *node, bool int8)
 {
+    if (int8 && ek_cc_sums(node)) return EK_CC_APART;
     bool pool = is(node, "maxpool") || is(node, "avgpool");
     return pool && ek_cc_window_of(node).padded ? EK_CC_APART : ek_cc_layer_of(node)->over;
 }

@@ -333,8 +333,7 @@ ek_status ek_net_prepare(ek_net *net, int64_t samples, bool training)
     return make_plan(net, samples, training);
 }
 
-/* The layers run otherwise from now on. */
-static ek_status plan_anew(ek_net *net)
+ek_status ek_net_plan_anew(ek_net *net)
 {
     mark_fusion(net);
     set_times(net);
@@ -346,14 +345,14 @@ ek_status ek_net_use_lengths(ek_net *net, bool on)
     if (net->lengths == on) return EK_OK;
     if (on) EK_TRY(check_sequences(net));
     net->lengths = on;
-    return plan_anew(net);
+    return ek_net_plan_anew(net);
 }
 
 ek_status ek_net_keep_values(ek_net *net, bool on)
 {
     if (net->keeps == on) return EK_OK;
     net->keeps = on;
-    return plan_anew(net);
+    return ek_net_plan_anew(net);
 }
 
 int32_t *ek_net_lengths(ek_net *net) { return net->lengths ? net->plan->lengths.of[0] : NULL; }

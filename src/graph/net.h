@@ -62,6 +62,10 @@ int32_t *ek_net_lengths(ek_net *net);
 ek_status ek_net_check_lengths(const ek_net *net, int64_t n, const int32_t *lengths);
 /* How many positions of the output of `layer` are alive in the last forward pass, by sample; NULL: all. */
 const int32_t *ek_net_layer_lengths(const ek_net *net, int layer);
+/* For who has changed a layer's option in place: the net runs by it from now on. Options of shape or parameters are not
+ * changed so. */
+ek_status ek_net_plan_anew(ek_net *net);
+
 /* Whether the output of every layer is kept, for ek_net_value, at the price of running each by itself. */
 ek_status ek_net_keep_values(ek_net *net, bool on);
 /* The output of `layer` in the last forward pass, n samples of it, plain [n, c, ...]: of the net's last layer, and of others where

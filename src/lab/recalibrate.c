@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 /* --- which normalizations, and how deep */
 
@@ -138,7 +139,7 @@ ek_status ek_mend_depth(ek_sweep *sweep, const ek_norm_list *norms, int depth, d
     sweep->stats_count = 0;
     EK_GO(EK_NEW(sweep->stats, (size_t)norms->count));
     for (int i = 0; i < norms->count; i++) {
-        if (norms->depth[i] == depth)
+        if (depth < 0 || norms->depth[i] == depth)
             EK_GO(ek_norm_stats_create(sweep->net, norms->layer[i], &sweep->stats[sweep->stats_count++]));
     }
     EK_GO(ek_sweep_run(sweep));
@@ -156,6 +157,68 @@ done:
     return status;
 }
 
+/* --- all in one sweep */
+
+/* Options that would keep a batch from being normalized by its own statistics as a whole, or would change what is read. */
+static const struct {
+    const char *op, *option;
+    double off;
+} noise[] = {
+    {"dropout", "p", 0},       {"batchnorm", "frozen", 0}, {"batchnorm", "ghost", 0},
+    {"batchnorm", "r_max", 1}, {"batchnorm", "d_max", 0},
+};
+enum { NOISE = sizeof noise / sizeof *noise };
+
+/* The option's number, changed in place by who holds it; NULL: the layer has no such. */
+static double *option_of(ek_node *node, int which)
+{
+    int index = strcmp(node->op->name, noise[which].op) ? -1 : ek_op_attr(node->op, noise[which].option);
+    return index < 0 ? NULL : &node->attr[index].v[0];
+}
+
+/* Switches it off, and keeps what was, [layer][NOISE]. */
+static void quieten(ek_graph *graph, double *was)
+{
+    for (int i = 0; i < graph->count; i++) {
+        for (int k = 0; k < NOISE; k++) {
+            double *option = option_of(&graph->node[i], k);
+            if (option) was[i * NOISE + k] = *option;
+            if (option) *option = noise[k].off;
+        }
+    }
+}
+
+static void unquieten(ek_graph *graph, const double *was)
+{
+    for (int i = 0; i < graph->count; i++) {
+        for (int k = 0; k < NOISE; k++) {
+            double *option = option_of(&graph->node[i], k);
+            if (option) *option = was[i * NOISE + k];
+        }
+    }
+}
+
+static ek_status mend_fast(ek_sweep *sweep, const ek_norm_list *norms, double blend)
+{
+    ek_net *net = sweep->net;
+    double *was;
+    EK_TRY(EK_NEW(was, (size_t)net->graph.count * NOISE));
+    quieten(&net->graph, was);
+    sweep->mode = EK_MODE_TRAINING;
+    ek_status status = ek_net_plan_anew(net);
+    if (status == EK_OK) status = ek_mend_depth(sweep, norms, -1, blend);
+    unquieten(&net->graph, was);
+    ek_free(was);
+    ek_status back = ek_net_plan_anew(net);
+    return status == EK_OK ? back : status;
+}
+
+static ek_status mend_by_depth(ek_sweep *sweep, const ek_norm_list *norms, double blend)
+{
+    for (int depth = 0; depth < norms->depths; depth++) EK_TRY(ek_mend_depth(sweep, norms, depth, blend));
+    return EK_OK;
+}
+
 static ek_status check(const ek_net *net, const ek_dataset *dataset, const ek_recalibrate_options *o)
 {
     if (!net || !dataset) return ek_fail(EK_E_ARGUMENT, "ek_recalibrate needs a net and data");
@@ -167,10 +230,10 @@ static ek_status check(const ek_net *net, const ek_dataset *dataset, const ek_re
     return status == EK_OK ? EK_OK : ek_fail_in(status, "the data: ");
 }
 
-static ek_status note(ek_net *net, int64_t samples, double blend)
+static ek_status note(ek_net *net, int64_t samples, const ek_recalibrate_options *o)
 {
     char text[64];
-    snprintf(text, sizeof text, "%lld samples, blend %g", (long long)samples, blend);
+    snprintf(text, sizeof text, "%lld samples, blend %g%s", (long long)samples, o->blend, o->fast ? ", in one pass" : "");
     return ek_net_set_metadata(net, EK_RECALIBRATED_KEY, text);
 }
 
@@ -190,7 +253,7 @@ ek_status ek_recalibrate(ek_net *net, const ek_dataset *dataset, const ek_recali
     EK_GO(keep(net, &norms, &before));
     EK_GO(EK_NEW(index, (size_t)dataset->count));
     for (int64_t i = 0; i < dataset->count; i++) index[i] = i;
-    ek_work work = {o.progress, o.user, 0, (double)dataset->count * norms.depths};
+    ek_work work = {o.progress, o.user, 0, (double)dataset->count * (o.fast ? 1 : norms.depths)};
     ek_sweep sweep = {.net = net,
                       .dataset = dataset,
                       .index = index,
@@ -199,8 +262,8 @@ ek_status ek_recalibrate(ek_net *net, const ek_dataset *dataset, const ek_recali
                       .mode = EK_MODE_INFERENCE,
                       .stats_only = true,
                       .work = &work};
-    for (int depth = 0; depth < norms.depths; depth++) EK_GO(ek_mend_depth(&sweep, &norms, depth, o.blend));
-    EK_GO(note(net, dataset->count, o.blend));
+    EK_GO((o.fast ? mend_fast : mend_by_depth)(&sweep, &norms, o.blend));
+    EK_GO(note(net, dataset->count, &o));
 done:
     if (status != EK_OK) restore(net, &norms, &before);
     ek_free(before.values);

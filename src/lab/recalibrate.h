@@ -29,7 +29,8 @@ EK_MUST_CHECK ek_status ek_norm_stats_check(const ek_net *net, const ek_norm_sta
 double ek_norm_stats_var(const ek_net *net, const ek_norm_stats *stats, int64_t channel);
 /* running = (1-blend)*running + blend*measured; what is there counts as nothing where it is not finite or negative. */
 void ek_norm_stats_write(const ek_net *net, const ek_norm_stats *stats, double blend);
-/* Gives the normalizations of a depth the statistics of what they read, in one sweep: of sweep, its stats are set here. */
+/* Gives the normalizations of a depth (-1: all) the statistics of what they read, in one sweep: of sweep, its stats are set
+ * here. */
 EK_MUST_CHECK ek_status ek_mend_depth(ek_sweep *sweep, const ek_norm_list *norms, int depth, double blend);
 
 #endif
