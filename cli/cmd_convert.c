@@ -1,6 +1,9 @@
+#include "before_after.h"
 #include "commands.h"
 #include "common.h"
 #include "output.h"
+#include "progress.h"
+#include "stop.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -8,22 +11,33 @@
 #include <string.h>
 
 typedef struct settings {
-    const char *model, *out, *net;
+    const char *model, *out, *net, *name, *data;
     int from; /* 0: nowhere else; then ek_framework + 1 */
     double eps, momentum;
-    bool keep_eps, json;
+    bool fold, int8, keep_eps, json, quiet;
     int64_t threads;
 } settings;
 
 static const cli_option options[] = {
-    ROW_OPERAND("MODEL", model, "A model file, a net text or a shipped net; with --net a file of bare weights (.safetensors)."),
+    ROW_OPERAND("MODEL", model, "A model file (.safetensors, .onnx), a net text or a shipped net; with --net a file of bare weights "
+                                "(.safetensors)."),
     ROW_HEADING("Files:"),
     ROW_REQUIRED("out", "FILE", out,
-                 "What it becomes, by its ending: .safetensors a model, .onnx an ONNX model for other programs, .net or "
-                 ".txt its net text without the parameters. Replaced only by a whole new file."),
+                 "What it becomes, by its ending: .safetensors a model, .onnx an ONNX model for other programs, .c a "
+                 "C source, with a header and a self-test beside it, .net or .txt its net text without the parameters. "
+                 "Replaced only by a whole new file."),
     ROW_TEXT("net", "NET", net,
              "The net that the weights in MODEL are for: a shipped net, a net text, or a model, whose own weights do not "
              "matter."),
+    ROW_FLAG("fold", fold, "Fold batch normalizations into the weights beside them first, as evenkeel fold does. In a C source they "
+                           "always are."),
+    ROW_FLAG("quiet", quiet, "No progress on stderr."),
+    ROW_HEADING("C source:"),
+    ROW_TEXT("name", "NAME", name, "Prefix of its functions, NAME_predict; without it made of FILE's name."),
+    ROW_FLAG("int8", int8, "Weights and values as whole numbers of eight bits."),
+    ROW_TEXT("data", "DATA", data,
+             "For --int8: samples like those to come, as for train, or one IDX or NPY file. Ranges are taken from the training "
+             "part where there is one; what is lost is measured on the test part where there is one."),
     ROW_HEADING("Weights of other frameworks:"),
     ROW_CHOICE("from", "evenkeel|pytorch|keras|flax|onnx", from,
                "Whose names, orders of axes and conventions of batch normalization the weights have."),
@@ -39,6 +53,11 @@ static const cli_option options[] = {
 typedef struct job {
     const settings *s;
     cli_model model;
+    ek_fold *fold;        /* NULL: not folded */
+    const ek_net *net;    /* what is written */
+    ek_dataset *data, *test;
+    cli_progress progress;
+    ek_c_answer c;        /* of a C source */
     json_t *taken;   /* of --json */
     cli_table table; /* else */
     bool listed;
@@ -54,22 +73,36 @@ static bool saved(ek_status status)
     return status == EK_OK;
 }
 
-static bool write_model(const job *j) { return saved(ek_net_save(j->model.net, j->s->out)); }
+static bool write_model(job *j) { return saved(ek_net_save(j->net, j->s->out)); }
+static bool write_onnx(job *j) { return saved(ek_net_save_onnx(j->net, j->s->out)); }
 
-static bool write_onnx(const job *j) { return saved(ek_net_save_onnx(j->model.net, j->s->out)); }
-
-static bool write_text(const job *j)
+static bool write_text(job *j)
 {
-    const char *text = ek_net_text(j->model.net);
+    const char *text = ek_net_text(j->net);
     return cli_write_file(j->s->out, text, strlen(text));
+}
+
+static bool write_c(job *j)
+{
+    ek_c_options o = ek_c_options_default();
+    o.name = j->s->name;
+    o.int8 = j->s->int8;
+    o.data = j->data;
+    o.test = j->test;
+    o.progress = cli_progress_work;
+    o.user = &j->progress;
+    ek_status status = ek_net_save_c(j->net, &o, j->s->out, &j->c);
+    cli_progress_clear(&j->progress);
+    return saved(status);
 }
 
 static const struct format {
     const char *ending, *what;
-    bool (*write)(const job *j);
+    bool (*write)(job *j);
 } formats[] = {
     {".safetensors", "model", write_model},
     {".onnx", "ONNX model", write_onnx},
+    {".c", "C source", write_c},
     {".net", "net text", write_text},
     {".txt", "net text", write_text},
 };
@@ -134,18 +167,90 @@ static ek_status take_weights(job *j)
     return EK_OK;
 }
 
+/* --- folding, and the data of --int8 */
+
+/* False: it failed, which was said. */
+static bool fold(job *j)
+{
+    ek_fold_options o = ek_fold_options_default();
+    o.progress = cli_progress_work;
+    o.user = &j->progress;
+    ek_status status = ek_fold_create(j->model.net, &o, &j->fold);
+    cli_progress_clear(&j->progress);
+    if (!saved(status)) return false;
+    if (!ek_fold_holds(j->fold)) {
+        cli_fail("the folded net is not the same within %g; evenkeel fold %s shows where, and nothing was written", o.bound,
+                 j->s->model);
+        return false;
+    }
+    j->net = ek_fold_net(j->fold);
+    return true;
+}
+
+static bool open_data(job *j)
+{
+    const char *data = j->s->data;
+    if (!data) return true;
+    bool train = !cli_is_file(data) && ek_dataset_open(data, EK_SPLIT_TRAIN, &j->data) == EK_OK;
+    if (!train && !saved(cli_open_any_data(data, EK_SPLIT_ANY, j->net, &j->data))) return false;
+    return saved(cli_open_any_data(data, EK_SPLIT_ANY, j->net, &j->test));
+}
+
 /* --- the answer */
+
+static json_t *c_json(const ek_c_answer *c)
+{
+    json_t *object = json_object();
+    json_object_set_new(object, "name", json_string(c->name));
+    json_object_set_new(object, "weight_bytes", json_integer(c->weight_bytes));
+    json_object_set_new(object, "memory_bytes", json_integer(c->memory_bytes));
+    json_object_set_new(object, "multiply_adds", json_integer(c->multiply_adds));
+    cli_json_number(object, "difference", c->difference);
+    if (c->test_count == 0) return object;
+    json_object_set_new(object, "test_count", json_integer(c->test_count));
+    cli_json_number(object, "accuracy", c->accuracy);
+    cli_json_number(object, "int8_accuracy", c->int8_accuracy);
+    cli_json_number(object, "same_class", c->same_class);
+    return object;
+}
+
+static void print_c(const ek_c_answer *c)
+{
+    char text[CLI_TEXT_SIZE], more[CLI_TEXT_SIZE];
+    printf("int %s_predict(const float *in, float *out)\n\n", c->name);
+    printf("weights        %s\n", cli_bytes(text, (double)c->weight_bytes));
+    printf("memory         %s\n", cli_bytes(text, (double)c->memory_bytes));
+    printf("multiply-adds  %s\n", cli_count(text, c->multiply_adds));
+    if (isfinite(c->difference)) printf("difference     %.2g at most\n", c->difference);
+    if (c->test_count > 0 && isfinite(c->accuracy))
+        printf("accuracy       %s in eight bits, %s before\n", cli_measure(text, c->int8_accuracy), cli_measure(more, c->accuracy));
+    if (c->test_count > 0)
+        printf("same class     %s, of %s samples\n", cli_measure(text, c->same_class), cli_count(more, c->test_count));
+    putchar('\n');
+}
+
+/* How many normalizations were folded. */
+static int folded(const job *j)
+{
+    int count = 0;
+    for (int i = 0; j->fold && i < ek_fold_layer_count(j->fold); i++) count += ek_fold_layer(j->fold, i)->how != EK_FOLD_KEPT;
+    return count;
+}
 
 static int answer(const job *j, const struct format *format)
 {
     const ek_net *net = j->model.net;
+    int fold_count = j->fold ? ek_fold_layer_count(j->fold) : 0;
     if (j->s->json) {
         json_t *object = json_object(), *notes = json_array();
         for (int i = 0; i < ek_net_note_count(net); i++) json_array_append_new(notes, cli_json_text(ek_net_note(net, i)));
         json_object_set_new(object, "model", cli_json_text(j->s->model));
         json_object_set_new(object, "out", cli_json_text(j->s->out));
         json_object_set_new(object, "format", json_string(format->what));
-        json_object_set_new(object, "parameters", json_integer(cli_parameters(net)));
+        json_object_set_new(object, "parameters", json_integer(cli_parameters(j->net)));
+        if (j->fold) json_object_set_new(object, "folded", json_integer(folded(j)));
+        if (j->fold) json_object_set_new(object, "kept", json_integer(fold_count - folded(j)));
+        if (*j->c.name) json_object_set_new(object, "c", c_json(&j->c));
         if (j->s->from) json_object_set(object, "taken", j->taken);
         json_object_set_new(object, "notes", notes);
         return cli_json_answer(object);
@@ -158,13 +263,22 @@ static int answer(const job *j, const struct format *format)
         fputs("- ", stdout);
         cli_print_wrapped_at(ek_net_note(net, i), 2, 2);
     }
-    printf("%s%s: %s\n", ek_net_note_count(net) ? "\n" : "", format->what, j->s->out);
+    if (ek_net_note_count(net)) putchar('\n');
+    if (j->fold) printf("%d of %d normalization%s folded\n\n", folded(j), fold_count, fold_count == 1 ? "" : "s");
+    if (*j->c.name) print_c(&j->c);
+    printf("%s: %s\n", format->what, j->s->out);
     return CLI_DONE;
 }
 
 /* Options that say nothing without others. */
-static const char *useless(const settings *s)
+static const char *useless(const settings *s, const struct format *format)
 {
+    if (format->write != write_c && (s->name || s->int8 || s->data))
+        return "--name, --int8 and --data are for a C source: --out FILE.c";
+    if (s->int8 != (s->data != NULL)) return s->int8 ? "--int8 needs samples to take ranges from: --data DATA" : "--data is for --int8, which is missing";
+    if (s->fold && cli_same_file(s->out, s->model))
+        return "a folded model can no longer be trained as before; give --out a file of its own";
+    if (cli_would_lose(s->out, s->data, s->net)) return cli_would_lose(s->out, s->data, s->net);
     if (s->from && !s->net) return "--from is for bare weights: --net says which net they are for";
     if (!s->from && (!isnan(s->eps) || !isnan(s->momentum) || s->keep_eps))
         return "--eps, --momentum and --keep-eps translate the conventions of --from, which is missing";
@@ -182,18 +296,24 @@ static int run(int argc, char **argv)
     if (!cli_parse(&cli_convert, argc, argv, &s, &code)) return code;
     const struct format *format = find_format(s.out);
     if (!format) return CLI_USAGE;
-    const char *wrong = useless(&s);
+    const char *wrong = useless(&s, format);
     if (wrong) return cli_usage_error(&cli_convert, "%s", wrong);
     job j = {.s = &s, .taken = s.json ? json_array() : NULL};
     code = CLI_FAILED;
     if (!cli_model_open(&j.model, s.net ? s.net : s.model, s.threads)) goto done;
     if (!s.net) cli_warn_untrained(&j.model, s.model);
     if (!cli_can_write(s.out)) goto done;
-    if (s.net && take_weights(&j) != EK_OK)
-        cli_fail_status();
-    else if (format->write(&j))
-        code = answer(&j, format);
+    cli_stop_listen();
+    cli_progress_begin(&j.progress, s.quiet, &(ek_event){0}, NULL);
+    if (s.net && !saved(take_weights(&j))) goto done;
+    j.net = j.model.net;
+    /* What makes a C source folds by itself. */
+    if (s.fold && format->write != write_c && !fold(&j)) goto done;
+    if (open_data(&j) && format->write(&j)) code = answer(&j, format);
 done:
+    ek_dataset_destroy(j.data);
+    ek_dataset_destroy(j.test);
+    ek_fold_destroy(j.fold);
     if (j.listed) cli_table_free(&j.table);
     json_decref(j.taken);
     cli_model_close(&j.model);
@@ -209,7 +329,9 @@ const cli_command cli_convert = {
              "conventions of batch normalization translated: momentum, eps, and which running variance is kept. Where each "
              "tensor went is listed, and what changes for inference and what only for further training is said. "
              "docs/convert.md says how to write such a file.",
-    .examples = "  evenkeel convert lenet.safetensors --out lenet.onnx\n"
+    .examples = "  evenkeel convert lenet.safetensors --out lenet.onnx --fold\n"
+                "  evenkeel convert model.onnx --out model.safetensors\n"
+                "  evenkeel convert lenet.safetensors --out lenet.c --int8 --data fashion-mnist\n"
                 "  evenkeel convert lenet.safetensors --out lenet.net\n"
                 "  evenkeel convert state_dict.safetensors --net lenet-bn --out lenet.safetensors\n"
                 "  evenkeel convert keras.safetensors --from keras --net my.net --out model.safetensors\n"
