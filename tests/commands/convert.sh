@@ -22,7 +22,7 @@ says err "lenet-bn is a net text, so its parameters are random"
 
 # Folded.
 exits 0 convert model.safetensors --fold --out folded.onnx
-says out "1 of 1 normalization folded"
+says out "1 of 1 normalizations folded"
 exits 0 convert model.safetensors --fold --out folded.safetensors --json
 says out '"folded":1,"kept":0'
 exits 0 convert folded.safetensors --out folded.net
