@@ -235,7 +235,11 @@ ek_status ek_onnx_arithmetic(onnx_import *im, const onnx_node *node)
         if (!left) EK_TRY(old_broadcast(im, node, &x->layer, c, &behind));
         return give_affine(im, node, x, rows[row].what, c, left, behind);
     }
-    if (rows[row].what == '*') return multiply(im, node);
+    if (rows[row].what == '*') {
+        bool found = false;
+        if (a == b) EK_TRY(ek_onnx_rms_norm(im, node, &found));
+        return found ? EK_OK : multiply(im, node);
+    }
     onnx_layer first, second, y;
     EK_TRY(ek_onnx_layer(im, node, 0, &first));
     EK_TRY(ek_onnx_layer(im, node, 1, &second));
