@@ -195,16 +195,17 @@ class Norms(nn.Module):
 
 
 class Sequence(nn.Module):
-    """One dimension, and a linear layer at each position."""
+    """One dimension, and linear layers and layer normalization at each position."""
 
     def __init__(self):
         super().__init__()
         self.conv, self.bn = nn.Conv1d(4, 8, 5, padding=2, dilation=1), nn.BatchNorm1d(8)
         self.each, self.last = nn.Linear(8, 6), nn.Linear(6, 10)
+        self.norm, self.end = nn.LayerNorm(6, eps=1e-3), nn.LayerNorm(6)
 
     def forward(self, x):
         x = functional.max_pool1d(torch.relu(self.bn(self.conv(x))), 2)
-        return self.last(torch.tanh(self.each(x.transpose(1, 2))).mean(1))
+        return self.last(self.end(torch.tanh(self.norm(self.each(x.transpose(1, 2)))).mean(1)))
 
 
 NETS = {"VGG": (VGG, (3, 30, 30)), "ResNet": (ResNet, (3, 32, 32)), "MobileNetV2": (MobileNetV2, (3, 24, 24)),
