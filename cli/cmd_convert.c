@@ -61,11 +61,11 @@ typedef struct job {
     json_t *taken;   /* of --json */
     cli_table table; /* else */
     bool listed;
-    ek_fold *folded; /* NULL: as it is */
+    ek_fold *fold; /* NULL: as it is */
     ek_c_answer source;
 } job;
 
-static ek_net *net_of(const job *j) { return j->folded ? ek_fold_net(j->folded) : j->model.net; }
+static ek_net *net_of(const job *j) { return j->fold ? ek_fold_net(j->fold) : j->model.net; }
 
 /* --- endings: what FILE can be */
 
@@ -171,11 +171,18 @@ static bool fold(job *j)
     if (!saved(ek_fold_create(j->model.net, NULL, &folded))) return false;
     bool holds = ek_fold_holds(folded);
     if (holds)
-        j->folded = folded;
+        j->fold = folded;
     else
         ek_fold_destroy(folded);
     if (!holds) cli_fail("folded, it does not give the same; evenkeel fold %s --out FILE says where", j->s->model);
     return holds;
+}
+
+static int folded_count(const job *j)
+{
+    int count = 0;
+    for (int i = 0; i < ek_fold_layer_count(j->fold); i++) count += ek_fold_layer(j->fold, i)->how != EK_FOLD_KEPT;
+    return count;
 }
 
 /* --- the answer */
@@ -191,7 +198,11 @@ static int answer(const job *j, const struct format *format)
         json_object_set_new(object, "out", cli_json_text(j->s->out));
         json_object_set_new(object, "format", json_string(format->what));
         json_object_set_new(object, "parameters", json_integer(cli_parameters(net_of(j))));
-        if (source) cli_c_source_json(&j->source, object);
+        if (j->fold) {
+            json_object_set_new(object, "folded", json_integer(folded_count(j)));
+            json_object_set_new(object, "kept", json_integer(ek_fold_layer_count(j->fold) - folded_count(j)));
+        }
+        if (source) json_object_set_new(object, "c", cli_c_source_json(&j->source));
         if (j->s->from) json_object_set(object, "taken", j->taken);
         json_object_set_new(object, "notes", notes);
         return cli_json_answer(object);
@@ -204,6 +215,8 @@ static int answer(const job *j, const struct format *format)
         fputs("- ", stdout);
         cli_print_wrapped_at(ek_net_note(net, i), 2, 2);
     }
+    if (j->fold)
+        printf("%d of %d normalizations folded\n", folded_count(j), ek_fold_layer_count(j->fold));
     if (source) cli_c_source_print(&j->source);
     printf("%s%s: %s\n", ek_net_note_count(net) ? "\n" : "", format->what, j->s->out);
     return CLI_DONE;
@@ -259,6 +272,8 @@ static const char *useless(const settings *s)
         return "--name, --int8 and --data are for C source: --out FILE.c";
     if (s->source.int8 && !s->source.data) return "--int8 needs --data DATA, from which the ranges come";
     if (s->source.data && !s->source.int8) return "--data is for --int8, which is missing";
+    if (s->fold && cli_same_file(s->out, s->model))
+        return "folded, it can no longer be trained as before; name another file for the output";
     if (cli_is_file(s->out) && s->net && (cli_same_file(s->out, s->model) || cli_same_file(s->out, s->net)))
         return "what it is made from would be overwritten; name another file for the output";
     if (cli_same_file(s->out, s->model) && !ek_is_model(s->model))
@@ -287,7 +302,7 @@ static int run(int argc, char **argv)
 done:
     if (j.listed) cli_table_free(&j.table);
     json_decref(j.taken);
-    ek_fold_destroy(j.folded);
+    ek_fold_destroy(j.fold);
     cli_model_close(&j.model);
     return code;
 }
