@@ -39,18 +39,20 @@ bool cli_c_source_write(const cli_c_source *source, const ek_net *net, const cha
     return status == EK_OK;
 }
 
-void cli_c_source_json(const ek_c_answer *answer, json_t *object)
+json_t *cli_c_source_json(const ek_c_answer *answer)
 {
+    json_t *object = json_object();
     json_object_set_new(object, "name", json_string(answer->name));
     json_object_set_new(object, "weight_bytes", json_integer(answer->weight_bytes));
     json_object_set_new(object, "memory_bytes", json_integer(answer->memory_bytes));
     json_object_set_new(object, "multiply_adds", json_integer(answer->multiply_adds));
     cli_json_number(object, "difference", answer->difference);
-    if (!answer->test_count) return;
+    if (!answer->test_count) return object;
     json_object_set_new(object, "test_count", json_integer(answer->test_count));
     cli_json_number(object, "accuracy", answer->accuracy);
     cli_json_number(object, "int8_accuracy", answer->int8_accuracy);
     cli_json_number(object, "same_class", answer->same_class);
+    return object;
 }
 
 void cli_c_source_print(const ek_c_answer *answer)

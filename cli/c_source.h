@@ -15,7 +15,7 @@ typedef struct cli_c_source {
 /* Writes it. False: it failed, which was said. */
 bool cli_c_source_write(const cli_c_source *source, const ek_net *net, const char *path, ek_c_answer *answer);
 /* What to say of it. */
-void cli_c_source_json(const ek_c_answer *answer, json_t *object);
+json_t *cli_c_source_json(const ek_c_answer *answer);
 void cli_c_source_print(const ek_c_answer *answer);
 
 #endif

@@ -9,10 +9,12 @@
 #include <string.h>
 
 typedef struct settings {
-    const char *model, *out, *net, *input, *end;
+    const char *model, *out, *net;
     int from; /* 0: nowhere else; then ek_framework + 1 */
     double eps, momentum;
-    bool keep_eps, bn_inference, fold, json;
+    const char *input, *output;
+    int bn; /* 0: as exported, 1: inference */
+    bool keep_eps, fold, json;
     int64_t threads;
     cli_c_source source;
 } settings;
@@ -25,12 +27,6 @@ static const cli_option options[] = {
                  "products, with a header and a self-test beside it, .net or .txt its net text without the parameters. "
                  "Replaced only by a whole new file."),
     ROW_FLAG("fold", fold, "Fold the batch normalizations first, with the certificate of evenkeel fold; in C source they always are."),
-    ROW_HEADING("ONNX models:"),
-    ROW_TEXT("input", "SHAPE", input, "The shape of a sample, such as 3x48x192, for a file that leaves sizes open."),
-    ROW_TEXT("end", "NAME", end, "The output to end with, where the file has several."),
-    ROW_FLAG("bn-inference", bn_inference,
-             "Batch normalizations that were exported in training mode take their running statistics, as if exported in "
-             "inference mode."),
     ROW_HEADING("C source:"),
     ROW_TEXT("name", "NAME", source.name, "What the functions begin with: NAME_predict. Without it, the file's name."),
     ROW_FLAG("int8", source.int8, "Weights and values as numbers of eight bits; needs --data, and says what is lost."),
@@ -48,8 +44,13 @@ static const cli_option options[] = {
     ROW_NUMBER("momentum", "M", momentum, 0, 1,
                "Batch normalization's momentum as the framework writes it: keras, flax and onnx keep this share of the old "
                "statistics. Without it what the net text says, else the framework's default."),
-    ROW_FLAG("keep-eps", keep_eps,
-             "Keep the net's eps, and multiply gamma by sqrt((v + eps here)/(v + eps there)) instead."),
+    ROW_FLAG("keep-eps", keep_eps, "Keep the net's eps, and multiply gamma by sqrt((v + eps here)/(v + eps there)) instead."),
+    ROW_HEADING("ONNX models that are read:"),
+    ROW_TEXT("input", "SHAPE", input, "A sample's shape, such as 3x48x192, where the file leaves sizes open."),
+    ROW_TEXT("output", "NAME", output, "The output that the net is to end with, where the file has several."),
+    ROW_CHOICE("bn", "exported|inference", bn,
+               "What a batch normalization that was exported in training mode does at inference: exported, take the batch's "
+               "statistics as the file says; inference, take its running statistics, which is nearly always meant."),
     ROWS_COMMON,
 };
 
@@ -60,11 +61,11 @@ typedef struct job {
     json_t *taken;   /* of --json */
     cli_table table; /* else */
     bool listed;
-    ek_fold *folded; /* NULL: as it is */
+    ek_fold *fold; /* NULL: as it is */
     ek_c_answer source;
 } job;
 
-static ek_net *net_of(const job *j) { return j->folded ? ek_fold_net(j->folded) : j->model.net; }
+static ek_net *net_of(const job *j) { return j->fold ? ek_fold_net(j->fold) : j->model.net; }
 
 /* --- endings: what FILE can be */
 
@@ -162,40 +163,6 @@ static ek_status take_weights(job *j)
     return EK_OK;
 }
 
-/* --- ONNX models */
-
-/* "3x48x192"; false: it is none. */
-static bool read_shape(const char *text, ek_shape *out)
-{
-    *out = (ek_shape){0};
-    for (const char *at = text;; at++) {
-        char *end;
-        if (*at < '0' || *at > '9' || out->rank == EK_MAX_RANK) return false;
-        long long size = strtoll(at, &end, 10);
-        if (size < 1 || size > 1 << 24) return false;
-        out->dim[out->rank++] = size;
-        at = end;
-        if (*at == 0) return true;
-        if (*at != 'x') return false;
-    }
-}
-
-static bool reads_onnx(const settings *s) { return s->input || s->end || s->bn_inference; }
-
-static bool open_onnx(job *j)
-{
-    const settings *s = j->s;
-    ek_onnx_options o = ek_onnx_options_default();
-    if (s->input) read_shape(s->input, &o.input);
-    o.output = s->end;
-    o.bn_inference = s->bn_inference;
-    ek_context_options c = ek_context_options_default();
-    c.threads = (int)s->threads;
-    j->model.trained = true;
-    return saved(ek_context_create(&c, &j->model.context)) &&
-           saved(ek_net_open_onnx(j->model.context, s->model, &o, &j->model.net));
-}
-
 /* --- folding first */
 
 static bool fold(job *j)
@@ -204,11 +171,18 @@ static bool fold(job *j)
     if (!saved(ek_fold_create(j->model.net, NULL, &folded))) return false;
     bool holds = ek_fold_holds(folded);
     if (holds)
-        j->folded = folded;
+        j->fold = folded;
     else
         ek_fold_destroy(folded);
     if (!holds) cli_fail("folded, it does not give the same; evenkeel fold %s --out FILE says where", j->s->model);
     return holds;
+}
+
+static int folded_count(const job *j)
+{
+    int count = 0;
+    for (int i = 0; i < ek_fold_layer_count(j->fold); i++) count += ek_fold_layer(j->fold, i)->how != EK_FOLD_KEPT;
+    return count;
 }
 
 /* --- the answer */
@@ -224,7 +198,11 @@ static int answer(const job *j, const struct format *format)
         json_object_set_new(object, "out", cli_json_text(j->s->out));
         json_object_set_new(object, "format", json_string(format->what));
         json_object_set_new(object, "parameters", json_integer(cli_parameters(net_of(j))));
-        if (source) cli_c_source_json(&j->source, object);
+        if (j->fold) {
+            json_object_set_new(object, "folded", json_integer(folded_count(j)));
+            json_object_set_new(object, "kept", json_integer(ek_fold_layer_count(j->fold) - folded_count(j)));
+        }
+        if (source) json_object_set_new(object, "c", cli_c_source_json(&j->source));
         if (j->s->from) json_object_set(object, "taken", j->taken);
         json_object_set_new(object, "notes", notes);
         return cli_json_answer(object);
@@ -237,22 +215,65 @@ static int answer(const job *j, const struct format *format)
         fputs("- ", stdout);
         cli_print_wrapped_at(ek_net_note(net, i), 2, 2);
     }
+    if (j->fold)
+        printf("%d of %d normalizations folded\n", folded_count(j), ek_fold_layer_count(j->fold));
     if (source) cli_c_source_print(&j->source);
     printf("%s%s: %s\n", ek_net_note_count(net) ? "\n" : "", format->what, j->s->out);
     return CLI_DONE;
 }
 
+/* --- ONNX */
+
+/* "3x48x192"; rank 0 where it is none. */
+static ek_shape read_shape(const char *text)
+{
+    ek_shape shape = {0};
+    for (char *end; *text; text = *end ? end + 1 : end) {
+        long size = strtol(text, &end, 10);
+        bool ends = !*end || (*end == 'x' && end[1]);
+        if (end == text || !ends || size < 1 || size > 1 << 24 || shape.rank == EK_MAX_RANK - 1) return (ek_shape){0};
+        shape.dim[shape.rank++] = size;
+    }
+    return shape;
+}
+
+/* False where it failed, which was said. */
+static bool open_onnx(job *j)
+{
+    const settings *s = j->s;
+    ek_onnx_options o = ek_onnx_options_default();
+    if (s->input) o.input = read_shape(s->input);
+    o.output = s->output;
+    o.bn_inference = s->bn == 1;
+    j->model = (cli_model){.trained = true};
+    ek_context_options context = ek_context_options_default();
+    context.threads = (int)s->threads;
+    return saved(ek_context_create(&context, &j->model.context)) &&
+           saved(ek_net_open_onnx(j->model.context, s->model, &o, &j->model.net));
+}
+
+static bool asks_onnx(const settings *s) { return s->input || s->output || s->bn; }
+
+static bool open_what_is_converted(job *j)
+{
+    const settings *s = j->s;
+    return asks_onnx(s) ? open_onnx(j) : cli_model_open(&j->model, s->net ? s->net : s->model, s->threads);
+}
+
 /* Options that say nothing without others. */
 static const char *useless(const settings *s)
 {
+    if (asks_onnx(s) && s->net) return "--input, --output and --bn are for an ONNX model, and --net is for bare weights";
+    if (s->input && !read_shape(s->input).rank) return "--input must be a sample's shape such as 3x48x192, of 1 to 4 dimensions";
     if (s->from && !s->net) return "--from is for bare weights: --net says which net they are for";
     if (!s->from && (!isnan(s->eps) || !isnan(s->momentum) || s->keep_eps))
         return "--eps, --momentum and --keep-eps translate the conventions of --from, which is missing";
-    if (reads_onnx(s) && s->net) return "--input, --end and --bn-inference are for ONNX models, which bring their net";
     if (!cli_ends_with(s->out, ".c") && (s->source.name || s->source.int8 || s->source.data))
         return "--name, --int8 and --data are for C source: --out FILE.c";
     if (s->source.int8 && !s->source.data) return "--int8 needs --data DATA, from which the ranges come";
     if (s->source.data && !s->source.int8) return "--data is for --int8, which is missing";
+    if (s->fold && cli_same_file(s->out, s->model))
+        return "folded, it can no longer be trained as before; name another file for the output";
     if (cli_is_file(s->out) && s->net && (cli_same_file(s->out, s->model) || cli_same_file(s->out, s->net)))
         return "what it is made from would be overwritten; name another file for the output";
     if (cli_same_file(s->out, s->model) && !ek_is_model(s->model))
@@ -267,14 +288,11 @@ static int run(int argc, char **argv)
     if (!cli_parse(&cli_convert, argc, argv, &s, &code)) return code;
     const struct format *format = find_format(s.out);
     if (!format) return CLI_USAGE;
-    ek_shape shape;
-    if (s.input && !read_shape(s.input, &shape))
-        return cli_usage_error(&cli_convert, "--input must be the shape of a sample, such as 3x48x192, not '%s'", s.input);
     const char *wrong = useless(&s);
     if (wrong) return cli_usage_error(&cli_convert, "%s", wrong);
     job j = {.s = &s, .taken = s.json ? json_array() : NULL};
     code = CLI_FAILED;
-    if (reads_onnx(&s) ? !open_onnx(&j) : !cli_model_open(&j.model, s.net ? s.net : s.model, s.threads)) goto done;
+    if (!open_what_is_converted(&j)) goto done;
     if (!s.net) cli_warn_untrained(&j.model, s.model);
     if (!cli_can_write(s.out)) goto done;
     if (s.net && take_weights(&j) != EK_OK)
@@ -284,7 +302,7 @@ static int run(int argc, char **argv)
 done:
     if (j.listed) cli_table_free(&j.table);
     json_decref(j.taken);
-    ek_fold_destroy(j.folded);
+    ek_fold_destroy(j.fold);
     cli_model_close(&j.model);
     return code;
 }
@@ -303,7 +321,9 @@ const cli_command cli_convert = {
                 "  evenkeel convert lenet.safetensors --fold --out folded.onnx\n"
                 "  evenkeel convert lenet.safetensors --out lenet.c\n"
                 "  evenkeel convert lenet.safetensors --out lenet8.c --int8 --data fashion-mnist\n"
-                "  evenkeel convert theirs.onnx --input 3x48x192 --out ours.safetensors\n"
+                "  evenkeel convert lenet.safetensors --out lenet.net\n"
+                "  evenkeel convert theirs.onnx --out model.safetensors\n"
+                "  evenkeel convert theirs.onnx --input 3x48x192 --bn inference --out model.safetensors\n"
                 "  evenkeel convert state_dict.safetensors --net lenet-bn --out lenet.safetensors\n"
                 "  evenkeel convert keras.safetensors --from keras --net my.net --out model.safetensors\n"
                 "  evenkeel convert flax.safetensors --from flax --net my.net --momentum 0.9 --out model.safetensors\n",

@@ -307,25 +307,25 @@ ek_status ek_onnx_get_int(const onnx_node *node, const char *name, int64_t fallb
     return EK_OK;
 }
 
-/* The double that its author wrote: 0.1f is the float nearest to 0.1, and 0.1 is the shortest text that leads to it. */
+double ek_onnx_as_written(float f)
+{
+    for (int digits = 1; digits <= 9; digits++) {
+        char text[EK_REAL_TEXT];
+        double value;
+        snprintf(text, sizeof text, "%.*e", digits - 1, (double)f);
+        for (char *c = text; *c; c++) {
+            if (*c == ',') *c = '.'; /* the locale's */
+        }
+        if (ek_read_real(text, text + strlen(text), &value) && (float)value == f) return value;
+    }
+    return (double)f;
+}
+
 ek_status ek_onnx_get_float(const onnx_node *node, const char *name, double fallback, double *out)
 {
     const onnx_attribute *a;
     EK_TRY(ek_onnx_find_attribute(node, name, ONNX_A_FLOAT, &a));
-    *out = fallback;
-    if (!a) return EK_OK;
-    *out = (double)a->f;
-    for (int digits = 1; digits <= 9; digits++) {
-        char text[EK_REAL_TEXT];
-        double value;
-        snprintf(text, sizeof text, "%.*e", digits - 1, (double)a->f);
-        for (char *c = text; *c; c++) {
-            if (*c == ',') *c = '.'; /* the locale's */
-        }
-        if (!ek_read_real(text, text + strlen(text), &value) || (float)value != a->f) continue;
-        *out = value;
-        break;
-    }
+    *out = a ? ek_onnx_as_written(a->f) : fallback;
     return EK_OK;
 }
 

@@ -91,6 +91,8 @@ ek_status ek_onnx_padded_layer(onnx_import *im, const onnx_node *node, int k, on
 ek_status ek_onnx_constant_input(onnx_import *im, const onnx_node *node, int k, bool needed, const char *what,
                                  onnx_constant **out);
 ek_status ek_onnx_get_int(const onnx_node *node, const char *name, int64_t fallback, int64_t *out);
+/* The double that its author wrote: 0.1f is the float nearest to 0.1, and 0.1 is the shortest text that leads to it. */
+double ek_onnx_as_written(float f);
 ek_status ek_onnx_get_float(const onnx_node *node, const char *name, double fallback, double *out); /* 0.1f is 0.1 */
 ek_status ek_onnx_get_text(const onnx_node *node, const char *name, const char *fallback, const char **out);
 /* *ints NULL, *count 0: it is left out. */
@@ -177,6 +179,8 @@ ek_status ek_onnx_batch_norm(onnx_import *im, const onnx_node *node);
 ek_status ek_onnx_instance_norm(onnx_import *im, const onnx_node *node);
 ek_status ek_onnx_layer_norm(onnx_import *im, const onnx_node *node);
 ek_status ek_onnx_group_norm(onnx_import *im, const onnx_node *node);
+/* Of a product of a value with itself: whether it is the beginning of what rmsnorm is written as, which it then becomes. */
+ek_status ek_onnx_rms_norm(onnx_import *im, const onnx_node *square, bool *found);
 ek_status ek_onnx_arithmetic(onnx_import *im, const onnx_node *node);
 ek_status ek_onnx_sum(onnx_import *im, const onnx_node *node);
 ek_status ek_onnx_neg(onnx_import *im, const onnx_node *node);

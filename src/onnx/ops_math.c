@@ -96,6 +96,8 @@ static ek_status give_affine(onnx_import *im, const onnx_node *node, const onnx_
     }
     const char *label = map.label ? map.label : what == '*' ? ek_onnx_label(im, c) : NULL;
     c->takers++;
+    if (count == 1 && scale && *scale == 1) scale = NULL; /* a factor taken back, as that of a hardswish */
+    if (count == 1 && shift && *shift == 0) shift = NULL;
     map = (onnx_affine){.label = label, .shape = shape, .scale = scale, .shift = shift};
     ek_onnx_give_more(im, node, a->layer, &map, NULL);
     return EK_OK;
@@ -233,7 +235,11 @@ ek_status ek_onnx_arithmetic(onnx_import *im, const onnx_node *node)
         if (!left) EK_TRY(old_broadcast(im, node, &x->layer, c, &behind));
         return give_affine(im, node, x, rows[row].what, c, left, behind);
     }
-    if (rows[row].what == '*') return multiply(im, node);
+    if (rows[row].what == '*') {
+        bool found = false;
+        if (a == b) EK_TRY(ek_onnx_rms_norm(im, node, &found));
+        return found ? EK_OK : multiply(im, node);
+    }
     onnx_layer first, second, y;
     EK_TRY(ek_onnx_layer(im, node, 0, &first));
     EK_TRY(ek_onnx_layer(im, node, 1, &second));
