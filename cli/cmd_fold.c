@@ -80,12 +80,21 @@ static const char *share_text(char text[CLI_TEXT_SIZE], double share)
 
 static const char *name_of(const ek_folded *layer) { return *layer->label ? layer->label : layer->op; }
 
-static int count_of(const ek_fold *fold, bool kept)
+/* By kind: normalizations, affine layers. */
+typedef struct tally {
+    int all[2], folded[2];
+} tally;
+
+static tally tally_of(const ek_fold *fold)
 {
-    int count = 0;
-    for (int i = 0; i < ek_fold_layer_count(fold); i++)
-        count += (ek_fold_layer(fold, i)->how == EK_FOLD_KEPT) == kept;
-    return count;
+    tally t = {0};
+    for (int i = 0; i < ek_fold_layer_count(fold); i++) {
+        const ek_folded *layer = ek_fold_layer(fold, i);
+        bool affine = strcmp(layer->op, "affine") == 0;
+        t.all[affine]++;
+        t.folded[affine] += layer->how != EK_FOLD_KEPT;
+    }
+    return t;
 }
 
 /* The run with the largest difference for its outputs. */
@@ -130,14 +139,16 @@ static int answer_json(const job *j)
 {
     const settings *s = j->s;
     json_t *object = json_object(), *layers = json_array(), *runs = json_array();
+    tally t = tally_of(j->fold);
+    int folded = t.folded[0] + t.folded[1];
     for (int i = 0; i < ek_fold_layer_count(j->fold); i++)
         json_array_append_new(layers, layer_json(ek_fold_layer(j->fold, i)));
     for (int i = 0; i < ek_fold_run_count(j->fold); i++)
         json_array_append_new(runs, run_json(ek_fold_run_at(j->fold, i)));
     json_object_set_new(object, "model", cli_json_text(s->model));
     json_object_set_new(object, "out", cli_json_text(s->out));
-    json_object_set_new(object, "folded", json_integer(count_of(j->fold, false)));
-    json_object_set_new(object, "kept", json_integer(count_of(j->fold, true)));
+    json_object_set_new(object, "folded", json_integer(folded));
+    json_object_set_new(object, "kept", json_integer(ek_fold_layer_count(j->fold) - folded));
     cli_json_number(object, "bound", s->bound);
     cli_json_number(object, "relative", worst_of(j->fold)->relative);
     json_object_set_new(object, "layers", layers);
@@ -159,16 +170,21 @@ static void print_folded(const ek_fold *fold, const ek_net *net)
                       layer->into < 0 ? "" : ek_net_layer(net, layer->into).op, how_text[layer->how],
                       share_text(error, layer->error));
     }
-    if (count_of(fold, false) > 0) cli_table_print(&table);
+    if (table.cells > table.columns) {
+        printf("\n");
+        cli_table_print(&table);
+    }
     cli_table_free(&table);
 }
 
 static void print_kept(const ek_fold *fold)
 {
-    if (count_of(fold, true) > 0) printf("\nnot folded:\n");
+    bool said = false;
     for (int i = 0; i < ek_fold_layer_count(fold); i++) {
         const ek_folded *layer = ek_fold_layer(fold, i);
         if (layer->how != EK_FOLD_KEPT) continue;
+        if (!said) printf("\nnot folded:\n");
+        said = true;
         cli_print_wrapped_at(layer->reason, printf("  %s:", name_of(layer)), 4);
     }
 }
@@ -196,8 +212,10 @@ static int answer(const job *j)
 {
     if (j->s->json) return answer_json(j);
     char bound[CLI_TEXT_SIZE];
-    int folded = count_of(j->fold, false), all = ek_fold_layer_count(j->fold);
-    printf("%s: %d of %d normalization%s folded\n\n", j->s->model, folded, all, all == 1 ? "" : "s");
+    tally t = tally_of(j->fold);
+    printf("%s: %d of %d normalization%s", j->s->model, t.folded[0], t.all[0], t.all[0] == 1 ? "" : "s");
+    if (t.all[1] > 0) printf(" and %d of %d affine layer%s", t.folded[1], t.all[1], t.all[1] == 1 ? "" : "s");
+    printf(" folded\n");
     print_folded(j->fold, j->model.net);
     print_kept(j->fold);
     print_runs(j->fold);
