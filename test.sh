@@ -15,7 +15,7 @@ groups=(build data test)
 oracles=OFF
 for argument; do
     case $argument in
-        --oracles) oracles=ON; groups+=(oracles browser cross) ;;
+        --oracles) oracles=ON; groups+=(oracles browser cross packages) ;;
         -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' test.sh; exit 0 ;;
         *) echo "test.sh: unknown option '$argument'; usage: ./test.sh [--oracles]" >&2; exit 2 ;;
     esac

@@ -5,8 +5,8 @@
 #
 #   build    compiler, CMake and libraries
 #   data     Fashion-MNIST
-#   test     cmocka, clang as the second compiler, C++ for a consumer, and what man pages, completion and Debian packages
-#            are checked with
+#   test     cmocka, clang as the second compiler, C++ for a consumer, groff for the man pages
+#   packages what Debian packages and the completion of other shells are checked with
 #   oracles  PyTorch, ONNX's checker and ONNX's test models, which results are compared with
 #   browser  Chromium and protoc, which the tests of reports and event files also use where they are there
 #   cross    compilers for 32 bits and for Cortex-M, which the tests of C source also use where they are there
@@ -19,7 +19,8 @@ set -euo pipefail
 declare -A packages=(
     [build]="gcc libc6-dev cmake ninja-build pkg-config libjansson-dev zlib1g-dev libpng-dev"
     [data]="dataset-fashion-mnist"
-    [test]="libcmocka-dev clang g++ binutils gzip groff-base dpkg-dev lintian zsh fish"
+    [test]="libcmocka-dev clang g++ binutils gzip groff-base"
+    [packages]="dpkg-dev lintian zsh fish"
     [oracles]="python3 python3-numpy python3-torch python3-onnx libonnx-testdata"
     [browser]="chromium protobuf-compiler python3"
     [cross]="gcc-multilib gcc-arm-none-eabi libnewlib-arm-none-eabi"
@@ -38,7 +39,8 @@ present() {
     case $1 in
         build) have gcc cmake ninja pkg-config && pkg-config --exists jansson zlib libpng ;;
         data) [ -d /usr/share/datasets/fashion-mnist ] || [ -d "${EVENKEEL_DATA:-}/fashion-mnist" ] ;;
-        test) have clang && pkg-config --exists cmocka ;;
+        test) have clang g++ readelf gzip groff && pkg-config --exists cmocka ;;
+        packages) have dpkg-deb lintian zsh fish ;;
         oracles) /usr/bin/python3 -c 'import numpy, onnx, torch' 2>/dev/null ;;
         browser) have chromium protoc python3 ;;
         cross) have arm-none-eabi-gcc ;;
@@ -46,9 +48,9 @@ present() {
     esac
 }
 
-[ $# -gt 0 ] || fail "name a group: build, data, test, oracles, browser, cross or bench"
+[ $# -gt 0 ] || fail "name a group: build, data, test, packages, oracles, browser, cross or bench"
 for group; do
-    [ -n "${packages[$group]:-}" ] || fail "no group '$group'; there are build, data, test, oracles, browser, cross and bench"
+    [ -n "${packages[$group]:-}" ] || fail "no group '$group'; there are build, data, test, packages, oracles, browser, cross and bench"
 done
 
 if ! have apt-get dpkg-query; then

@@ -66,10 +66,11 @@ static ek_status wrong_type(const ek_wire_field *field, const char *wanted)
 ek_status ek_wire_enter(const ek_wire *outer, const ek_wire_field *field, ek_wire *inner)
 {
     if (field->type != EK_WIRE_BYTES) return wrong_type(field, "a message");
-    if (outer->depth == MAX_DEPTH)
+    int depth = outer->depth + 1; /* inner may be outer */
+    if (depth > MAX_DEPTH)
         return ek_fail(EK_E_FORMAT, "messages lie within each other more than %d deep", MAX_DEPTH);
     *inner = ek_wire_begin(field->data, field->size);
-    inner->depth = outer->depth + 1;
+    inner->depth = depth;
     return EK_OK;
 }
 

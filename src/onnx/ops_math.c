@@ -96,6 +96,8 @@ static ek_status give_affine(onnx_import *im, const onnx_node *node, const onnx_
     }
     const char *label = map.label ? map.label : what == '*' ? ek_onnx_label(im, c) : NULL;
     c->takers++;
+    if (count == 1 && scale && *scale == 1) scale = NULL; /* a factor taken back, as that of a hardswish */
+    if (count == 1 && shift && *shift == 0) shift = NULL;
     map = (onnx_affine){.label = label, .shape = shape, .scale = scale, .shift = shift};
     ek_onnx_give_more(im, node, a->layer, &map, NULL);
     return EK_OK;

@@ -20,6 +20,16 @@ says out '"format":"ONNX model","parameters":522,"notes":[]'
 exits 0 convert lenet-bn --out lenet.net
 says err "lenet-bn is a net text, so its parameters are random"
 
+# Folded.
+exits 0 convert model.safetensors --fold --out folded.onnx
+says out "1 of 1 normalizations folded"
+exits 0 convert model.safetensors --fold --out folded.safetensors --json
+says out '"folded":1,"kept":0'
+exits 0 convert folded.safetensors --out folded.net
+if grep -q batchnorm folded.net; then fail "the normalization was not folded"; fi
+exits 2 convert model.safetensors --fold --out ./model.safetensors
+says err "can no longer be trained as before"
+
 exits 2 convert model.safetensors --out model.onxx
 says err "model.onxx ends in '.onxx'; did you mean '.onnx'?"
 for file in model folder.onnx/model .safetensors/x; do

@@ -46,6 +46,29 @@ def conv1d(x, kernel, bias=0, padding=(0, 0)):
     return conv(x[:, :, None], kernel[:, None], bias, padding=(padding, (0, 0)))[:, :, 0]
 
 
+def keras_transposed(x, kernel, bias, stride):
+    """Conv2DTranspose(padding="valid"): each number of x adds its kernel [h, w, out, in] to where it stands in y."""
+    (n, h, w, _), (kh, kw, outs, _) = x.shape, kernel.shape
+    y = np.zeros((n, (h - 1) * stride + kh, (w - 1) * stride + kw, outs))
+    for i in range(h):
+        for j in range(w):
+            y[:, i * stride:i * stride + kh, j * stride:j * stride + kw] += np.einsum("nc,hwoc->nhwo", x[:, i, j], kernel)
+    return y + bias
+
+
+def flax_transposed(x, kernel, bias, stride):
+    """ConvTranspose(padding="VALID"): zeros between the numbers of x, kernel - 1 zeros around, then a convolution as it
+    stands, [h, w, in, out]."""
+    n, h, w, c = x.shape
+    wide = np.zeros((n, (h - 1) * stride + 1, (w - 1) * stride + 1, c))
+    wide[:, ::stride, ::stride] = x
+    return conv(wide, kernel, bias, padding=[(k - 1, k - 1) for k in kernel.shape[:2]])
+
+
+def prelu(x, alpha):
+    return np.where(x > 0, x, alpha * x)
+
+
 def batch_norm(x, eps, gamma=1, beta=0, mean=0, var=1):
     return (x - mean) / np.sqrt(var + eps) * gamma + beta
 
@@ -71,7 +94,7 @@ class Weights:
 
     def __call__(self, name, *shape, variance=False):
         value = self.random.uniform(0.01, 2, shape) if variance else self.random.normal(0, 0.4, shape)
-        self.arrays[name] = value.astype(np.float32)
+        self.arrays[name] = np.asarray(value, np.float32)
         return self.arrays[name].astype(float)
 
     def norm(self, c, gamma, beta, mean, var):
@@ -140,6 +163,48 @@ def separable(w, x):
     return x @ w("0011/out/kernel", 343, 6) + w("0012/out/bias", 6)
 
 
+UP_NET = """\
+input 3x5x5
+      convtranspose 6 kernel=4 stride=2
+      batchnorm
+      prelu {prelu}
+      conv 6 kernel=3 stride=2 padding_end=1
+      elu
+      convtranspose 6 kernel=2x3
+      flatten
+      linear 4
+"""
+
+
+def up(x, transposed, first, norm, alpha, down, second, dense):
+    """Upwards, down by a stride of 2 with padding "same", which is uneven, upwards, dense. Weights as (kernel, bias)."""
+    x = prelu(norm(transposed(x, *first, 2)), alpha)
+    x = conv(x, *down, stride=2, padding=((0, 1), (0, 1)))
+    x = transposed(np.where(x > 0, x, np.exp(np.minimum(x, 0)) - 1), *second, 1)
+    return x.reshape(len(x), -1) @ dense[0] + dense[1]
+
+
+def keras_up(w, x):
+    """Conv2DTranspose, BatchNormalization, PReLU(shared_axes=[1, 2]), Conv2D, ELU, Conv2DTranspose, Dense."""
+    def layer(name, *shape, outs):
+        return w(f"{name}/kernel", *shape), w(f"{name}/bias", outs)
+    norm = w.norm(6, *(f"batch_normalization/{name}" for name in ("gamma", "beta", "moving_mean", "moving_variance")))
+    return up(x, keras_transposed, layer("conv2d_transpose", 4, 4, 6, 3, outs=6), lambda x: batch_norm(x, 1e-3, **norm),
+              w("p_re_lu/alpha", 1, 1, 6), layer("conv2d", 3, 3, 6, 6, outs=6),
+              layer("conv2d_transpose_1", 2, 3, 6, 6, outs=6), layer("dense", 336, 4, outs=4))
+
+
+def flax_up(w, x):
+    """The same in Flax, whose PReLU has one slope and whose transposed kernels are [h, w, in, out], turned round."""
+    def layer(name, *shape):
+        return w(f"params/{name}/kernel", *shape), w(f"params/{name}/bias", shape[-1])
+    norm = w.norm(6, "params/BatchNorm_0/scale", "params/BatchNorm_0/bias", "batch_stats/BatchNorm_0/mean",
+                  "batch_stats/BatchNorm_0/var")
+    return up(x, flax_transposed, layer("ConvTranspose_0", 4, 4, 3, 6), lambda x: batch_norm(x, 1e-5, **norm),
+              w("params/PReLU_0/negative_slope"), layer("Conv_0", 3, 3, 6, 6), layer("ConvTranspose_1", 2, 3, 6, 6),
+              layer("Dense_0", 336, 4))
+
+
 FLAX_NET = """\
 input 5x30
       conv1d 8 kernel=5 padding=2
@@ -200,6 +265,8 @@ CASES = [  # name, net, input there, function, framework, options of convert; mo
      ("--keep-eps",), 0.01, False),
     ("tf.keras", KERAS_NET, (12, 10, 3), lambda w, x: keras(w, x, ":0"), "keras", (), 0.01, True),
     ("keras, separable", SEPARABLE_NET, (9, 9, 4), separable, "keras", (), 0.01, False),
+    ("keras, upwards", UP_NET.format(prelu=6), (5, 5, 3), keras_up, "keras", (), 0.01, False),
+    ("flax, upwards", UP_NET.format(prelu=1), (5, 5, 3), flax_up, "flax", (), 0.01, False),
     ("flax", FLAX_NET, (30, 5), flax, "flax", (), 0.01, False),
     ("flax, with points", FLAX_NET, (30, 5), lambda w, x: flax(w, x, "."), "flax", ("--momentum", "0.9"), 0.1, False),
     ("onnx", ONNX_NET, (2, 8, 8), onnx, "onnx", (), 0.1, False),
