@@ -219,8 +219,10 @@ static void reshape_to(layer *l, const char *suffix, ek_shape shape)
     APPLY(l, "Reshape", now(l), name);
 }
 
-static void scale_and_shift(layer *l, const char *scale, const char *shift)
+/* By the weight and bias that there are, under the shape that `named` gives them. */
+static void scale_and_shift(layer *l, const char *(*named)(layer *l, ek_role role))
 {
+    const char *scale = named(l, EK_ROLE_GAMMA), *shift = named(l, EK_ROLE_BETA);
     if (scale) APPLY(l, "Mul", now(l), scale);
     if (shift) APPLY(l, "Add", now(l), shift);
 }
@@ -236,7 +238,7 @@ static void groupnorm(layer *l)
     APPLY(l, "InstanceNormalization", now(l), constant(l, "ones", each, 1, ones), constant(l, "zeros", each, 0, zeros));
     ek_onnx_float(l->out, "epsilon", real(l, "eps"));
     reshape_to(l, "shape", in);
-    scale_and_shift(l, channel_parameter(l, EK_ROLE_GAMMA), channel_parameter(l, EK_ROLE_BETA));
+    scale_and_shift(l, channel_parameter);
 }
 
 static void instancenorm(layer *l)
@@ -258,7 +260,7 @@ static void rmsnorm(layer *l)
     APPLY(l, "Add", now(l), constant(l, "eps", single, real(l, "eps"), eps));
     APPLY(l, "Sqrt", now(l));
     APPLY(l, "Div", l->x[0], now(l));
-    scale_and_shift(l, parameter(l, EK_ROLE_GAMMA), NULL);
+    scale_and_shift(l, parameter);
 }
 
 /* --- windows: convolutions and pools */
@@ -517,10 +519,7 @@ static void concat(layer *l)
     ek_onnx_int(l->out, "axis", 1 + (int64_t)real(l, "axis"));
 }
 
-static void affine(layer *l)
-{
-    scale_and_shift(l, parameter(l, EK_ROLE_GAMMA), parameter(l, EK_ROLE_BETA));
-}
+static void affine(layer *l) { scale_and_shift(l, parameter); }
 
 static void add(layer *l) { APPLY(l, "Add", l->x[0], l->x[1]); }
 static void sub(layer *l) { APPLY(l, "Sub", l->x[0], l->x[1]); }
