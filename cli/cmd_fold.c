@@ -6,7 +6,6 @@
 #include "stop.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 typedef struct settings {
@@ -20,16 +19,19 @@ static const cli_option options[] = {
     ROW_OPERAND("MODEL", model, "A model file, or a net that is read like one."),
     ROW_HEADING("Certificate:"),
     ROW_TEXT("data", "DATA", data,
-             "Compare on samples of it too: data as for train, or one IDX or NPY file without labels. With labels, loss "
+             "Compare on samples of it too: data as for train, or one IDX or NPY file without labels. With "
+             "labels, loss "
              "and accuracy are measured before and after, on the test part where there is one."),
     ROW_INTEGER("samples", "N", samples, 1, 1e9, "So many of each kind of input."),
     ROW_INTEGER("seed", "N", seed, 0, 9e15, "Of the random inputs."),
     ROW_POSITIVE("bound", "X", bound,
-                 "The largest difference that is accepted, as a share of the largest output. With a larger one nothing is "
+                 "The largest difference that is accepted, as a share of the largest output. With a larger "
+                 "one nothing is "
                  "written."),
     ROW_HEADING("Files:"),
     ROW_REQUIRED("out", "MODEL", out,
-                 "Where the folded model goes (.safetensors, or .onnx for other programs). Replaced only by a whole new "
+                 "Where the folded model goes (.safetensors, or .onnx for other programs). Replaced only by "
+                 "a whole new "
                  "model."),
     ROW_FLAG("quiet", quiet, "No progress on stderr."),
     ROWS_COMMON,
@@ -79,11 +81,21 @@ static const char *share_text(char text[CLI_TEXT_SIZE], double share)
 
 static const char *name_of(const ek_folded *layer) { return *layer->label ? layer->label : layer->op; }
 
-static int count_of(const ek_fold *fold, bool kept)
+/* By kind: normalizations, affine layers. */
+typedef struct tally {
+    int all[2], folded[2];
+} tally;
+
+static tally tally_of(const ek_fold *fold)
 {
-    int count = 0;
-    for (int i = 0; i < ek_fold_layer_count(fold); i++) count += (ek_fold_layer(fold, i)->how == EK_FOLD_KEPT) == kept;
-    return count;
+    tally t = {0};
+    for (int i = 0; i < ek_fold_layer_count(fold); i++) {
+        const ek_folded *layer = ek_fold_layer(fold, i);
+        bool affine = strcmp(layer->op, "affine") == 0;
+        t.all[affine]++;
+        t.folded[affine] += layer->how != EK_FOLD_KEPT;
+    }
+    return t;
 }
 
 /* The run with the largest difference for its outputs. */
@@ -128,13 +140,16 @@ static int answer_json(const job *j)
 {
     const settings *s = j->s;
     json_t *object = json_object(), *layers = json_array(), *runs = json_array();
+    tally t = tally_of(j->fold);
+    int folded = t.folded[0] + t.folded[1];
     for (int i = 0; i < ek_fold_layer_count(j->fold); i++)
         json_array_append_new(layers, layer_json(ek_fold_layer(j->fold, i)));
-    for (int i = 0; i < ek_fold_run_count(j->fold); i++) json_array_append_new(runs, run_json(ek_fold_run_at(j->fold, i)));
+    for (int i = 0; i < ek_fold_run_count(j->fold); i++)
+        json_array_append_new(runs, run_json(ek_fold_run_at(j->fold, i)));
     json_object_set_new(object, "model", cli_json_text(s->model));
     json_object_set_new(object, "out", cli_json_text(s->out));
-    json_object_set_new(object, "folded", json_integer(count_of(j->fold, false)));
-    json_object_set_new(object, "kept", json_integer(count_of(j->fold, true)));
+    json_object_set_new(object, "folded", json_integer(folded));
+    json_object_set_new(object, "kept", json_integer(ek_fold_layer_count(j->fold) - folded));
     cli_json_number(object, "bound", s->bound);
     cli_json_number(object, "relative", worst_of(j->fold)->relative);
     json_object_set_new(object, "layers", layers);
@@ -144,30 +159,34 @@ static int answer_json(const job *j)
     return cli_json_answer(object);
 }
 
-static void print_folded(const ek_fold *fold)
+static void print_folded(const ek_fold *fold, const ek_net *net)
 {
     char error[CLI_TEXT_SIZE];
     cli_table table;
-    cli_table_begin(&table, "layer|folded into|how|>largest error");
+    cli_table_begin(&table, "layer|folded into||how|>largest error");
     for (int i = 0; i < ek_fold_layer_count(fold); i++) {
         const ek_folded *layer = ek_fold_layer(fold, i);
         if (layer->how == EK_FOLD_KEPT) continue;
-        cli_table_row(&table, name_of(layer), layer->into < 0 ? "-" : layer->into_label, how_text[layer->how],
+        cli_table_row(&table, name_of(layer), layer->into < 0 ? "-" : layer->into_label,
+                      layer->into < 0 ? "" : ek_net_layer(net, layer->into).op, how_text[layer->how],
                       share_text(error, layer->error));
     }
-    if (count_of(fold, false) > 0) cli_table_print(&table);
+    if (table.cells > table.columns) {
+        printf("\n");
+        cli_table_print(&table);
+    }
     cli_table_free(&table);
 }
 
 static void print_kept(const ek_fold *fold)
 {
-    if (count_of(fold, true) > 0) printf("\nnot folded:\n");
+    bool said = false;
     for (int i = 0; i < ek_fold_layer_count(fold); i++) {
         const ek_folded *layer = ek_fold_layer(fold, i);
         if (layer->how != EK_FOLD_KEPT) continue;
-        char *line = cli_text("  %s: %s", name_of(layer), layer->reason);
-        cli_print_wrapped_at(line, 0, 4);
-        free(line);
+        if (!said) printf("\nnot folded:\n");
+        said = true;
+        cli_print_wrapped_at(layer->reason, printf("  %s:", name_of(layer)), 4);
     }
 }
 
@@ -181,8 +200,9 @@ static void print_runs(const ek_fold *fold)
         bool differs = run->difference > 0;
         snprintf(text[3], CLI_TEXT_SIZE, differs ? "%lld" : "-", (long long)run->sample);
         snprintf(text[4], CLI_TEXT_SIZE, differs ? "%lld" : "-", (long long)run->output);
-        cli_table_row(&table, input_text(run->input), cli_count(text[0], run->samples), share_text(text[1], run->difference),
-                      share_text(text[2], run->relative), text[3], text[4]);
+        cli_table_row(&table, input_text(run->input), cli_count(text[0], run->samples),
+                      share_text(text[1], run->difference), share_text(text[2], run->relative), text[3],
+                      text[4]);
     }
     printf("\n");
     cli_table_print(&table);
@@ -193,9 +213,11 @@ static int answer(const job *j)
 {
     if (j->s->json) return answer_json(j);
     char bound[CLI_TEXT_SIZE];
-    int folded = count_of(j->fold, false), all = ek_fold_layer_count(j->fold);
-    printf("%s: %d of %d normalization%s folded\n\n", j->s->model, folded, all, all == 1 ? "" : "s");
-    print_folded(j->fold);
+    tally t = tally_of(j->fold);
+    printf("%s: %d of %d normalization%s", j->s->model, t.folded[0], t.all[0], t.all[0] == 1 ? "" : "s");
+    if (t.all[1] > 0) printf(" and %d of %d affine layer%s", t.folded[1], t.all[1], t.all[1] == 1 ? "" : "s");
+    printf(" folded\n");
+    print_folded(j->fold, j->model.net);
     print_kept(j->fold);
     print_runs(j->fold);
     printf("within the bound of %s\n", share_text(bound, j->s->bound));
@@ -229,10 +251,11 @@ static ek_status fold(job *j, cli_progress *progress)
 static int refuse(const job *j)
 {
     const ek_fold_run *worst = worst_of(j->fold);
-    return cli_fail("the folded net is not the same: on input '%s' (sample %lld) output %lld is %.9g and was %.9g, a "
-                    "difference of %.2g of the largest output, where %.2g is allowed (--bound); nothing was written",
-                    input_text(worst->input), (long long)worst->sample, (long long)worst->output, worst->folded, worst->value,
-                    worst->relative, j->s->bound);
+    return cli_fail(
+        "the folded net is not the same: on input '%s' (sample %lld) output %lld is %.9g and was %.9g, a "
+        "difference of %.2g of the largest output, where %.2g is allowed (--bound); nothing was written",
+        input_text(worst->input), (long long)worst->sample, (long long)worst->output, worst->folded,
+        worst->value, worst->relative, j->s->bound);
 }
 
 static ek_status open_data(job *j)
@@ -250,7 +273,8 @@ static int run(int argc, char **argv)
     const char *lost = cli_would_lose(s.out, s.data, s.model);
     if (lost) return cli_usage_error(&cli_fold, "%s", lost);
     if (cli_same_file(s.out, s.model))
-        return cli_usage_error(&cli_fold, "a folded model can no longer be trained as before; give --out a file of its own");
+        return cli_usage_error(
+            &cli_fold, "a folded model can no longer be trained as before; give --out a file of its own");
     if (!cli_is_model_name(s.out))
         return cli_usage_error(&cli_fold, "a model is a .safetensors or .onnx file, not %s", s.out);
     job j = {.s = &s};
@@ -281,17 +305,25 @@ const cli_command cli_fold = {
     .name = "fold",
     .synopsis = "MODEL --out MODEL [options]",
     .brief = "folds batch normalization into the weights beside it, with proof",
-    .about = "At inference a batch normalization multiplies each channel by a number and adds another, and so can the layer "
-             "before it, or else the one after it: its weights and bias take both in, and the normalization is gone. Works "
-             "with convolutions of every kind and linear layers, also through dropout, flatten and average pooling, and with "
-             "zero padding, exactly. What cannot be folded stays, and the reason is said. All is computed in double. Then "
-             "both networks run on the same inputs, random and of DATA, and the largest difference is shown, where it is, "
-             "and for each layer; in double too, which tells the rounding of the new weights from that of running in float. "
-             "Nothing is written where a difference exceeds the bound. A folded model is for inference: what it would learn "
+    .about = "At inference a batch normalization multiplies each channel by a number and adds another, and "
+             "so can the layer "
+             "before it, or else the one after it: its weights and bias take both in, and the normalization "
+             "is gone. Works "
+             "with convolutions of every kind and linear layers, also through dropout, flatten and average "
+             "pooling, and with "
+             "zero padding, exactly. What cannot be folded stays, and the reason is said. All is computed in "
+             "double. Then "
+             "both networks run on the same inputs, random and of DATA, and the largest difference is shown, "
+             "where it is, "
+             "and for each layer; in double too, which tells the rounding of the new weights from that of "
+             "running in float. "
+             "Nothing is written where a difference exceeds the bound. A folded model is for inference: what "
+             "it would learn "
              "in training is no longer normalized.",
-    .examples = "  evenkeel fold lenet.safetensors --out folded.safetensors\n"
-                "  evenkeel fold resnet.safetensors --out folded.onnx --data fashion-mnist\n"
-                "  evenkeel fold model.safetensors --out folded.safetensors --samples 1000 --bound 1e-6 --json\n",
+    .examples =
+        "  evenkeel fold lenet.safetensors --out folded.safetensors\n"
+        "  evenkeel fold resnet.safetensors --out folded.onnx --data fashion-mnist\n"
+        "  evenkeel fold model.safetensors --out folded.safetensors --samples 1000 --bound 1e-6 --json\n",
     .options = options,
     .run = run,
 };

@@ -57,7 +57,7 @@ static json_t *layer_json(const ek_layer_info *layer)
 static int print_json(const settings *s, const ek_net *net)
 {
     totals sum = add_up(net);
-    json_t *answer = json_object(), *layers = json_array();
+    json_t *answer = json_object(), *layers = json_array(), *notes = json_array();
     for (int i = 0; i < ek_net_layer_count(net); i++) {
         ek_layer_info layer = ek_net_layer(net, i);
         json_array_append_new(layers, layer_json(&layer));
@@ -75,6 +75,8 @@ static int print_json(const settings *s, const ek_net *net)
     json_object_set_new(answer, "memory_inference",
                         json_integer((json_int_t)ek_net_memory(net, s->batch, EK_MODE_INFERENCE)));
     json_object_set_new(answer, "text", json_string(ek_net_text(net)));
+    for (int i = 0; i < ek_net_note_count(net); i++) json_array_append_new(notes, cli_json_text(ek_net_note(net, i)));
+    json_object_set_new(answer, "notes", notes);
     return cli_json_answer(answer);
 }
 
@@ -126,6 +128,11 @@ static int print(const settings *s, const ek_net *net)
     if (sum.redundant)
         printf("* its bias is redundant: the normalization that follows subtracts it again, so it is\n"
                "  neither computed nor trained, and stands as zeros in the model file\n");
+    if (ek_net_note_count(net)) putchar('\n');
+    for (int i = 0; i < ek_net_note_count(net); i++) {
+        fputs("- ", stdout);
+        cli_print_wrapped_at(ek_net_note(net, i), 2, 2);
+    }
     return CLI_DONE;
 }
 

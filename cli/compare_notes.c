@@ -22,8 +22,9 @@ __attribute__((format(printf, 2, 3))) static void add_note(comparison *c, const 
 
 static bool is_active(const char *op)
 {
-    static const char *const active[] = {"relu", "leakyrelu", "sigmoid", "tanh", "silu"};
-    for (int i = 0; i < 5; i++) {
+    static const char *const active[] = {"relu", "leakyrelu", "sigmoid", "tanh", "silu",
+                                         "elu", "prelu", "clip", "hardsigmoid", "hardswish"};
+    for (size_t i = 0; i < sizeof active / sizeof *active; i++) {
         if (strcmp(op, active[i]) == 0) return true;
     }
     return false;

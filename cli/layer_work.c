@@ -53,10 +53,11 @@ static void count_forward(counting *c, layer_work *work)
     }
 }
 
-/* Whether the backward formula needs the layer's input (or its output, which is as large). */
+/* Whether the backward formula needs the layer's inputs (or its output, which is as large). */
 static bool keeps_value(const char *op)
 {
-    static const char *const linear[] = {"add", "avgpool", "globalavgpool", "flatten", "dropout", NULL};
+    static const char *const linear[] = {"add",     "sub",     "concat",  "avgpool", "globalavgpool",
+                                         "flatten", "reshape", "permute", "dropout", NULL};
     for (int i = 0; linear[i]; i++) {
         if (strcmp(op, linear[i]) == 0) return false;
     }
@@ -74,7 +75,8 @@ static void count_backward(counting *c, layer_work *work)
         if (layer.parameters > 0) pass->flops += each;
         pass->bytes += 2.0 * (double)layer.parameters * sizeof(float);
         if (c->leaves[i]) pass->bytes += value_bytes(c, i); /* its gradient comes in */
-        if (keeps_value(layer.op)) pass->bytes += read_once(c, layer.inputs[0], i);
+        for (int k = 0; keeps_value(layer.op) && k < 2 && layer.inputs[k] >= 0; k++)
+            pass->bytes += read_once(c, layer.inputs[k], i);
         for (int k = 0; k < 2 && layer.inputs[k] >= 0; k++) {
             int from = layer.inputs[k];
             if (!c->trained[from]) continue;

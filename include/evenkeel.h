@@ -415,9 +415,10 @@ EK_API EK_MUST_CHECK ek_status ek_net_forward(ek_net *net, ek_mode mode, int64_t
  *
  *   floor((length + 2*padding - dilation*(kernel-1) - 1)/stride) + 1      positions, at least 1 (conv1d and pools)
  *
- * of the sample, after `add` the fewer of its two inputs'; in y the others are 0. docs/sequences.md says more.
+ * of the sample, after a join the fewer of its two inputs'; in y the others are 0. docs/sequences.md says more.
  * lengths [n]; NULL: all positions are alive, as in ek_net_forward.
- * EK_E_SHAPE     the net's input is not [c, l]; else as ek_net_forward
+ * EK_E_SHAPE     the net's input is not [c, l], or a layer (permute, reshape, concat) moves positions; else as
+ *                ek_net_forward
  * EK_E_ARGUMENT  a length is not 1 to l; the message names it */
 EK_API EK_MUST_CHECK ek_status ek_net_forward_lengths(ek_net *net, ek_mode mode, int64_t n, const float *x,
                                                       const int32_t *lengths, float *y);

@@ -48,7 +48,8 @@ static ek_net *make(ek_context *of, const char *text, bool exact)
         for (int d = 0; d < t.shape.rank; d++) count *= t.shape.dim[d];
         bool redundant = t.role == EK_ROLE_BIAS && !t.grad;
         for (int64_t k = 0; t.data && !redundant && k < count; k++)
-            t.data[k] = exact ? dyadic(t.role, (uint32_t)(ek_random_uniform(&random) * 1e6)) : usual(t.role, &random);
+            t.data[k] =
+                exact ? dyadic(t.role, (uint32_t)(ek_random_uniform(&random) * 1e6)) : usual(t.role, &random);
     }
     return net;
 }
@@ -66,7 +67,8 @@ static double difference(ek_net *a, ek_net *b, bool exact)
     for (int d = 0; d < ek_net_output_shape(a).rank; d++) out *= ek_net_output_shape(a).dim[d];
     assert_true(in <= MOST && out <= MOST);
     for (int64_t i = 0; i < SAMPLES * in; i++)
-        x[i] = exact ? (float)floor(ek_random_uniform(&random) * 16) / 4 - 2 : (float)ek_random_normal(&random);
+        x[i] =
+            exact ? (float)floor(ek_random_uniform(&random) * 16) / 4 - 2 : (float)ek_random_normal(&random);
     assert_ok(ek_net_forward(a, EK_MODE_INFERENCE, SAMPLES, x, ya));
     assert_ok(ek_net_forward(b, EK_MODE_INFERENCE, SAMPLES, x, yb));
     for (int64_t i = 0; i < SAMPLES * out; i++) {
@@ -128,7 +130,8 @@ static const fold_case folded[] = {
     {"input 4x7x9\nn: " BN "c: conv 6 kernel=5x3 padding=2x1 groups=2 stride=2 dilation=1x2\n", "m"},
     {"input 4x6x5\nn: " BN "c: conv 8 kernel=3 padding=1 groups=4\n", "m"},
     {"input 3x6x6\nn: " BN "avgpool 2\nc: conv 4 kernel=2 padding=1\nrelu\nflatten\nf: linear 3\n", "m"},
-    {"input 3x6x6\nn: batchnorm eps=0.25 shift=false\nreshape 6x3x6\nm: " BN "c: conv 4 kernel=3 padding=1\n", "mm"},
+    {"input 3x6x6\nn: batchnorm eps=0.25 shift=false\nreshape 6x3x6\nm: " BN "c: conv 4 kernel=3 padding=1\n",
+     "mm"},
     {"input 3x6x5\nn: " BN "c: conv 4 kernel=2 padding=0 padding_end=1\n", "m"},
     {"input 4x5x4\nn: " BN "c: convtranspose 6 kernel=3 stride=2 padding=1 output_padding=1 groups=2\n", "m"},
     {"input 4x5x4\nn: " BN "c: convtranspose 4 kernel=3x2 dilation=2 groups=4\n", "m"},
@@ -144,7 +147,8 @@ static const fold_case folded[] = {
     {"input 4x3x3\nrelu\nl: layernorm scale=false shift=false\nn: " BN "relu\n", "kb"},
     /* Both. */
     {"input 3x6x5\nn: " BN "c: conv 4 kernel=3\nm: " BN "relu\n", "ab"},
-    {"input 3x6x5\na: conv 4 kernel=1\nb: conv 4 kernel=1\nn: " BN "add a\nm: " BN "d: conv 3 kernel=2\n", "ba"},
+    {"input 3x6x5\na: conv 4 kernel=1\nb: conv 4 kernel=1\nn: " BN "add a\nm: " BN "d: conv 3 kernel=2\n",
+     "ba"},
 };
 
 /* --- what is kept */
@@ -154,16 +158,19 @@ typedef struct kept_case {
 } kept_case;
 
 static const kept_case kept[] = {
-    {"input 5\nf: linear 4\nn: batchnorm track=false\n", "track=false: at inference too the batch's own statistics count"},
+    {"input 5\nf: linear 4\nn: batchnorm track=false\n",
+     "track=false: at inference too the batch's own statistics count"},
     {"input 5\nf: linear 4\nn: layernorm\n", "each sample is normalized by its own statistics"},
     {"input 3x4x4\nc: conv 4 kernel=3\nrelu\nn: " BN "relu\nd: conv 4 kernel=1\n",
      "it reads a relu, which has no weights, and a relu follows, which has no weights"},
     {"input 5\nf: linear 4\nrelu\nn: " BN "m: linear 3\nk: linear 3 from=n\nadd m\n",
      "it reads a relu, which has no weights, and 2 layers read it"},
-    {"input 5\nf: linear 4\nn: " BN "relu\nadd f\n", "others too read linear 'f', and a relu follows, which has no weights"},
+    {"input 5\nf: linear 4\nn: " BN "relu\nadd f\n",
+     "others too read linear 'f', and a relu follows, which has no weights"},
     {"input 5\nn: " BN "relu\n", "it reads the net's input, and a relu follows, which has no weights"},
     {"input 5\nf: linear 4\nrelu\nn: " BN, "it reads a relu, which has no weights, and it ends the net"},
-    {"input 3x6x6\nc: conv 4 kernel=3\nmaxpool 2\nn: " BN, "it reads a maxpool, which has no weights, and it ends the net"},
+    {"input 3x6x6\nc: conv 4 kernel=3\nmaxpool 2\nn: " BN,
+     "it reads a maxpool, which has no weights, and it ends the net"},
     {"input 3x6x6\nc: conv 4 kernel=3\navgpool 3 padding=1\nn: " BN,
      "it reads an avgpool, which has no weights, and it ends the net"},
     {"input 3x6x6\nc: conv 4 kernel=3\nflatten\nn: " BN,
@@ -173,9 +180,12 @@ static const kept_case kept[] = {
     {"input 2x9\nn: " BN "c: conv1d 3 kernel=3\n",
      "it reads the net's input, and what conv1d 'c' makes of its constant depends on a sequence's length"},
     {"input 2x9\nn: " BN "c: convtranspose1d 3 kernel=2 stride=2\n",
-     "it reads the net's input, and what convtranspose1d 'c' makes of its constant depends on a sequence's length"},
-    {"input 2x9\nn: " BN "flatten\nf: linear 3\n", "it reads the net's input, and a flatten follows, which has no weights"},
-    {"input 3x6x6\nc: conv 4 kernel=3\nn: affine 4x4x4\n", "it has a number for each place, not one a channel"},
+     "it reads the net's input, and what convtranspose1d 'c' makes of its constant depends on a sequence's "
+     "length"},
+    {"input 2x9\nn: " BN "flatten\nf: linear 3\n",
+     "it reads the net's input, and a flatten follows, which has no weights"},
+    {"input 3x6x6\nc: conv 4 kernel=3\nn: affine 4x4x4\n",
+     "it has a number for each place, not one a channel"},
     {"input 3x6x6\nc: conv 4 kernel=3\npermute 1,0,2\nn: " BN,
      "it reads a permute, which has no weights, and it ends the net"},
 };
@@ -250,7 +260,8 @@ static void what_cannot_be_folded_stays_and_says_why(void **state)
 static void what_a_float_cannot_hold_is_not_folded(void **state)
 {
     (void)state;
-    ek_net *net = make(context, "input 5\nf: linear 4 bias=false\nn: batchnorm eps=1e-30\nrelu\n", false), *of;
+    ek_net *net = make(context, "input 5\nf: linear 4 bias=false\nn: batchnorm eps=1e-30\nrelu\n", false),
+           *of;
     ek_tensor t;
     ek_fold_list list;
     assert_ok(ek_net_find_tensor(net, "n.running_var", &t));
@@ -271,7 +282,8 @@ static void an_identity_drops_out(void **state)
     (void)state;
     ek_fold_list list;
     ek_net *net, *of;
-    assert_ok(ek_net_create(context, "input 5\nn: affine 5\nrelu\nm: affine 1\nf: linear 3\nl: affine 3\n", "test", &net));
+    assert_ok(ek_net_create(context, "input 5\nn: affine 5\nrelu\nm: affine 1\nf: linear 3\nl: affine 3\n",
+                            "test", &net));
     assert_ok(ek_net_fold_listed(net, &list, &of));
     assert_int_equal(list.count, 3);
     for (int i = 0; i < 3; i++) assert_int_equal(list.entry[i].how, EK_FOLD_IDENTITY);
@@ -287,7 +299,10 @@ static void labels_and_class_names_stay(void **state)
 {
     (void)state;
     static const char *const names[] = {"cat", "dog"};
-    ek_net *net = make(context, "input 3x6x6\nn: " BN "c: conv 2 kernel=3 padding=1 bias=false\nrelu\nglobalavgpool\nflatten\n", false);
+    ek_net *net =
+        make(context,
+             "input 3x6x6\nn: " BN "c: conv 2 kernel=3 padding=1 bias=false\nrelu\nglobalavgpool\nflatten\n",
+             false);
     ek_net *of;
     assert_ok(ek_net_set_classes(net, names, 2));
     assert_ok(ek_net_fold(net, &of));
@@ -349,8 +364,11 @@ static void the_certificate_finds_the_largest_difference(void **state)
 static void sequences_are_compared_with_random_lengths(void **state)
 {
     (void)state;
-    ek_net *net = make(context, "input 2x9\nn: " BN "c: conv1d 4 kernel=1\nm: " BN "relu\nd: conv1d 4 kernel=3 padding=1\n"
-                                "o: " BN "p: conv1d 3 kernel=3 padding=1\nglobalavgpool\nflatten\nf: linear 3\n", false);
+    ek_net *net =
+        make(context,
+             "input 2x9\nn: " BN "c: conv1d 4 kernel=1\nm: " BN "relu\nd: conv1d 4 kernel=3 padding=1\n"
+             "o: " BN "p: conv1d 3 kernel=3 padding=1\nglobalavgpool\nflatten\nf: linear 3\n",
+             false);
     ek_fold *fold;
     assert_ok(ek_fold_create(net, NULL, &fold));
     assert_true(ek_fold_holds(fold));
@@ -403,7 +421,8 @@ int main(void)
     };
     ek_context_options options = ek_context_options_default();
     options.isa = "reference";
-    if (ek_context_create(NULL, &context) != EK_OK || ek_context_create(&options, &reference) != EK_OK) return 1;
+    if (ek_context_create(NULL, &context) != EK_OK || ek_context_create(&options, &reference) != EK_OK)
+        return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     ek_context_destroy(context);
     ek_context_destroy(reference);

@@ -56,6 +56,10 @@ static const char *const nets[] = {
     "linear 2",
     "input 2x4x4\na: conv 3 kernel=1\nconv 3 kernel=1\nbatchnorm\nadd a\nr: relu\nx: conv 3 kernel=1 from=a\nsub r\nbatchnorm\nrelu\n"
     "avgpool 4\nadd x\nrelu\nconv 2 kernel=2",
+    "input 3x6x6\nconv 4 kernel=3\nbatchnorm\nm: relu\nglobalavgpool\nadd m\nconv 2 kernel=1",
+    "input 3x4x4\nc: conv 3 kernel=1\ng: globalavgpool\nconv 3 kernel=1 from=c\nadd c\nrelu\nadd g\nconv 2 kernel=1",
+    "input 2x4x4\na: conv 3 kernel=1\nconv 3 kernel=1\nbatchnorm\nadd a\ns: reshape 1x6x8\nconv 3 kernel=1 from=a\nglobalavgpool\n"
+    "mul s\nconv 2 kernel=1",
     /* shapes that change between a layer and what it is fused with elsewhere */
     "input 9\nlinear 12\nreshape 3x4\nbatchnorm\nrelu\nflatten\nlinear 4\nbatchnorm\nreshape 4x1\nrelu\nreshape 4\nlinear 3",
     "input 2x6x6\nconv 6 kernel=3\nbatchnorm\nreshape 2x3x4x4\npermute 1,0,2,3\nreshape 6x4x4\nrelu\nconv 4 kernel=2\nbatchnorm\n"

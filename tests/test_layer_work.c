@@ -107,12 +107,27 @@ static void branches(void **state)
     end(&c);
 }
 
+/* The gradient of a product wants both of its values, that of what follows it in a concat none. */
+static void joins(void **state)
+{
+    (void)state;
+    counted c;
+    begin(&c, "input 2x2x2\ns: conv 2 kernel=1 bias=false\nglobalavgpool\nm: mul s\nconcat m from=s\n");
+    count(&c);
+    assert_work(c.forward[3], 0.0, 2 + 8 + 8, 0);
+    assert_work(c.backward[3], 0.0, 8 + 2 + 8 + 2 + 8, 0);
+    assert_work(c.forward[4], 0.0, 8 + 8 + 16, 0);
+    assert_work(c.backward[4], 0.0, 16 + 8 + 8, 0);
+    end(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_by_itself),
         cmocka_unit_test(within_another),
         cmocka_unit_test(branches),
+        cmocka_unit_test(joins),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

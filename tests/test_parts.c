@@ -72,6 +72,9 @@ static const char *const nets[] = {
     /* others of the family, frozen and untracked ones */
     "input 2x5x5\nconv 3 kernel=3\nbatchnorm frozen=true\nrelu\nconv 4 kernel=2\nbatchnorm track=false\nrelu\nlayernorm\n"
     "conv 4 kernel=1\nbatchnorm r_max=1.5 d_max=0.5\nrelu\nflatten\nlinear 3",
+    /* joins, other shapes, and weights of affine */
+    "input 4x4x4\naffine 4x4x1\nconv 6 kernel=3\nbatchnorm\nm: relu\nglobalavgpool\naffine 6x1x1\nsigmoid\nmul m\nconcat m\n"
+    "reshape 2x6x2x2\npermute 1,0,2,3\nreshape 12x4\nbatchnorm\nrelu\nflatten\nlinear 3\naffine 1 shift=false",
     /* without BN */
     "input 2x6x6\nconv 3 kernel=3\nrelu\nflatten\nlinear 3",
 };

@@ -580,11 +580,50 @@ static void random_nets_on_few_samples_match_the_reference(void **state)
     }
 }
 
+/* --- as ONNX models */
+
+/* Only the model's numbers may be rounded: eps, and the mean and deviation of pixels. */
+static const tolerance same_net = {1e-5, 1e-6};
+
+static void random_nets_come_back_from_onnx(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/evenkeel-test-XXXXXX.onnx";
+    int file = mkstemps(path, (int)strlen(".onnx"));
+    assert_true(file >= 0);
+    close(file);
+    ek_context *context;
+    assert_ok(ek_context_create(&(ek_context_options){.threads = 1, .isa = "reference"}, &context));
+    while (next_net()) {
+        if (net.seed % 2) continue;
+        ek_net *one, *two;
+        assert_ok(ek_net_create(context, net.maker.text, NULL, &one));
+        set_norms(one);
+        assert_ok(ek_net_save_onnx(one, path));
+        assert_ok(ek_net_open(context, path, &two));
+        assert_true(ek_shape_equal(ek_net_output_shape(one), ek_net_output_shape(two)));
+        enum { SAMPLES = 3 };
+        int64_t in = SAMPLES * ek_shape_count(ek_net_input_shape(one)),
+                out = SAMPLES * ek_shape_count(ek_net_output_shape(one));
+        float *x = malloc((size_t)(in + 2 * out) * sizeof *x), *want = x + in, *got = want + out;
+        fill(x, in, 1, 1);
+        assert_ok(ek_net_forward(one, EK_MODE_INFERENCE, SAMPLES, x, want));
+        assert_ok(ek_net_forward(two, EK_MODE_INFERENCE, SAMPLES, x, got));
+        compare(net.name, "from ONNX", "output", want, got, out, same_net);
+        free(x);
+        ek_net_destroy(one);
+        ek_net_destroy(two);
+    }
+    ek_context_destroy(context);
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(random_nets_match_the_reference, print_net),
         cmocka_unit_test_teardown(random_nets_on_few_samples_match_the_reference, print_net),
+        cmocka_unit_test_teardown(random_nets_come_back_from_onnx, print_net),
     };
     signal(SIGABRT, print_net_of_abort);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -36,7 +36,8 @@ static const float *numbers(const ek_net *net, const char *name)
 
 static void assert_near(double value, double expected, double tolerance)
 {
-    if (!(fabs(value - expected) <= tolerance * fmax(1, fabs(expected)))) fail_msg("%.9g, not %.9g", value, expected);
+    if (!(fabs(value - expected) <= tolerance * fmax(1, fabs(expected))))
+        fail_msg("%.9g, not %.9g", value, expected);
 }
 
 static ek_net *mended(const char *text, const ek_recalibrate_options *options)
@@ -87,7 +88,8 @@ static void batches_of_32_32_and_6_give_the_true_mean_and_variance(void **state)
 static void further_layers_see_mended_inputs_or_those_of_batches(void **state)
 {
     (void)state;
-    static const char *const text = "input 4\nn: batchnorm\ndropout 0.5\nm: batchnorm ghost=4 scale=false\nrelu\n";
+    static const char *const text =
+        "input 4\nn: batchnorm\ndropout 0.5\nm: batchnorm ghost=4 scale=false\nrelu\n";
     for (int fast = 0; fast < 2; fast++) {
         ek_recalibrate_options o = ek_recalibrate_options_default();
         o.batch = 32;
@@ -102,7 +104,8 @@ static void further_layers_see_mended_inputs_or_those_of_batches(void **state)
                 double m = 0, v = 0;
                 for (int i = first; i < end; i++) m += x[i] / (end - first);
                 for (int i = first; i < end; i++) v += (x[i] - m) * (x[i] - m) / (end - first);
-                for (int i = first; i < end; i++) y[i] = fast ? (x[i] - m) / sqrt(v + eps) : (x[i] - mean) / sqrt(var + eps);
+                for (int i = first; i < end; i++)
+                    y[i] = fast ? (x[i] - m) / sqrt(v + eps) : (x[i] - mean) / sqrt(var + eps);
             }
             two_pass(y, &mean, &var);
             assert_near(numbers(net, "m.running_mean")[f], mean, 1e-6);
@@ -133,7 +136,8 @@ static void a_failure_leaves_the_net_as_it_was(void **state)
     ek_net_destroy(net);
     o.batch = 32;
     for (failing f = {0}; fail_next(&f);) {
-        f.status = ek_net_create(context, "input 4\ndropout 0.5\nn: batchnorm\nm: batchnorm\nrelu\n", "test", &net);
+        f.status =
+            ek_net_create(context, "input 4\ndropout 0.5\nn: batchnorm\nm: batchnorm\nrelu\n", "test", &net);
         if (f.status != EK_OK) continue;
         f.status = ek_recalibrate(net, &data, &o);
         ek_net_destroy(net);

@@ -6,7 +6,6 @@
 #ifndef EK_CCODE_CCODE_H
 #define EK_CCODE_CCODE_H
 
-#include "graph/arena.h"
 #include "graph/net.h"
 
 /* --- where values lie. The unit of memory is a word of four bytes. */
@@ -16,8 +15,7 @@ typedef enum ek_cc_where { EK_CC_MEMORY, EK_CC_IN, EK_CC_OUT } ek_cc_where;
 /* A place that values of one chain of layers share, each written over the one before. */
 typedef struct ek_cc_space {
     ek_cc_where where;
-    size_t words;
-    int from, to; /* the first and last layer that use it */
+    size_t words; /* of the largest */
     size_t offset;
 } ek_cc_space;
 
@@ -25,6 +23,7 @@ typedef struct ek_cc_plan {
     const ek_graph *graph;
     bool int8;
     int *root;       /* by node: the one in whose place its numbers lie */
+    int *last;       /* by root: the last layer that reads it */
     int *space;      /* by root: index into spaces */
     ek_cc_space *spaces;
     size_t *scratch; /* by node: offset of what it needs beside its values */

@@ -56,7 +56,8 @@ static const char *name_of(const ek_node *node, char out[EK_LABEL_MAX + 32])
     if (*node->label)
         snprintf(out, EK_LABEL_MAX + 32, "%s '%s'", node->op->name, node->label);
     else
-        snprintf(out, EK_LABEL_MAX + 32, "%s %s", strchr("aeiou", node->op->name[0]) ? "an" : "a", node->op->name);
+        snprintf(out, EK_LABEL_MAX + 32, "%s %s", strchr("aeiou", node->op->name[0]) ? "an" : "a",
+                 node->op->name);
     return out;
 }
 
@@ -113,7 +114,8 @@ static ek_status keeps_constants(const ek_node *node, bool *out)
 /* A layer without weights through which, at inference, a*x + b goes as it is. */
 static ek_status lets_through(const fold *f, const ek_node *node, bool *out)
 {
-    bool cut = f->sequences && node->in[0].rank == 2 && node->in[0].dim[1] > 1; /* ends somewhere else for each sample */
+    bool cut = f->sequences && node->in[0].rank == 2 &&
+               node->in[0].dim[1] > 1; /* ends somewhere else for each sample */
     *out = true;
     if (node->op == ek_op_find("dropout")) return EK_OK;
     if (node->input_count == 1 && !node->op->forward) {
@@ -187,7 +189,8 @@ static ek_status norm_terms(const fold *f, int index, terms *out)
         gains[out->channels + c] = number_of(f, index, EK_ROLE_BETA, c);
     }
     ek_fold_terms(out->channels, ek_batchnorm_options(node).eps, gains, gains + out->channels,
-                  ek_node_data(node, EK_ROLE_RUNNING_MEAN), ek_node_data(node, EK_ROLE_RUNNING_VAR), out->a, out->b);
+                  ek_node_data(node, EK_ROLE_RUNNING_MEAN), ek_node_data(node, EK_ROLE_RUNNING_VAR), out->a,
+                  out->b);
     ek_free(gains);
     return EK_OK;
 }
@@ -212,7 +215,8 @@ static ek_status terms_of(const fold *f, int index, terms *out, const char **rea
         *reason = "it has a number for each place, not one a channel";
         EK_TRY(with_all(node, &all));
         int64_t numbers = ek_node_param(&all, EK_ROLE_GAMMA)->count;
-        bool channels = numbers == node->out.dim[0] && ek_node_param(&all, EK_ROLE_GAMMA)->shape.dim[0] == numbers;
+        bool channels =
+            numbers == node->out.dim[0] && ek_node_param(&all, EK_ROLE_GAMMA)->shape.dim[0] == numbers;
         if (numbers != 1 && !channels) return EK_OK;
         EK_TRY(terms_new(node->out.dim[0], out));
         affine_terms(f, index, numbers, out);
@@ -254,7 +258,8 @@ static ek_status numbers_of(const fold *f, int index, numbers *out)
     const ek_node *node = node_of(f, index);
     *out = (numbers){0};
     EK_TRY(with_all(node, &out->node));
-    ek_role weight = has_weights(node) ? EK_ROLE_WEIGHT : EK_ROLE_GAMMA, bias = has_weights(node) ? EK_ROLE_BIAS : EK_ROLE_BETA;
+    ek_role weight = has_weights(node) ? EK_ROLE_WEIGHT : EK_ROLE_GAMMA,
+            bias = has_weights(node) ? EK_ROLE_BIAS : EK_ROLE_BETA;
     out->weights = ek_node_param(&out->node, weight)->count;
     out->biases = ek_node_param(&out->node, bias)->count;
     ek_status status = EK_OK;
@@ -321,7 +326,8 @@ static ek_status find_before(const fold *f, int index, terms *t, int *out, char 
         } else {
             EK_TRY(pass_terms(node, node->out, node->in[0], t, &fits));
             if (fits) continue;
-            snprintf(why, REASON, "%s lies before it, and places of one channel are scaled apart", name_of(node, name));
+            snprintf(why, REASON, "%s lies before it, and places of one channel are scaled apart",
+                     name_of(node, name));
         }
         return EK_OK;
     }
@@ -411,7 +417,8 @@ static ek_status find_after(const fold *f, int index, terms *t, int *out, char *
 
 /* What the constant b of a layer's inputs adds to each number of its output. The layer itself says so, in double: its
  * weights summed over the inputs of a group, run on ones, which zero padding surrounds as it does the input. */
-static ek_status constant_map(const ek_node *node, const ek_fold_weights *g, const double *b, const double *weight, double *map)
+static ek_status constant_map(const ek_node *node, const ek_fold_weights *g, const double *b,
+                              const double *weight, double *map)
 {
     ek_node one = *node;
     double *sums, *ones = NULL;
@@ -422,7 +429,8 @@ static ek_status constant_map(const ek_node *node, const ek_fold_weights *g, con
     EK_GO(EK_NEW(ones, (size_t)count));
     ek_fold_sums(g, b, weight, sums);
     for (int64_t i = 0; i < count; i++) ones[i] = 1;
-    node->op->reference_forward(&(ek_ref){.n = 1, .param = {sums}}, &one, (const double *const[]){ones, NULL}, map);
+    node->op->reference_forward(&(ek_ref){.n = 1, .param = {sums}}, &one, (const double *const[]){ones, NULL},
+                                map);
 done:
     ek_free(sums);
     ek_free(ones);
@@ -460,7 +468,8 @@ static ek_status scale_after(const fold *f, int into, const terms *t, numbers *n
     ek_fold_inputs(&g, t->a, n->weight);
     bool constant = is_constant(node->out, *map), ends = f->sequences && node->in[0].rank == 2;
     if (ends && (!constant || g.cells > 1)) {
-        snprintf(why, REASON, "what %s makes of its constant depends on a sequence's length", name_of(node, name));
+        snprintf(why, REASON, "what %s makes of its constant depends on a sequence's length",
+                 name_of(node, name));
         return EK_OK;
     }
     if (!constant || f->layer[into].map) return use_map(&n->node, *map, n->bias, f->layer[into].map);
@@ -521,7 +530,10 @@ static void record(const fold *f, int index, ek_fold_how how, int into)
 }
 
 /* The net would be its input alone. */
-static bool is_all(const fold *f, int index) { return f->layer[index].readers == 0 && read_by(f, index) == 0; }
+static bool is_all(const fold *f, int index)
+{
+    return f->layer[index].readers == 0 && read_by(f, index) == 0;
+}
 
 static ek_status try_before(fold *f, int index, reasons *why)
 {
@@ -639,7 +651,8 @@ static ek_status add_map(const fold *f, ek_builder *b, int index, int *at)
     char shape[EK_SHAPE_TEXT], wish[EK_LABEL_MAX + 16];
     const ek_node *node = node_of(f, index);
     snprintf(wish, sizeof wish, "%s.bias_map", node->label);
-    EK_TRY(ek_builder_add(b, wish, "affine", *at, -1, at, "shape=%s scale=false", ek_shape_text(node->out, shape)));
+    EK_TRY(ek_builder_add(b, wish, "affine", *at, -1, at, "shape=%s scale=false",
+                          ek_shape_text(node->out, shape)));
     round_into(ek_shape_count(node->out), f->layer[index].map, ek_builder_data(b, *at, EK_ROLE_BETA));
     return EK_OK;
 }

@@ -15,7 +15,8 @@ typedef struct ek_fold_entry {
 typedef struct ek_fold_list {
     ek_fold_entry *entry; /* in the order of the net */
     int count;
-    int *same; /* by layer of the folded net: the layer of the net it came from that has the same value; -1: none */
+    int *
+        same; /* by layer of the folded net: the layer of the net it came from that has the same value; -1: none */
 } ek_fold_list;
 
 void ek_fold_list_free(ek_fold_list *list);

@@ -9,7 +9,7 @@
 
 enum {
     BATCH = 32,
-    LAYER_SAMPLES = 16,  /* of each run on which the layers are compared, too: all their values are kept */
+    LAYER_SAMPLES = 16, /* of each run on which the layers are compared, too: all their values are kept */
     DOUBLE_SAMPLES = 4,
 };
 /* Multiply-adds that the reference takes a second or so for. */
@@ -23,9 +23,9 @@ typedef struct run {
     ek_fold_run *of; /* what is found */
     double scale;    /* the largest number of the net's output */
     ek_random random;
-    float *x;        /* [BATCH, input] */
-    int32_t *length; /* [BATCH] */
-    double *a, *b;   /* a layer's values in the two nets */
+    float *x;          /* [BATCH, input] */
+    int32_t *length;   /* [BATCH] */
+    double *a, *b;     /* a layer's values in the two nets */
     double *done, all; /* samples */
 } run;
 
@@ -33,7 +33,10 @@ typedef struct run {
 
 static bool is(const run *r, const char *input) { return !strcmp(r->of->input, input); }
 
-static int64_t data_index(const run *r, int64_t sample) { return sample * r->options->data->count / r->of->samples; }
+static int64_t data_index(const run *r, int64_t sample)
+{
+    return sample * r->options->data->count / r->of->samples;
+}
 
 /* Samples [first, first + n); *lengths NULL: they have none. */
 static ek_status draw(run *r, int64_t first, int64_t n, const int32_t **lengths)
@@ -54,7 +57,8 @@ static ek_status draw(run *r, int64_t first, int64_t n, const int32_t **lengths)
     for (int64_t i = 0; i < n * each; i++)
         r->x[i] = (float)(uniform ? ek_random_uniform(&r->random) : ek_random_normal(&r->random));
     if (!is(r, "lengths")) return EK_OK;
-    for (int64_t i = 0; i < n; i++) r->length[i] = 1 + (int32_t)ek_random_below(&r->random, (uint64_t)shape.dim[1]);
+    for (int64_t i = 0; i < n; i++)
+        r->length[i] = 1 + (int32_t)ek_random_below(&r->random, (uint64_t)shape.dim[1]);
     *lengths = r->length;
     return EK_OK;
 }
@@ -85,10 +89,11 @@ static ek_status compare_outputs(run *r, int64_t first, int64_t n)
     for (int64_t i = 0; i < n * outputs; i++) {
         int64_t sample = first + i / outputs;
         if (!isfinite(r->a[i]))
-            return ek_fail(EK_E_NUMERIC,
-                           "the net itself, before any folding, gives %g for sample %lld of the %s input: examine it "
-                           "with audit",
-                           r->a[i], (long long)sample, r->of->input);
+            return ek_fail(
+                EK_E_NUMERIC,
+                "the net itself, before any folding, gives %g for sample %lld of the %s input: examine it "
+                "with audit",
+                r->a[i], (long long)sample, r->of->input);
         double off = distance(r->a[i], r->b[i]);
         r->scale = fmax(r->scale, fabs(r->a[i]));
         if (off < r->of->difference || (off == r->of->difference && r->of->sample >= 0)) continue;
@@ -119,7 +124,8 @@ static int layer_behind(const ek_fold *fold, const ek_folded *layer)
     int behind = layer_with(fold, after ? layer->into : layer->layer);
     for (int i = fold->list.count - 1; behind < 0 && i >= 0; i--) {
         const ek_fold_entry *other = &fold->list.entry[i];
-        if (other->how == EK_FOLD_BEFORE && other->into == layer->into) behind = layer_with(fold, other->layer);
+        if (other->how == EK_FOLD_BEFORE && other->into == layer->into)
+            behind = layer_with(fold, other->layer);
     }
     return behind;
 }
@@ -171,7 +177,8 @@ static ek_status run_batch(run *r, int64_t first, int64_t n)
     EK_TRY(compare_outputs(r, first, n));
     if (first > 0 || is(r, "double")) return tell(r, n);
     ek_status status = compare_layers(r, n, lengths);
-    ek_status net_back = ek_net_keep_values(r->net, false), folded_back = ek_net_keep_values(r->folded, false);
+    ek_status net_back = ek_net_keep_values(r->net, false),
+              folded_back = ek_net_keep_values(r->folded, false);
     EK_TRY(status);
     EK_TRY(net_back);
     EK_TRY(folded_back);
@@ -190,7 +197,8 @@ static int64_t largest_value(const ek_net *net)
 
 static ek_status run_all(run *r)
 {
-    int64_t outputs = ek_shape_count(ek_net_output_shape(r->net)), values = largest_value(r->net) * LAYER_SAMPLES;
+    int64_t outputs = ek_shape_count(ek_net_output_shape(r->net)),
+            values = largest_value(r->net) * LAYER_SAMPLES;
     if (values < outputs * BATCH) values = outputs * BATCH;
     ek_status status = EK_OK;
     EK_GO(EK_NEW(r->x, (size_t)(ek_shape_count(ek_net_input_shape(r->net)) * BATCH)));
@@ -276,12 +284,16 @@ ek_status ek_fold_certify(ek_fold *fold, ek_net *net, const ek_fold_options *opt
 
 /* --- the handle */
 
-ek_fold_options ek_fold_options_default(void) { return (ek_fold_options){.samples = 64, .bound = 1e-4, .seed = 1}; }
+ek_fold_options ek_fold_options_default(void)
+{
+    return (ek_fold_options){.samples = 64, .bound = 1e-4, .seed = 1};
+}
 
 static ek_status check(const ek_net *net, const ek_fold_options *o)
 {
     if (!net) return ek_fail(EK_E_ARGUMENT, "ek_fold_create needs a net");
-    if (o->samples < 1) return ek_fail(EK_E_ARGUMENT, "samples must be 1 or more, not %lld", (long long)o->samples);
+    if (o->samples < 1)
+        return ek_fail(EK_E_ARGUMENT, "samples must be 1 or more, not %lld", (long long)o->samples);
     if (!(o->bound > 0)) return ek_fail(EK_E_ARGUMENT, "bound must be above 0, not %g", o->bound);
     if (!o->data) return EK_OK;
     if (o->data->count < 1) return ek_fail(EK_E_SHAPE, "the data is empty");

@@ -33,12 +33,14 @@ static void scale(int64_t cells, double a, double *row)
 
 void ek_fold_outputs(const ek_fold_weights *g, const double *a, double *weight)
 {
-    for (int64_t row = 0; row < rows_of(g); row++) scale(g->cells, a[output_of(g, row)], weight + row * g->cells);
+    for (int64_t row = 0; row < rows_of(g); row++)
+        scale(g->cells, a[output_of(g, row)], weight + row * g->cells);
 }
 
 void ek_fold_inputs(const ek_fold_weights *g, const double *a, double *weight)
 {
-    for (int64_t row = 0; row < rows_of(g); row++) scale(g->cells, a[input_of(g, row)], weight + row * g->cells);
+    for (int64_t row = 0; row < rows_of(g); row++)
+        scale(g->cells, a[input_of(g, row)], weight + row * g->cells);
 }
 
 void ek_fold_sums(const ek_fold_weights *g, const double *b, const double *weight, double *sum)

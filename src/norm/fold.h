@@ -19,7 +19,10 @@ typedef struct ek_fold_weights {
     bool transposed;
 } ek_fold_weights;
 
-static inline int64_t ek_fold_count(const ek_fold_weights *g) { return g->out * (g->in / g->groups) * g->cells; }
+static inline int64_t ek_fold_count(const ek_fold_weights *g)
+{
+    return g->out * (g->in / g->groups) * g->cells;
+}
 
 /* Into the layer before: w[o, i, k] becomes a[o]*w[o, i, k]. */
 void ek_fold_outputs(const ek_fold_weights *g, const double *a, double *weight);

@@ -15,55 +15,64 @@
 
 extern const ek_op ek_op_elu, ek_op_prelu, ek_op_clip, ek_op_hardsigmoid, ek_op_hardswish;
 
-/* --- the functions. a, b: alpha; w; min and max; alpha and beta. */
+/* --- the functions. a, b: alpha; w; min and max; alpha and beta. Each choice is between values that are both at hand, so that
+ * the loops below take several numbers at once. */
 
 typedef double (*function)(double a, double b, double x);
 
 static inline double between(double low, double high, double x)
 {
-    return x < low ? low : x > high ? high : x;
+    double v = x < low ? low : x;
+    return v > high ? high : v;
 }
 
 static inline double elu(double a, double b, double x) { return (void)b, x > 0 ? x : a * expm1(x); }
 static inline double elu_slope(double a, double b, double x) { return (void)b, x > 0 ? 1 : a * exp(x); }
 
-static inline double prelu(double a, double b, double x) { return (void)b, x > 0 ? x : a * x; }
+static inline double prelu(double a, double b, double x)
+{
+    double v = a * x;
+    return (void)b, x > 0 ? x : v;
+}
 static inline double prelu_slope(double a, double b, double x) { return (void)b, x > 0 ? 1 : a; }
 
 static inline double clip(double a, double b, double x) { return between(a, b, x); }
-static inline double clip_slope(double a, double b, double x) { return x > a && x < b ? 1 : 0; }
+static inline double clip_slope(double a, double b, double x)
+{
+    double v = x > a ? 1 : 0;
+    return x < b ? v : 0;
+}
 
 static inline double hardsigmoid(double a, double b, double x) { return between(0, 1, a * x + b); }
-static inline double hardsigmoid_slope(double a, double b, double x)
-{
-    double v = a * x + b;
-    return v > 0 && v < 1 ? a : 0;
-}
+static inline double hardsigmoid_slope(double a, double b, double x) { return a * clip_slope(0, 1, a * x + b); }
 
-static inline double hardswish(double a, double b, double x)
-{
-    return (void)a, (void)b, x * between(0, 1, x / 6 + 0.5);
-}
+static inline double hardswish(double a, double b, double x) { return (void)a, (void)b, x * between(0, 1, x * (1.0 / 6) + 0.5); }
 static inline double hardswish_slope(double a, double b, double x)
 {
-    (void)a, (void)b;
-    return x <= -3 ? 0 : x < 3 ? x / 3 + 0.5 : 1;
+    double v = x * (1.0 / 3) + 0.5;
+    v = x > -3 ? v : 0;
+    return (void)a, (void)b, x < 3 ? v : 1;
 }
 
 /* Of `count` floats, the first `lanes` of each lane row; the function is written into the loop. */
-typedef void (*forward_loop)(double a, double b, int64_t count, int lanes, const float *x, float *y);
-typedef void (*backward_loop)(double a, double b, int64_t count, const float *x, const float *dy, float *dx);
+typedef void (*forward_loop)(double a, double b, int64_t count, int lanes, const float *restrict x, float *restrict y);
+typedef void (*backward_loop)(double a, double b, int64_t count, const float *restrict x, const float *restrict dy,
+                              float *restrict dx);
 
-#define LOOPS(name)                                                                                    \
-    static void name##_forward(double a, double b, int64_t count, int lanes, const float *x, float *y) \
-    {                                                                                                  \
-        for (int64_t i = 0; i < count; i += EK_LANES)                                                  \
-            for (int64_t lane = i; lane < i + lanes; lane++) y[lane] = (float)name(a, b, x[lane]);     \
-    }                                                                                                  \
-    static void name##_backward(double a, double b, int64_t count, const float *x, const float *dy,    \
-                                float *dx)                                                             \
-    {                                                                                                  \
-        for (int64_t i = 0; i < count; i++) dx[i] = (float)(dy[i] * name##_slope(a, b, x[i]));         \
+#define LOOPS(name)                                                                                             \
+    static void name##_forward(double a, double b, int64_t count, int lanes, const float *restrict x,           \
+                               float *restrict y)                                                               \
+    {                                                                                                           \
+        for (; lanes == EK_LANES && count > 0; count -= EK_LANES, x += EK_LANES, y += EK_LANES)                 \
+            for (int lane = 0; lane < EK_LANES; lane++) y[lane] = (float)name(a, b, x[lane]);                   \
+        for (; count > 0; count -= EK_LANES, x += EK_LANES, y += EK_LANES)                                      \
+            for (int lane = 0; lane < lanes; lane++) y[lane] = (float)name(a, b, x[lane]);                      \
+    }                                                                                                           \
+    static void name##_backward(double a, double b, int64_t count, const float *restrict x,                     \
+                                const float *restrict dy, float *restrict dx)                                   \
+    {                                                                                                           \
+        for (; count > 0; count -= EK_LANES, x += EK_LANES, dy += EK_LANES, dx += EK_LANES)                     \
+            for (int lane = 0; lane < EK_LANES; lane++) dx[lane] = (float)(dy[lane] * name##_slope(a, b, x[lane])); \
     }
 LOOPS(elu)
 LOOPS(prelu)

@@ -241,14 +241,14 @@ static void largest_in_window(const work *w, taps down, taps across, const plain
     for (int lane = 0; lane < EK_LANES; lane++) at[lane] = -1;
     for (int64_t i = down.first; i < down.last; i++)
         for (int64_t j = across.first; j < across.last; j++) {
-            int64_t column = across.start + j * w->w.dilation;
-            int64_t position = (down.start + i * w->h.dilation) * w->g.wi + column;
-            const float *v = map + position * EK_LANES;
-            for (int lane = 0; lane < w->kernels->lanes; lane++) {
-                bool larger = at[lane] < 0 || v[lane] > best[lane] || isnan(v[lane]);
-                if (!larger || column >= room->columns[lane]) continue;
-                best[lane] = v[lane];
-                at[lane] = (int32_t)position;
+            int32_t column = (int32_t)(across.start + j * w->w.dilation);
+            int32_t position = (int32_t)(down.start + i * w->h.dilation) * w->g.wi + column;
+            const float *v = map + (int64_t)position * EK_LANES;
+            for (int lane = 0; lane < EK_LANES; lane++) { /* without a branch, so that lanes go together */
+                int larger = (at[lane] < 0) | (v[lane] > best[lane]) | (v[lane] != v[lane]);
+                larger &= column < room->columns[lane];
+                best[lane] = larger ? v[lane] : best[lane];
+                at[lane] = larger ? position : at[lane];
             }
         }
     memcpy(y, best, (size_t)w->kernels->lanes * sizeof *y);

@@ -20,31 +20,15 @@ says out '"format":"ONNX model","parameters":522,"notes":[]'
 exits 0 convert lenet-bn --out lenet.net
 says err "lenet-bn is a net text, so its parameters are random"
 
-# Folded, and as C.
+# Folded.
 exits 0 convert model.safetensors --fold --out folded.onnx
-says out "1 of 1 normalization folded"
+says out "1 of 1 normalizations folded"
 exits 0 convert model.safetensors --fold --out folded.safetensors --json
 says out '"folded":1,"kept":0'
 exits 0 convert folded.safetensors --out folded.net
 if grep -q batchnorm folded.net; then fail "the normalization was not folded"; fi
-exits 0 convert model.onnx --out back.safetensors
-exits 0 run back.safetensors --input x.npy --output got.npy
-exits 0 convert model.safetensors --out small.c --name digits
-says out "int digits_predict(const float *in, float *out)"
-says out "memory "
-cc -std=c99 -o small_test small_test.c small.c -lm && ./small_test >/dev/null || fail "the C source does not give what the net does"
-exits 0 convert model.safetensors --out eight.c --int8 --data synthetic:20 --json
-says out '"c":{"name":"eight"'
-says out '"int8_accuracy":'
-exits 2 convert model.safetensors --out eight.c --int8
-says err "--int8 needs samples to take ranges from: --data DATA"
-exits 2 convert model.safetensors --out small.c --data synthetic:20
-exits 2 convert model.safetensors --out small.onnx --name digits
-says err "are for a C source"
 exits 2 convert model.safetensors --fold --out ./model.safetensors
 says err "can no longer be trained as before"
-exits 1 convert model.safetensors --out small.c --name 9
-says err "is no name for C"
 
 exits 2 convert model.safetensors --out model.onxx
 says err "model.onxx ends in '.onxx'; did you mean '.onnx'?"
