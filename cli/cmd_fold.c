@@ -74,8 +74,8 @@ static const char *input_text(const char *input)
 
 static const char *share_text(char text[CLI_TEXT_SIZE], double share)
 {
-    if (isnan(share)) return "";
-    snprintf(text, CLI_TEXT_SIZE, share == 0 ? "%.0f" : "%.1e", share);
+    *text = '\0';
+    if (!isnan(share)) snprintf(text, CLI_TEXT_SIZE, share == 0 ? "0" : "%.1e", share);
     return text;
 }
 

@@ -61,7 +61,8 @@ static ek_status run(ek_net *net, const array *x, const array *wanted, double *e
     if (n < 1 || n * ek_shape_count(ek_net_input_shape(net)) != x->tensor.count)
         return ek_fail(EK_E_SHAPE, "the input has %lld numbers", (long long)x->tensor.count);
     if (count != wanted->tensor.count)
-        return ek_fail(EK_E_SHAPE, "the output has %lld numbers, not %lld", (long long)count, (long long)wanted->tensor.count);
+        return ek_fail(EK_E_SHAPE, "the output has %lld numbers, not %lld", (long long)count,
+                       (long long)wanted->tensor.count);
     float *y;
     EK_TRY(EK_NEW(y, (size_t)count));
     ek_status status = ek_net_forward(net, EK_MODE_INFERENCE, n, x->value, y);
@@ -78,7 +79,8 @@ static ek_status run(ek_net *net, const array *x, const array *wanted, double *e
 static ek_status check_drawn(const ek_net *net)
 {
     for (int i = 0; i < ek_net_note_count(net); i++) {
-        if (!strncmp(ek_net_note(net, i), "Dropout", 7)) return ek_fail(EK_E_UNSUPPORTED, "its output was drawn at random");
+        if (!strncmp(ek_net_note(net, i), "Dropout", 7))
+            return ek_fail(EK_E_UNSUPPORTED, "its output was drawn at random");
     }
     return EK_OK;
 }
@@ -105,9 +107,11 @@ static void one_case(ek_context *context, const char *folder)
     options.output = model.value[model.output[0].value].name;
     for (int i = 0; i < model.input_count; i++) {
         EK_GO(read_array(&memory, folder, "input", i, &in[i]));
-        bound[i] = (ek_onnx_bound){.name = model.value[model.input[i].value].name, .data = in[i].file, .size = in[i].size};
+        bound[i] = (ek_onnx_bound){
+            .name = model.value[model.input[i].value].name, .data = in[i].file, .size = in[i].size};
     }
-    EK_GO(ek_onnx_open_bound(context, path, &options, model.input_count > 0 ? model.input_count - 1 : 0, bound + 1, &net));
+    EK_GO(ek_onnx_open_bound(context, path, &options, model.input_count > 0 ? model.input_count - 1 : 0,
+                             bound + 1, &net));
     EK_GO(read_array(&memory, folder, "output", 0, &out));
     EK_GO(to_floats(&out));
     EK_GO(to_floats(&in[0]));

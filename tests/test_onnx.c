@@ -77,8 +77,14 @@ static void tensor(const char *name, int type, const char *dims, const char *val
     tensor_fields(&graph, name, type, dims, values);
     ek_protobuf_end(&graph, start);
 }
-static void floats(const char *name, const char *dims, const char *values) { tensor(name, FLOAT, dims, values); }
-static void wholes(const char *name, const char *dims, const char *values) { tensor(name, INT64, dims, values); }
+static void floats(const char *name, const char *dims, const char *values)
+{
+    tensor(name, FLOAT, dims, values);
+}
+static void wholes(const char *name, const char *dims, const char *values)
+{
+    tensor(name, INT64, dims, values);
+}
 
 static void names(int field, const char *text)
 {
@@ -214,8 +220,8 @@ static bool has_note(const ek_net *net, const char *words)
     return false;
 }
 
-#define assert_note(net, words)                                    \
-    do {                                                           \
+#define assert_note(net, words)                                                  \
+    do {                                                                         \
         if (!has_note((net), (words))) fail_msg("no note says \"%s\"", (words)); \
     } while (0)
 
@@ -248,7 +254,8 @@ static void batch_norm_in_all_versions(void **state)
     for (size_t i = 0; i < sizeof opsets / sizeof *opsets; i++) {
         norm("y", "epsilon=f1 momentum=f0.9");
         ek_net *net = opened(opsets[i]);
-        assert_text(net, opsets[i] < 14 ? "input 2x1x2\nbn1: batchnorm eps=1" : "input 2x1x2\nbn1: batchnorm eps=1 unbiased=false");
+        assert_text(net, opsets[i] < 14 ? "input 2x1x2\nbn1: batchnorm eps=1"
+                                        : "input 2x1x2\nbn1: batchnorm eps=1 unbiased=false");
         gives(net, 1, "1,3,-1,0", "0.5,2.5,0,0.894427191");
         assert_note(net, "momentum 0.9 in ONNX's sense");
         ek_net_destroy(net);
@@ -267,8 +274,12 @@ static void batch_norm_in_training_mode(void **state)
         const char *outputs, *options;
         bool training;
     } cases[] = {
-        {9, "y a b2 c d", "", true},     {9, "y", "", false},        {9, "y - - - -", "", false},
-        {6, "y a b2", "is_test=i1", false}, {15, "y a b2", "training_mode=i1", true}, {15, "y", "training_mode=i0", false},
+        {9, "y a b2 c d", "", true},
+        {9, "y", "", false},
+        {9, "y - - - -", "", false},
+        {6, "y a b2", "is_test=i1", false},
+        {15, "y a b2", "training_mode=i1", true},
+        {15, "y", "training_mode=i0", false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         norm(cases[i].outputs, cases[i].options);
@@ -284,7 +295,8 @@ static void batch_norm_in_training_mode(void **state)
     }
     norm("y a b2 c d", "epsilon=f1");
     ek_net *net = opened(9);
-    gives(net, 1, "1,3,0,4", "-0.914213562,1.914213562,-0.894427191,0.894427191"); /* means 2 and 2, variances 1 and 4 */
+    gives(net, 1, "1,3,0,4",
+          "-0.914213562,1.914213562,-0.894427191,0.894427191"); /* means 2 and 2, variances 1 and 4 */
     ek_net_destroy(net);
 }
 
@@ -372,6 +384,46 @@ static void sibling_norms(void **state)
     ek_net_destroy(net);
 }
 
+/* As exporters write it before opset 17. */
+static void layer_norm_written_out(void **state)
+{
+    (void)state;
+    begin();
+    input("x", "N,2,2");
+    output("y");
+    floats("two", "", "2");
+    floats("eps", "", "0.75");
+    floats("ln.weight", "2", "2,1");
+    floats("t", "2", "0,1");
+    node("ReduceMean", "x", "m", "axes=l-1");
+    node("Sub", "x m", "d", "");
+    node("Pow", "d two", "p", "");
+    node("ReduceMean", "p", "v", "axes=l-1");
+    node("Add", "v eps", "e", "");
+    node("Sqrt", "e", "r", "");
+    node("Div", "d r", "q", "");
+    node("Mul", "q ln.weight", "s", "");
+    node("Add", "s t", "y", "");
+    ek_net *net = opened(11);
+    assert_text(net, "input 2x2\ninstancenorm1: instancenorm eps=0.75\nln: affine 1x2");
+    gives(net, 1, "0,1,4,3", "-1,1.5,1,0.5");
+    ek_net_destroy(net);
+    begin(); /* the deviations are read elsewhere too */
+    input("x", "N,2");
+    output("y");
+    floats("two", "", "2");
+    floats("eps", "", "0.75");
+    node("ReduceMean", "x", "m", "axes=l-1");
+    node("Sub", "x m", "d", "");
+    node("Pow", "d two", "p", "");
+    node("ReduceMean", "p", "v", "axes=l-1");
+    node("Add", "v eps", "e", "");
+    node("Sqrt", "e", "r", "");
+    node("Div", "d r", "q", "");
+    node("Add", "q d", "y", "");
+    refused(11, EK_E_UNSUPPORTED, "Pow (p): there is no such layer here");
+}
+
 /* --- convolutions, pools */
 
 static void conv(const char *op, const char *size, const char *dims, const char *options)
@@ -411,7 +463,8 @@ static void convolutions(void **state)
     conv("ConvTranspose", "N,2,3,3", "2,1,3,3", "strides=l3,2 output_shape=l10,8");
     becomes(11, "input 2x3x3\nc: convtranspose 1 kernel=3 stride=3x2 bias=false output_padding=1");
     conv("ConvTranspose", "N,2,3", "2,1,3", "strides=l2 pads=l1,0 output_padding=l1");
-    becomes(11, "input 2x3\nc: convtranspose1d 1 kernel=3 stride=2 padding=1 padding_end=0 bias=false output_padding=1");
+    becomes(11, "input 2x3\nc: convtranspose1d 1 kernel=3 stride=2 padding=1 padding_end=0 bias=false "
+                "output_padding=1");
 }
 
 /* An Add behind is a bias, and a Pad in front padding. */
@@ -442,6 +495,48 @@ static void neighbours_are_taken_in(void **state)
     assert_text(net, "input 2\nfc: linear 3");
     gives(net, 1, "1,10", "41,52,64");
     ek_net_destroy(net);
+}
+
+static void numbers_are_repeated(void **state)
+{
+    (void)state;
+    begin();
+    input("x", "N,1,1,2");
+    output("y");
+    floats("none", "0", "");
+    floats("scales", "4", "1,1,2,3");
+    node("Resize", "x none scales", "y", "mode=snearest");
+    ek_net *net = opened(13);
+    assert_text(net, "input 1x1x2\nconvtranspose1: convtranspose 1 kernel=2x3 stride=2x3 bias=false");
+    gives(net, 1, "1,2", "1,1,1,2,2,2,1,1,1,2,2,2");
+    ek_net_destroy(net);
+    begin();
+    input("x", "N,1,2");
+    output("y");
+    wholes("one", "1", "1");
+    wholes("two", "1", "2");
+    wholes("zero", "1", "0");
+    wholes("sizes", "2", "1,6");
+    node("Shape", "x", "s", "");
+    node("Slice", "s zero one", "n", "");
+    node("Concat", "n sizes", "all", "axis=i0");
+    node("Resize", "x - - all", "y",
+         "mode=snearest coordinate_transformation_mode=sasymmetric nearest_mode=sfloor");
+    net = opened(13);
+    gives(net, 1, "1,2", "1,1,1,2,2,2");
+    ek_net_destroy(net);
+    begin();
+    input("x", "N,1,2");
+    output("y");
+    floats("scales", "3", "1,1,1.5");
+    node("Resize", "x - scales", "y", "mode=snearest");
+    refused(13, EK_E_UNSUPPORTED, "it resizes by 1.5; whole factors are read");
+    begin();
+    input("x", "N,1,2");
+    output("y");
+    floats("scales", "3", "1,1,2");
+    node("Resize", "x - scales", "y", "mode=slinear");
+    refused(13, EK_E_UNSUPPORTED, "its mode 'linear' is not read");
 }
 
 static void pools(void **state)
@@ -778,7 +873,8 @@ static void prefixes_are_joined_once(void **state)
     node("Concat", "x r", "a", "axis=i1");
     node("Concat", "x r r", "b", "axis=i1");
     node("Concat", "a b", "y", "axis=i1");
-    becomes(13, "input1: input 1x2\nrelu1: relu\nconcat1: concat relu1 from=input1\nconcat2: concat relu1\nconcat concat2 from=concat1");
+    becomes(13, "input1: input 1x2\nrelu1: relu\nconcat1: concat relu1 from=input1\nconcat2: concat "
+                "relu1\nconcat concat2 from=concat1");
 }
 
 static void the_batch_or_none(void **state)
@@ -796,8 +892,8 @@ static void the_batch_or_none(void **state)
     input("x", "2,3");
     output("y");
     node("Concat", "x x", "z", "axis=i0");
-    node("Resize", "z", "y", "");
-    refused(13, EK_E_UNSUPPORTED, "works along the batch; Resize (y): there is no such layer here");
+    node("Shrink", "z", "y", "");
+    refused(13, EK_E_UNSUPPORTED, "works along the batch; Shrink (y): there is no such layer here");
 }
 
 static void shared_weights_are_copied(void **state)
@@ -834,11 +930,13 @@ static void what_the_caller_chooses(void **state)
     assert_text(net, "input 3x2x5\nsigmoid");
     ek_net_destroy(net);
     options.input.dim[0] = 4;
-    assert_fails(EK_E_SHAPE, "dimension 1 of its input 'x' is 3, not 4", ek_net_open_onnx(context, path, &options, &net));
+    assert_fails(EK_E_SHAPE, "dimension 1 of its input 'x' is 3, not 4",
+                 ek_net_open_onnx(context, path, &options, &net));
     options.input.rank = 2;
     assert_fails(EK_E_SHAPE, "4 dimensions with the batch", ek_net_open_onnx(context, path, &options, &net));
     options.output = "c";
-    assert_fails(EK_E_NOT_FOUND, "no output 'c'; its outputs are a, b", ek_net_open_onnx(context, path, &options, &net));
+    assert_fails(EK_E_NOT_FOUND, "no output 'c'; its outputs are a, b",
+                 ek_net_open_onnx(context, path, &options, &net));
 }
 
 /* --- what is refused */
@@ -849,8 +947,8 @@ static void all_that_cannot_be_read_is_named(void **state)
     begin();
     input("x", "N,2,4,4");
     output("y");
-    node("Resize", "x", "r1", "");
-    node("Resize", "r1", "r2", "");
+    node("Shrink", "x", "r1", "");
+    node("Shrink", "r1", "r2", "");
     node("GRU", "r2", "g", "");
     node("Relu", "g", "h", "");
     node("Conv", "x h", "c", "");
@@ -859,7 +957,8 @@ static void all_that_cannot_be_read_is_named(void **state)
     node("Sum", "e p", "y", "");
     node("Loop", "x", "unneeded", "");
     refused(13, EK_E_UNSUPPORTED,
-            "cannot be read as a net: Resize (r1, r2): there is no such layer here; GRU (g): there is no such layer here; Pow (p): "
+            "cannot be read as a net: Shrink (r1, r2): there is no such layer here; GRU (g): there is no "
+            "such layer here; Pow (p): "
             "there is no such layer here");
     assert_null(strstr(ek_error(), "Loop"));
 }
@@ -943,7 +1042,8 @@ static void tensors_that_lie(void **state)
         ek_net *net;
         write_model(13);
         assert_int_not_equal(ek_net_open(context, path, &net), EK_OK);
-        if (!strstr(ek_error(), cases[i].words) && i != 6) fail_msg("\"%s\" does not say \"%s\"", ek_error(), cases[i].words);
+        if (!strstr(ek_error(), cases[i].words) && i != 6)
+            fail_msg("\"%s\" does not say \"%s\"", ek_error(), cases[i].words);
     }
     begin(); /* a small file that would become large */
     input("x", "N,2");
@@ -1083,7 +1183,8 @@ static void external_data_lies_within_the_folder(void **state)
         external(cases[i].location, cases[i].offset, cases[i].length);
         write_model(13);
         assert_int_not_equal(ek_net_open(context, path, &net), EK_OK);
-        if (!strstr(ek_error(), cases[i].words)) fail_msg("\"%s\" does not say \"%s\"", ek_error(), cases[i].words);
+        if (!strstr(ek_error(), cases[i].words))
+            fail_msg("\"%s\" does not say \"%s\"", ek_error(), cases[i].words);
     }
     unlink(data);
     unlink(link_path);
@@ -1130,7 +1231,9 @@ int main(void)
         cmocka_unit_test(batch_norm_of_each_number),
         cmocka_unit_test(sick_numbers_are_for_audits),
         cmocka_unit_test(sibling_norms),
+        cmocka_unit_test(layer_norm_written_out),
         cmocka_unit_test(convolutions),
+        cmocka_unit_test(numbers_are_repeated),
         cmocka_unit_test(neighbours_are_taken_in),
         cmocka_unit_test(pools),
         cmocka_unit_test(clip_and_dropout_and_axes),

@@ -77,26 +77,27 @@ static void packed_and_single_numbers(void **state)
     assert_true(count == 1 && value[0] == 150);
 }
 
-#define REFUSED(words, ...)                                                                      \
-    do {                                                                                         \
-        static const unsigned char bytes[] = {__VA_ARGS__};                                      \
-        ek_wire message = ek_wire_begin(bytes, sizeof bytes);                                    \
-        ek_wire_field field;                                                                     \
-        bool more;                                                                               \
-        assert_fails(EK_E_FORMAT, words, ek_wire_next(&message, &field, &more));                 \
+#define REFUSED(words, ...)                                                      \
+    do {                                                                         \
+        static const unsigned char bytes[] = {__VA_ARGS__};                      \
+        ek_wire message = ek_wire_begin(bytes, sizeof bytes);                    \
+        ek_wire_field field;                                                     \
+        bool more;                                                               \
+        assert_fails(EK_E_FORMAT, words, ek_wire_next(&message, &field, &more)); \
     } while (0)
 
 static void what_is_damaged_is_refused(void **state)
 {
     (void)state;
-    REFUSED("ends in the middle", 0x0a, 5, 1);                                                     /* a length beyond the end */
-    REFUSED("ends in the middle", 0x08, 0x80);                                                     /* half a varint */
-    REFUSED("ends in the middle", 0x0d, 1, 2, 3);                                                  /* half a float */
-    REFUSED("ends in the middle", 0x09, 1, 2, 3, 4, 5, 6, 7);                                      /* half a double */
-    REFUSED("ends in the middle", 0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1);  /* a length of 2^64 - 1 */
+    REFUSED("ends in the middle", 0x0a, 5, 1);                /* a length beyond the end */
+    REFUSED("ends in the middle", 0x08, 0x80);                /* half a varint */
+    REFUSED("ends in the middle", 0x0d, 1, 2, 3);             /* half a float */
+    REFUSED("ends in the middle", 0x09, 1, 2, 3, 4, 5, 6, 7); /* half a double */
+    REFUSED("ends in the middle", 0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+            1); /* a length of 2^64 - 1 */
     REFUSED("more than ten bytes", 0x08, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1);
-    REFUSED("is not read", 0x0b);                                                                  /* a group */
-    REFUSED("is not read", 0x0f);                                                                  /* type 7 */
+    REFUSED("is not read", 0x0b); /* a group */
+    REFUSED("is not read", 0x0f); /* type 7 */
     REFUSED("no field", 0x00, 1);
     REFUSED("no field", 0x88, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01, 1);
     static const unsigned char half[] = {0x0a, 2, 1, 0x80};

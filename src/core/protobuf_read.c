@@ -4,7 +4,10 @@
 
 enum { MAX_DEPTH = 64 };
 
-static ek_status cut_off(void) { return ek_fail(EK_E_FORMAT, "the file is damaged: a message ends in the middle of a field"); }
+static ek_status cut_off(void)
+{
+    return ek_fail(EK_E_FORMAT, "the file is damaged: a message ends in the middle of a field");
+}
 
 /* Seven bits a byte, the lowest first, at most ten bytes. Bits beyond the 64th are dropped, as everywhere. */
 static ek_status varint(const unsigned char **at, const unsigned char *end, uint64_t *out)
@@ -54,8 +57,8 @@ ek_status ek_wire_next(ek_wire *m, ek_wire_field *field, bool *more)
         m->at += length;
         return EK_OK;
     }
-    return ek_fail(EK_E_FORMAT, "the file is damaged: field %d has the type %d, which is not read", field->number,
-                   (int)field->type);
+    return ek_fail(EK_E_FORMAT, "the file is damaged: field %d has the type %d, which is not read",
+                   field->number, (int)field->type);
 }
 
 static ek_status wrong_type(const ek_wire_field *field, const char *wanted)
@@ -124,7 +127,8 @@ ek_status ek_wire_take_ints(const ek_wire_field *field, int64_t *out)
 ek_status ek_wire_fixed(const ek_wire_field *field, size_t size, const unsigned char **data, size_t *count)
 {
     ek_wire_type single = size == 4 ? EK_WIRE_FIXED32 : EK_WIRE_FIXED64;
-    if (field->type != EK_WIRE_BYTES && field->type != single) return wrong_type(field, size == 4 ? "floats" : "doubles");
+    if (field->type != EK_WIRE_BYTES && field->type != single)
+        return wrong_type(field, size == 4 ? "floats" : "doubles");
     if (field->size % size) return cut_off();
     *data = field->data;
     *count = field->size / size;

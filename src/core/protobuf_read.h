@@ -11,7 +11,12 @@ typedef struct ek_wire {
     int depth; /* messages that it lies within */
 } ek_wire;
 
-typedef enum ek_wire_type { EK_WIRE_VARINT = 0, EK_WIRE_FIXED64 = 1, EK_WIRE_BYTES = 2, EK_WIRE_FIXED32 = 5 } ek_wire_type;
+typedef enum ek_wire_type {
+    EK_WIRE_VARINT = 0,
+    EK_WIRE_FIXED64 = 1,
+    EK_WIRE_BYTES = 2,
+    EK_WIRE_FIXED32 = 5
+} ek_wire_type;
 
 typedef struct ek_wire_field {
     int number;

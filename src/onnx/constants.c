@@ -18,7 +18,8 @@ ek_status ek_onnx_new_constant(onnx_import *im, int type, int rank, const int64_
             return ek_fail(EK_E_FORMAT, "it makes a constant with a dimension of %lld", (long long)dim[i]);
     }
     /* Small files must not become large ones. */
-    if (count > im->room) return ek_fail(EK_E_UNSUPPORTED, "it makes a constant of %lld numbers", (long long)count);
+    if (count > im->room)
+        return ek_fail(EK_E_UNSUPPORTED, "it makes a constant of %lld numbers", (long long)count);
     im->room -= count;
     EK_TRY(ONNX_KEEP(&im->memory, c, 1));
     *c = (onnx_constant){.type = type, .rank = rank, .count = count};
@@ -54,7 +55,8 @@ ek_status ek_onnx_copy(onnx_import *im, onnx_constant *c, float *out)
     if (c->tensor && ek_onnx_is_real(c->type)) return ek_onnx_tensor_reals(im->model, c->tensor, out);
     EK_TRY(ek_onnx_load(im, c));
     for (int64_t i = 0; i < c->count; i++) {
-        if (c->whole && c->whole[i] == ONNX_BATCH) return ek_onnx_touches_batch(im, "it computes with the size of the batch");
+        if (c->whole && c->whole[i] == ONNX_BATCH)
+            return ek_onnx_touches_batch(im, "it computes with the size of the batch");
         out[i] = (float)ek_onnx_number(c, i);
     }
     return EK_OK;
@@ -89,8 +91,8 @@ static ek_status broadcast_dims(const onnx_constant *a, const onnx_constant *b, 
         int64_t left = k < *rank - a->rank ? 1 : a->dim[k - (*rank - a->rank)];
         int64_t right = k < *rank - b->rank ? 1 : b->dim[k - (*rank - b->rank)];
         if (left != right && left != 1 && right != 1)
-            return ek_fail(EK_E_FORMAT, "constants of %lld and %lld numbers along a dimension do not meet", (long long)left,
-                           (long long)right);
+            return ek_fail(EK_E_FORMAT, "constants of %lld and %lld numbers along a dimension do not meet",
+                           (long long)left, (long long)right);
         dim[k] = left == 1 ? right : left;
     }
     return EK_OK;
@@ -137,7 +139,8 @@ static ek_status whole_result(onnx_import *im, char what, int64_t a, int64_t b, 
     case '>': *out = a > b ? a : b; break;
     default: *out = a == b; break;
     }
-    return overflows ? ek_fail(EK_E_FORMAT, "a constant of whole numbers is divided by 0, or overflows") : EK_OK;
+    return overflows ? ek_fail(EK_E_FORMAT, "a constant of whole numbers is divided by 0, or overflows")
+                     : EK_OK;
 }
 
 static ek_status fold_binary(onnx_import *im, const onnx_node *node, char what)
@@ -150,7 +153,8 @@ static ek_status fold_binary(onnx_import *im, const onnx_node *node, char what)
     EK_TRY(ek_onnx_load(im, a));
     EK_TRY(ek_onnx_load(im, b));
     if (!a->real != !b->real)
-        return ek_fail(EK_E_FORMAT, "its inputs are %s and %s", ek_onnx_type_name(a->type), ek_onnx_type_name(b->type));
+        return ek_fail(EK_E_FORMAT, "its inputs are %s and %s", ek_onnx_type_name(a->type),
+                       ek_onnx_type_name(b->type));
     EK_TRY(broadcast_dims(a, b, &rank, dim));
     EK_TRY(ek_onnx_new_constant(im, what == '=' ? ONNX_BOOL : a->type, rank, dim, &c));
     for (int64_t i = 0; i < c->count; i++) {
@@ -209,7 +213,8 @@ static ek_status fold_where(onnx_import *im, const onnx_node *node)
     int64_t dim[ONNX_MAX_RANK];
     EK_TRY(broadcast_dims(a, b, &both.rank, both.dim));
     EK_TRY(broadcast_dims(&both, condition, &rank, dim));
-    if (!condition->whole || !a->real != !b->real) return ek_fail(EK_E_FORMAT, "its inputs have types that do not go together");
+    if (!condition->whole || !a->real != !b->real)
+        return ek_fail(EK_E_FORMAT, "its inputs have types that do not go together");
     EK_TRY(ek_onnx_new_constant(im, a->type, rank, dim, &c));
     for (int64_t i = 0; i < c->count; i++) {
         const onnx_constant *from = condition->whole[broadcast_index(condition, rank, dim, i)] ? a : b;
@@ -250,14 +255,17 @@ static ek_status fold_identity(onnx_import *im, const onnx_node *node)
 }
 
 /* The same numbers under another shape. */
-static ek_status give_reshaped(onnx_import *im, const onnx_node *node, onnx_constant *a, int rank, const int64_t *dim)
+static ek_status give_reshaped(onnx_import *im, const onnx_node *node, onnx_constant *a, int rank,
+                               const int64_t *dim)
 {
     int64_t count = 1;
     for (int i = 0; i < rank; i++) {
         if (dim[i] < 0 || __builtin_mul_overflow(count, dim[i], &count)) count = -1;
         if (count < 0) break;
     }
-    if (count != a->count) return ek_fail(EK_E_FORMAT, "it reshapes a constant of %lld numbers into another number of them", (long long)a->count);
+    if (count != a->count)
+        return ek_fail(EK_E_FORMAT, "it reshapes a constant of %lld numbers into another number of them",
+                       (long long)a->count);
     onnx_constant *c;
     EK_TRY(ek_onnx_load(im, a));
     EK_TRY(ONNX_KEEP(&im->memory, c, 1));
@@ -283,7 +291,8 @@ static ek_status fold_reshape(onnx_import *im, const onnx_node *node)
     for (int i = 0; i < (int)shape->count; i++) {
         dim[i] = shape->whole[i];
         if (dim[i] == 0 && !allow_zero && i < a->rank) dim[i] = a->dim[i];
-        if (dim[i] == ONNX_BATCH) return ek_onnx_touches_batch(im, "it gives a constant the size of the batch");
+        if (dim[i] == ONNX_BATCH)
+            return ek_onnx_touches_batch(im, "it gives a constant the size of the batch");
         if (dim[i] == -1 && open < 0)
             open = i;
         else if (dim[i] < 0 || __builtin_mul_overflow(known, dim[i], &known))
@@ -311,7 +320,8 @@ static ek_status fold_squeeze(onnx_import *im, const onnx_node *node)
     EK_TRY(ek_onnx_axes(im, node, 13, axes, &count, &there));
     for (int i = 0; i < count; i++) {
         EK_TRY(axis_of(axes[i], a->rank, &axis));
-        if (a->dim[axis] != 1) return ek_fail(EK_E_FORMAT, "it squeezes a dimension of %lld", (long long)a->dim[axis]);
+        if (a->dim[axis] != 1)
+            return ek_fail(EK_E_FORMAT, "it squeezes a dimension of %lld", (long long)a->dim[axis]);
         gone[axis] = true;
     }
     for (int i = 0; i < a->rank; i++) {
@@ -352,8 +362,8 @@ static ek_status fold_flatten(onnx_import *im, const onnx_node *node)
 }
 
 /* c[i0, i1, ...] = a at the sum of start + i*step over all dimensions. */
-static ek_status give_strided(onnx_import *im, const onnx_node *node, onnx_constant *a, int rank, const int64_t *dim,
-                              int64_t start, const int64_t *step)
+static ek_status give_strided(onnx_import *im, const onnx_node *node, onnx_constant *a, int rank,
+                              const int64_t *dim, int64_t start, const int64_t *step)
 {
     onnx_constant *c;
     EK_TRY(ek_onnx_new_constant(im, a->type, rank, dim, &c));
@@ -389,11 +399,13 @@ static ek_status fold_transpose(onnx_import *im, const onnx_node *node)
     EK_TRY(ek_onnx_constant_input(im, node, 0, true, "input", &a));
     EK_TRY(ek_onnx_get_ints(node, "perm", &order, &count));
     EK_TRY(ek_onnx_load(im, a));
-    if (order && count != a->rank) return ek_fail(EK_E_FORMAT, "its perm has %d numbers for %d dimensions", count, a->rank);
+    if (order && count != a->rank)
+        return ek_fail(EK_E_FORMAT, "its perm has %d numbers for %d dimensions", count, a->rank);
     strides_of(a, from);
     for (int k = 0; k < a->rank; k++) {
         int64_t axis = order ? order[k] : a->rank - 1 - k;
-        if (axis < 0 || axis >= a->rank || seen[axis]) return ek_fail(EK_E_FORMAT, "its perm is no permutation");
+        if (axis < 0 || axis >= a->rank || seen[axis])
+            return ek_fail(EK_E_FORMAT, "its perm is no permutation");
         seen[axis] = true;
         dim[k] = a->dim[axis];
         step[k] = from[axis];
@@ -402,7 +414,8 @@ static ek_status fold_transpose(onnx_import *im, const onnx_node *node)
 }
 
 /* starts, ends, axes and steps: attributes before opset 10 (without steps), inputs from then on. */
-static ek_status slice_list(onnx_import *im, const onnx_node *node, const char *name, int input, const int64_t **list, int *count)
+static ek_status slice_list(onnx_import *im, const onnx_node *node, const char *name, int input,
+                            const int64_t **list, int *count)
 {
     if (im->model->opset < 10) return ek_onnx_get_ints(node, name, list, count);
     onnx_constant *c;
@@ -411,13 +424,17 @@ static ek_status slice_list(onnx_import *im, const onnx_node *node, const char *
     *count = 0;
     if (!c) return EK_OK;
     EK_TRY(ek_onnx_load(im, c));
-    if (!c->whole || c->count > ONNX_MAX_RANK) return ek_fail(EK_E_FORMAT, "its %s are no list of whole numbers", name);
+    if (!c->whole || c->count > ONNX_MAX_RANK)
+        return ek_fail(EK_E_FORMAT, "its %s are no list of whole numbers", name);
     *list = c->whole;
     *count = (int)c->count;
     return EK_OK;
 }
 
-static int64_t clamp(int64_t x, int64_t least, int64_t most) { return x < least ? least : x > most ? most : x; }
+static int64_t clamp(int64_t x, int64_t least, int64_t most)
+{
+    return x < least ? least : x > most ? most : x;
+}
 
 static ek_status fold_slice(onnx_import *im, const onnx_node *node)
 {
@@ -431,21 +448,24 @@ static ek_status fold_slice(onnx_import *im, const onnx_node *node)
     EK_TRY(slice_list(im, node, "ends", 2, &ends, &end_count));
     EK_TRY(slice_list(im, node, "axes", 3, &axes, &axis_count));
     EK_TRY(slice_list(im, node, "steps", 4, &steps, &step_count));
-    if (start_count != end_count || (axes && axis_count != start_count) || (steps && step_count != start_count) ||
-        start_count > a->rank)
+    if (start_count != end_count || (axes && axis_count != start_count) ||
+        (steps && step_count != start_count) || start_count > a->rank)
         return ek_fail(EK_E_FORMAT, "its starts, ends, axes and steps are not as many");
     strides_of(a, step);
     memcpy(dim, a->dim, sizeof dim);
     for (int i = 0; i < start_count; i++) {
         EK_TRY(axis_of(axes ? axes[i] : i, a->rank, &axis));
         int64_t size = a->dim[axis], by = steps ? steps[i] : 1, start = starts[i], end = ends[i];
-        if (start == ONNX_BATCH || end == ONNX_BATCH) return ek_onnx_touches_batch(im, "it slices by the size of the batch");
-        if (by == 0 || by == INT64_MIN) return ek_fail(EK_E_FORMAT, "it slices in steps of %lld", (long long)by);
+        if (start == ONNX_BATCH || end == ONNX_BATCH)
+            return ek_onnx_touches_batch(im, "it slices by the size of the batch");
+        if (by == 0 || by == INT64_MIN)
+            return ek_fail(EK_E_FORMAT, "it slices in steps of %lld", (long long)by);
         if (start < 0) start = start < -size ? -1 : start + size;
         if (end < 0) end = end < -size ? -1 : end + size;
         start = by > 0 ? clamp(start, 0, size) : clamp(start, -1, size - 1);
         end = by > 0 ? clamp(end, 0, size) : clamp(end, -1, size - 1);
-        dim[axis] = by > 0 ? (end > start ? (end - start - 1) / by + 1 : 0) : (start > end ? (start - end - 1) / -by + 1 : 0);
+        dim[axis] = by > 0 ? (end > start ? (end - start - 1) / by + 1 : 0)
+                           : (start > end ? (start - end - 1) / -by + 1 : 0);
         first += start * step[axis];
         if (__builtin_mul_overflow(step[axis], by, &step[axis])) step[axis] = 0; /* one element at most */
     }
@@ -471,8 +491,10 @@ static ek_status fold_gather(onnx_import *im, const onnx_node *node)
     EK_TRY(ek_onnx_new_constant(im, a->type, rank, dim, &c));
     for (int64_t i = 0; i < c->count; i++) {
         int64_t at = index->whole[i / inner % index->count];
-        if (at < -size || at >= size) return ek_fail(EK_E_FORMAT, "it takes element %lld of %lld", (long long)at, (long long)size);
-        copy_element(c, i, a, (i / inner / index->count * size + (at < 0 ? at + size : at)) * inner + i % inner);
+        if (at < -size || at >= size)
+            return ek_fail(EK_E_FORMAT, "it takes element %lld of %lld", (long long)at, (long long)size);
+        copy_element(c, i, a,
+                     (i / inner / index->count * size + (at < 0 ? at + size : at)) * inner + i % inner);
     }
     ek_onnx_give_constant(im, node, c);
     return EK_OK;
@@ -503,7 +525,8 @@ static ek_status fold_concat(onnx_import *im, const onnx_node *node)
         EK_TRY(ek_onnx_constant_input(im, node, k, true, "input", &a));
         EK_TRY(ek_onnx_load(im, a));
         int64_t row = a->dim[axis] * inner;
-        for (int64_t i = 0; i < a->count; i++) copy_element(c, i / row * dim[axis] * inner + before + i % row, a, i);
+        for (int64_t i = 0; i < a->count; i++)
+            copy_element(c, i / row * dim[axis] * inner + before + i % row, a, i);
         before += row;
     }
     ek_onnx_give_constant(im, node, c);
@@ -534,7 +557,8 @@ static ek_status fold_expand(onnx_import *im, const onnx_node *node)
 
 /* --- made */
 
-static ek_status constant_of_list(onnx_import *im, const onnx_node *node, const onnx_attribute *a, bool real, bool list)
+static ek_status constant_of_list(onnx_import *im, const onnx_node *node, const onnx_attribute *a, bool real,
+                                  bool list)
 {
     onnx_constant *c;
     int64_t count = list ? (int64_t)a->count : 1;
@@ -554,7 +578,10 @@ static ek_status fold_constant(onnx_import *im, const onnx_node *node)
     static const struct {
         const char *name;
         onnx_attribute_type type;
-    } lists[] = {{"value_float", ONNX_A_FLOAT}, {"value_floats", ONNX_A_FLOATS}, {"value_int", ONNX_A_INT}, {"value_ints", ONNX_A_INTS}};
+    } lists[] = {{"value_float", ONNX_A_FLOAT},
+                 {"value_floats", ONNX_A_FLOATS},
+                 {"value_int", ONNX_A_INT},
+                 {"value_ints", ONNX_A_INTS}};
     const onnx_attribute *a;
     EK_TRY(ek_onnx_find_attribute(node, "value", ONNX_A_TENSOR, &a));
     if (a) {
@@ -569,7 +596,8 @@ static ek_status fold_constant(onnx_import *im, const onnx_node *node)
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
         EK_TRY(ek_onnx_find_attribute(node, lists[i].name, lists[i].type, &a));
         if (a)
-            return constant_of_list(im, node, a, lists[i].type == ONNX_A_FLOAT || lists[i].type == ONNX_A_FLOATS,
+            return constant_of_list(im, node, a,
+                                    lists[i].type == ONNX_A_FLOAT || lists[i].type == ONNX_A_FLOATS,
                                     lists[i].type == ONNX_A_INTS || lists[i].type == ONNX_A_FLOATS);
     }
     return ek_fail(EK_E_UNSUPPORTED, "it holds neither numbers nor a tensor of numbers");
@@ -584,12 +612,14 @@ static ek_status fold_constant_of_shape(onnx_import *im, const onnx_node *node)
     EK_TRY(ek_onnx_find_attribute(node, "value", ONNX_A_TENSOR, &a));
     if (!shape->whole || shape->count > ONNX_MAX_RANK) return ek_fail(EK_E_FORMAT, "its shape is none");
     for (int64_t i = 0; i < shape->count; i++) {
-        if (shape->whole[i] == ONNX_BATCH) return ek_onnx_touches_batch(im, "it makes a constant of the batch's size");
+        if (shape->whole[i] == ONNX_BATCH)
+            return ek_onnx_touches_batch(im, "it makes a constant of the batch's size");
     }
     EK_TRY(ek_onnx_new_constant(im, a ? a->t->type : ONNX_FLOAT, (int)shape->count, shape->whole, &c));
     if (!a) return ek_onnx_give_constant(im, node, c), EK_OK;
     EK_TRY(ek_onnx_tensor_check(im->model, a->t));
-    if (a->t->count != 1) return ek_fail(EK_E_FORMAT, "its value has %lld numbers, not one", (long long)a->t->count);
+    if (a->t->count != 1)
+        return ek_fail(EK_E_FORMAT, "its value has %lld numbers, not one", (long long)a->t->count);
     onnx_constant value = {.type = a->t->type, .count = 1, .tensor = a->t};
     EK_TRY(ek_onnx_load(im, &value));
     for (int64_t i = 0; i < c->count; i++) copy_element(c, i, &value, 0);
@@ -617,15 +647,32 @@ static const struct {
     const char *op;
     onnx_translator fold;
 } folds[] = {
-    {"Add", fold_add},         {"Cast", fold_cast},           {"Ceil", fold_ceil},
-    {"Concat", fold_concat},   {"Constant", fold_constant},   {"ConstantOfShape", fold_constant_of_shape},
-    {"Div", fold_div},         {"Equal", fold_equal},         {"Expand", fold_expand},
-    {"Flatten", fold_flatten}, {"Floor", fold_floor},         {"Gather", fold_gather},
-    {"Identity", fold_identity}, {"Max", fold_max},           {"Min", fold_min},
-    {"Mul", fold_mul},         {"Neg", fold_neg},             {"Reshape", fold_reshape},
-    {"Shape", fold_shape},     {"Slice", fold_slice},         {"Sqrt", fold_sqrt},
-    {"Squeeze", fold_squeeze}, {"Sub", fold_sub},             {"Transpose", fold_transpose},
-    {"Unsqueeze", fold_unsqueeze}, {"Where", fold_where},
+    {"Add", fold_add},
+    {"Cast", fold_cast},
+    {"Ceil", fold_ceil},
+    {"Concat", fold_concat},
+    {"Constant", fold_constant},
+    {"ConstantOfShape", fold_constant_of_shape},
+    {"Div", fold_div},
+    {"Equal", fold_equal},
+    {"Expand", fold_expand},
+    {"Flatten", fold_flatten},
+    {"Floor", fold_floor},
+    {"Gather", fold_gather},
+    {"Identity", fold_identity},
+    {"Max", fold_max},
+    {"Min", fold_min},
+    {"Mul", fold_mul},
+    {"Neg", fold_neg},
+    {"Reshape", fold_reshape},
+    {"Shape", fold_shape},
+    {"Slice", fold_slice},
+    {"Sqrt", fold_sqrt},
+    {"Squeeze", fold_squeeze},
+    {"Sub", fold_sub},
+    {"Transpose", fold_transpose},
+    {"Unsqueeze", fold_unsqueeze},
+    {"Where", fold_where},
 };
 
 static onnx_translator find_fold(const char *op)

@@ -11,13 +11,13 @@
 /* --- a layer on its way into nodes. Values are called LABEL/y, or LABEL/1, LABEL/2 ... within a layer, and /relu_3/y where
  * there is no label; a '/' is in no label, so that no name is given twice. */
 
-enum { NAME = EK_LABEL_MAX + 32, AXES = EK_MAX_RANK };
+enum { PREFIX = EK_LABEL_MAX + 32, NAME = PREFIX + 32, AXES = EK_MAX_RANK };
 
 typedef struct layer {
     ek_onnx_writer *out;
     const ek_graph *graph;
     ek_node *node;
-    char prefix[NAME];           /* of its values and constants: its label, or such as /relu_3 */
+    char prefix[PREFIX];         /* of its values and constants: its label, or such as /relu_3 */
     char x[EK_MAX_INPUTS][NAME]; /* what it reads */
     char y[NAME];                /* what it gives */
     bool open;                   /* a node is being made, whose output has no name yet */
@@ -26,12 +26,12 @@ typedef struct layer {
     char at[NAME];               /* the last of them, or x[0] */
 } layer;
 
-static void name_prefix(const ek_node *node, char out[NAME])
+static void name_prefix(const ek_node *node, char out[PREFIX])
 {
     if (*node->label)
-        snprintf(out, NAME, "%s", node->label);
+        snprintf(out, PREFIX, "%s", node->label);
     else
-        snprintf(out, NAME, "/%s_%d", node->op->name, node->id);
+        snprintf(out, PREFIX, "/%s_%d", node->op->name, node->id);
 }
 
 static bool normalizes_pixels(const ek_node *input)
@@ -46,14 +46,14 @@ static bool normalizes_pixels(const ek_node *input)
 static void name_value(const ek_graph *graph, int index, char out[NAME])
 {
     const ek_node *node = &graph->node[index];
-    char prefix[NAME];
+    char prefix[PREFIX];
     name_prefix(node, prefix);
     if (index == graph->count - 1)
         snprintf(out, NAME, "output");
     else if (index == 0 && !normalizes_pixels(node))
         snprintf(out, NAME, "input");
     else
-        snprintf(out, NAME, "%.*s/y", NAME - 3, prefix);
+        snprintf(out, NAME, "%s/y", prefix);
 }
 
 static layer begin_layer(ek_onnx_writer *out, const ek_graph *graph, int index)
@@ -70,7 +70,7 @@ static layer begin_layer(ek_onnx_writer *out, const ek_graph *graph, int index)
 /* "net.1/2" */
 static const char *inner_name(const layer *l, const char *suffix, char out[NAME])
 {
-    snprintf(out, NAME, "%.*s/%s", NAME - 16, l->prefix, suffix);
+    snprintf(out, NAME, "%s/%s", l->prefix, suffix);
     return out;
 }
 
@@ -176,7 +176,7 @@ static const char *parameter_or(layer *l, ek_role role, const char *suffix, doub
     if (there) return there;
     bool by_element = strcmp(l->node->op->name, "layernorm") == 0;
     ek_shape shape = by_element ? l->node->in[0] : (ek_shape){1, {l->node->in[0].dim[0]}};
-    snprintf(name, NAME, "%.*s.%s", NAME - 16, l->prefix, suffix);
+    snprintf(name, NAME, "%s.%s", l->prefix, suffix);
     ek_onnx_floats(l->out, name, shape, 1, &(float){(float)value});
     return name;
 }
@@ -219,8 +219,10 @@ static void reshape_to(layer *l, const char *suffix, ek_shape shape)
     APPLY(l, "Reshape", now(l), name);
 }
 
-static void scale_and_shift(layer *l, const char *scale, const char *shift)
+/* By the weight and bias that there are, under the shape that `named` gives them. */
+static void scale_and_shift(layer *l, const char *(*named)(layer *l, ek_role role))
 {
+    const char *scale = named(l, EK_ROLE_GAMMA), *shift = named(l, EK_ROLE_BETA);
     if (scale) APPLY(l, "Mul", now(l), scale);
     if (shift) APPLY(l, "Add", now(l), shift);
 }
@@ -236,7 +238,7 @@ static void groupnorm(layer *l)
     APPLY(l, "InstanceNormalization", now(l), constant(l, "ones", each, 1, ones), constant(l, "zeros", each, 0, zeros));
     ek_onnx_float(l->out, "epsilon", real(l, "eps"));
     reshape_to(l, "shape", in);
-    scale_and_shift(l, channel_parameter(l, EK_ROLE_GAMMA), channel_parameter(l, EK_ROLE_BETA));
+    scale_and_shift(l, channel_parameter);
 }
 
 static void instancenorm(layer *l)
@@ -258,7 +260,7 @@ static void rmsnorm(layer *l)
     APPLY(l, "Add", now(l), constant(l, "eps", single, real(l, "eps"), eps));
     APPLY(l, "Sqrt", now(l));
     APPLY(l, "Div", l->x[0], now(l));
-    scale_and_shift(l, parameter(l, EK_ROLE_GAMMA), NULL);
+    scale_and_shift(l, parameter);
 }
 
 /* --- windows: convolutions and pools */
@@ -517,10 +519,7 @@ static void concat(layer *l)
     ek_onnx_int(l->out, "axis", 1 + (int64_t)real(l, "axis"));
 }
 
-static void affine(layer *l)
-{
-    scale_and_shift(l, parameter(l, EK_ROLE_GAMMA), parameter(l, EK_ROLE_BETA));
-}
+static void affine(layer *l) { scale_and_shift(l, parameter); }
 
 static void add(layer *l) { APPLY(l, "Add", l->x[0], l->x[1]); }
 static void sub(layer *l) { APPLY(l, "Sub", l->x[0], l->x[1]); }

@@ -51,11 +51,12 @@ static ek_status visit(walk *w, int first)
         const onnx_name *name = &w->model->value[value];
         if (name->producer < 0) {
             if (name->initializer || name->is_input) continue;
-            return ek_fail(EK_E_FORMAT, "%s '%s' reads '%s', which nothing gives", node->op, shown_name(w->model, node),
-                           name->name);
+            return ek_fail(EK_E_FORMAT, "%s '%s' reads '%s', which nothing gives", node->op,
+                           shown_name(w->model, node), name->name);
         }
         if (w->colour[name->producer] == 1)
-            return ek_fail(EK_E_FORMAT, "its nodes go in a circle: %s '%s' reads '%s', which is made of what it gives",
+            return ek_fail(EK_E_FORMAT,
+                           "its nodes go in a circle: %s '%s' reads '%s', which is made of what it gives",
                            node->op, shown_name(w->model, node), name->name);
         if (w->colour[name->producer] == 2) continue;
         depth++;
@@ -114,6 +115,9 @@ ek_status ek_onnx_note(onnx_import *im, const char *format, ...)
     const char *text = keep_text(im, format, args);
     va_end(args);
     if (!text) return EK_E_MEMORY;
+    for (int i = 0; i < im->note_count; i++) {
+        if (!strcmp(im->note[i], text)) return EK_OK;
+    }
     if (im->note_count == im->note_room) {
         int room = im->note_room ? 2 * im->note_room : 16;
         const char **grown = ek_grow(im->note, (size_t)room, sizeof *grown);
@@ -139,7 +143,8 @@ ek_status ek_onnx_touches_batch(onnx_import *im, const char *format, ...)
 /* A node that cannot be read: what it gives stays unknown, and the rest is looked at as far as that goes. */
 static ek_status add_problem(onnx_import *im, const onnx_node *node, ek_status status)
 {
-    if (status == EK_E_MEMORY || status == EK_E_IO) return ek_fail_in(status, "%s '%s': ", node->op, shown_name(im->model, node));
+    if (status == EK_E_MEMORY || status == EK_E_IO)
+        return ek_fail_in(status, "%s '%s': ", node->op, shown_name(im->model, node));
     size_t length = strlen(ek_error());
     char *why = ek_onnx_keep(&im->memory, length + 1, 1);
     onnx_problem *grown = why ? ek_grow(im->list, (size_t)im->problems + 1, sizeof *grown) : NULL;
@@ -162,7 +167,9 @@ static void tell_problems(onnx_import *im, ek_text *text)
         ek_text_add(text, "%s%s (", i ? "; " : "", first->node->op);
         for (int k = i; k < im->problems && text->length < ROOM; k++) {
             onnx_problem *other = &im->list[k];
-            if (other->told || strcmp(other->node->op, first->node->op) != 0 || strcmp(other->why, first->why) != 0) continue;
+            if (other->told || strcmp(other->node->op, first->node->op) != 0 ||
+                strcmp(other->why, first->why) != 0)
+                continue;
             ek_text_add(text, "%s%.200s", k > i ? ", " : "", shown_name(im->model, other->node));
             other->told = true;
             left--;
@@ -205,7 +212,10 @@ void ek_onnx_give_more(onnx_import *im, const onnx_node *node, onnx_layer layer,
     if (pad) memcpy(value->pad, pad, sizeof value->pad);
 }
 
-void ek_onnx_give(onnx_import *im, const onnx_node *node, onnx_layer layer) { ek_onnx_give_more(im, node, layer, NULL, NULL); }
+void ek_onnx_give(onnx_import *im, const onnx_node *node, onnx_layer layer)
+{
+    ek_onnx_give_more(im, node, layer, NULL, NULL);
+}
 
 void ek_onnx_give_constant(onnx_import *im, const onnx_node *node, onnx_constant *constant)
 {
@@ -228,10 +238,13 @@ void ek_onnx_pass_on(onnx_import *im, const onnx_node *node)
 }
 
 /* Nets have no constants of their own: a linear layer gives one as its bias, with weights of zero for the input's mean. */
-ek_status ek_onnx_constant_layer(onnx_import *im, const onnx_node *node, onnx_constant *c, ek_shape shape, onnx_layer *out)
+ek_status ek_onnx_constant_layer(onnx_import *im, const onnx_node *node, onnx_constant *c, ek_shape shape,
+                                 onnx_layer *out)
 {
     onnx_layer x = {.index = 0, .shape = ek_builder_shape(&im->builder, 0)};
-    if (!ek_onnx_is_real(c->type)) return ek_fail(EK_E_FORMAT, "'%s' is %s, and goes with real numbers", c->name, ek_onnx_type_name(c->type));
+    if (!ek_onnx_is_real(c->type))
+        return ek_fail(EK_E_FORMAT, "'%s' is %s, and goes with real numbers", c->name,
+                       ek_onnx_type_name(c->type));
     if (c->count < 1) return ek_fail(EK_E_UNSUPPORTED, "'%s' is empty", c->name);
     if (c->layer == 0) {
         EK_TRY(ek_onnx_reshape(im, x, ek_onnx_shape2(1, ek_shape_count(x.shape)), &x));
@@ -239,8 +252,10 @@ ek_status ek_onnx_constant_layer(onnx_import *im, const onnx_node *node, onnx_co
         EK_TRY(ek_onnx_reshape(im, x, ek_onnx_shape1(1), &x));
         EK_TRY(ek_onnx_add(im, node, c, "linear", x.index, -1, &x, "out=%lld", (long long)c->count));
         EK_TRY(ek_onnx_fill(im, x.index, EK_ROLE_BIAS, c, "constant"));
-        EK_TRY(ek_onnx_note(im, "'%s' is a constant among values that layers compute: it is the bias of a linear layer whose weights "
-                                "are 0",
+        EK_TRY(ek_onnx_note(im,
+                            "'%s' is a constant among values that layers compute: it is the bias of a linear "
+                            "layer whose weights "
+                            "are 0",
                             c->name));
         c->layer = x.index;
     }
@@ -250,14 +265,17 @@ ek_status ek_onnx_constant_layer(onnx_import *im, const onnx_node *node, onnx_co
 
 static ek_status layer_of_constant(onnx_import *im, const onnx_node *node, onnx_constant *c, onnx_layer *out)
 {
-    if (im->lead && (c->rank < 1 || c->dim[0] != 1)) return ek_onnx_touches_batch(im, "'%s' is a constant by sample", c->name);
-    if (c->rank - im->lead > EK_MAX_VALUE_RANK) return ek_fail(EK_E_UNSUPPORTED, "'%s' has %d dimensions", c->name, c->rank);
+    if (im->lead && (c->rank < 1 || c->dim[0] != 1))
+        return ek_onnx_touches_batch(im, "'%s' is a constant by sample", c->name);
+    if (c->rank - im->lead > EK_MAX_VALUE_RANK)
+        return ek_fail(EK_E_UNSUPPORTED, "'%s' has %d dimensions", c->name, c->rank);
     ek_shape shape = {.rank = c->rank - im->lead};
     for (int i = 0; i < shape.rank; i++) shape.dim[i] = c->dim[i + im->lead];
     return ek_onnx_constant_layer(im, node, c, shape, out);
 }
 
-static ek_status any_layer(onnx_import *im, const onnx_node *node, int k, int most, onnx_layer *out, int64_t pad[4])
+static ek_status any_layer(onnx_import *im, const onnx_node *node, int k, int most, onnx_layer *out,
+                           int64_t pad[4])
 {
     onnx_value *value = ek_onnx_input(im, node, k);
     if (!value) return ek_fail(EK_E_FORMAT, "its input %d is left out", k);
@@ -267,7 +285,8 @@ static ek_status any_layer(onnx_import *im, const onnx_node *node, int k, int mo
     *out = value->layer;
     if (pad) memcpy(pad, value->pad, sizeof value->pad);
     if (out->shape.rank > most)
-        return ek_fail(EK_E_UNSUPPORTED, "it computes with %d dimensions; at most %d are read", out->shape.rank + im->lead, most + im->lead);
+        return ek_fail(EK_E_UNSUPPORTED, "it computes with %d dimensions; at most %d are read",
+                       out->shape.rank + im->lead, most + im->lead);
     return EK_OK;
 }
 
@@ -292,7 +311,8 @@ ek_status ek_onnx_constant_input(onnx_import *im, const onnx_node *node, int k, 
     *out = NULL;
     const onnx_value *value = ek_onnx_input(im, node, k);
     if (!value) return needed ? ek_fail(EK_E_FORMAT, "its %s is left out", what) : EK_OK;
-    if (value->kind != ONNX_CONSTANT) return ek_fail(EK_E_UNSUPPORTED, "its %s is computed, not constant", what);
+    if (value->kind != ONNX_CONSTANT)
+        return ek_fail(EK_E_UNSUPPORTED, "its %s is computed, not constant", what);
     *out = value->constant;
     return EK_OK;
 }
@@ -347,8 +367,8 @@ ek_status ek_onnx_get_ints(const onnx_node *node, const char *name, const int64_
     return EK_OK;
 }
 
-ek_status ek_onnx_axes(onnx_import *im, const onnx_node *node, int64_t input_since, int64_t axes[ONNX_MAX_RANK], int *count,
-                       bool *there)
+ek_status ek_onnx_axes(onnx_import *im, const onnx_node *node, int64_t input_since,
+                       int64_t axes[ONNX_MAX_RANK], int *count, bool *there)
 {
     *count = 0;
     if (im->model->opset < input_since) {
@@ -406,7 +426,8 @@ const char *ek_onnx_label(onnx_import *im, const onnx_constant *weight)
 }
 
 /* "conv1" from the weights conv1.weight, or from the node /conv1/Conv. */
-static void choose_label(onnx_import *im, const onnx_node *node, const onnx_constant *weight, char *label, size_t size)
+static void choose_label(onnx_import *im, const onnx_node *node, const onnx_constant *weight, char *label,
+                         size_t size)
 {
     const char *name = ek_onnx_label(im, weight);
     bool of_node = !name;
@@ -426,13 +447,15 @@ static ek_status check_memory(const onnx_import *im)
         const ek_node *node = &im->builder.graph.node[i];
         for (int k = 0; k < node->param_count; k++) numbers += (double)node->param[k].count;
     }
-    double need = 3 * numbers * sizeof(float), have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    double need = 3 * numbers * sizeof(float),
+           have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     if (have <= 0 || need <= have) return EK_OK;
-    return ek_fail(EK_E_MEMORY, "its parameters need %.1f GiB, and this machine has %.1f", need / 0x1p30, have / 0x1p30);
+    return ek_fail(EK_E_MEMORY, "its parameters need %.1f GiB, and this machine has %.1f", need / 0x1p30,
+                   have / 0x1p30);
 }
 
-ek_status ek_onnx_add(onnx_import *im, const onnx_node *node, const onnx_constant *weight, const char *op, int first,
-                      int second, onnx_layer *out, const char *options, ...)
+ek_status ek_onnx_add(onnx_import *im, const onnx_node *node, const onnx_constant *weight, const char *op,
+                      int first, int second, onnx_layer *out, const char *options, ...)
 {
     va_list args;
     va_start(args, options);
@@ -440,9 +463,12 @@ ek_status ek_onnx_add(onnx_import *im, const onnx_node *node, const onnx_constan
     va_end(args);
     if (!text) return EK_E_MEMORY;
     if (weight) choose_label(im, node, weight, label, sizeof label);
-    ek_status status = ek_builder_add(&im->builder, weight ? label : NULL, op, first, second, &out->index, "%s", text);
+    ek_status status =
+        ek_builder_add(&im->builder, weight ? label : NULL, op, first, second, &out->index, "%s", text);
     ek_free(text);
-    if (status != EK_OK) return status == EK_E_MEMORY || status == EK_E_UNSUPPORTED ? status : ek_fail_in(status, "as %s: ", op);
+    if (status != EK_OK)
+        return status == EK_E_MEMORY || status == EK_E_UNSUPPORTED ? status
+                                                                   : ek_fail_in(status, "as %s: ", op);
     out->shape = ek_builder_shape(&im->builder, out->index);
     return ek_builder_node(&im->builder, out->index)->param_count ? check_memory(im) : EK_OK;
 }
@@ -471,8 +497,9 @@ ek_status ek_onnx_reshape(onnx_import *im, onnx_layer x, ek_shape shape, onnx_la
     if (!ek_shape_equal(ek_builder_shape(&im->builder, x.index), wanted)) {
         x.index = source_of(im, x.index);
         if (!ek_shape_equal(ek_builder_shape(&im->builder, x.index), wanted))
-            EK_TRY(ek_builder_add(&im->builder, NULL, wanted.rank == 1 ? "flatten" : "reshape", x.index, -1, &x.index, "%s%s",
-                                  wanted.rank == 1 ? "" : "shape=", wanted.rank == 1 ? "" : ONNX_SHAPE(wanted)));
+            EK_TRY(ek_builder_add(
+                &im->builder, NULL, wanted.rank == 1 ? "flatten" : "reshape", x.index, -1, &x.index, "%s%s",
+                wanted.rank == 1 ? "" : "shape=", wanted.rank == 1 ? "" : ONNX_SHAPE(wanted)));
     }
     *out = (onnx_layer){.index = x.index, .shape = shape};
     return EK_OK;
@@ -500,7 +527,8 @@ static ek_status add_permute(onnx_import *im, onnx_layer x, const int *axis, onn
     ek_text text = {0};
     for (int i = 0; i < rank; i++) ek_text_add(&text, i ? ",%d" : "%d", all[i]);
     ek_status status = ek_text_status(&text);
-    if (status == EK_OK) status = ek_onnx_add(im, NULL, NULL, "permute", x.index, -1, out, "axes=%s", text.data);
+    if (status == EK_OK)
+        status = ek_onnx_add(im, NULL, NULL, "permute", x.index, -1, out, "axes=%s", text.data);
     ek_text_free(&text);
     return status;
 }
@@ -509,7 +537,8 @@ static ek_status add_permute(onnx_import *im, onnx_layer x, const int *axis, onn
  * result, whether it is within the one before. */
 static int join_neighbours(ek_shape x, const int *axis, ek_shape *joined, int *order)
 {
-    int of[EK_MAX_RANK], kept = 0, count = 0; /* of: x's dimensions of more than one number, in the result's order */
+    int of[EK_MAX_RANK], kept = 0,
+                         count = 0; /* of: x's dimensions of more than one number, in the result's order */
     for (int i = 0; i < x.rank; i++) {
         if (x.dim[axis[i]] != 1) of[kept++] = axis[i];
     }
@@ -592,8 +621,8 @@ ek_status ek_onnx_fill(onnx_import *im, int layer, ek_role role, onnx_constant *
 {
     const ek_param *param = ek_node_param(ek_builder_node(&im->builder, layer), role);
     if (!param || param->count != from->count)
-        return ek_fail(EK_E_FORMAT, "its %s has %lld numbers, and its shapes ask for %lld", what, (long long)from->count,
-                       param ? (long long)param->count : 0LL);
+        return ek_fail(EK_E_FORMAT, "its %s has %lld numbers, and its shapes ask for %lld", what,
+                       (long long)from->count, param ? (long long)param->count : 0LL);
     from->takers++;
     return ek_onnx_copy(im, from, param->data);
 }
@@ -607,18 +636,19 @@ static ek_status settle_pads(onnx_import *im, onnx_value *value)
     long long channels = value->layer.shape.dim[0];
     if (value->layer.shape.rank == 3)
         EK_TRY(ek_onnx_add(im, NULL, NULL, "conv", value->layer.index, -1, &out,
-                           "out=%lld kernel=1 groups=%lld bias=false padding=%lldx%lld padding_end=%lldx%lld", channels,
-                           channels, (long long)p[0], (long long)p[1], (long long)p[2], (long long)p[3]));
+                           "out=%lld kernel=1 groups=%lld bias=false padding=%lldx%lld padding_end=%lldx%lld",
+                           channels, channels, (long long)p[0], (long long)p[1], (long long)p[2],
+                           (long long)p[3]));
     else
         EK_TRY(ek_onnx_add(im, NULL, NULL, "conv1d", value->layer.index, -1, &out,
-                           "out=%lld kernel=1 groups=%lld bias=false padding=%lld padding_end=%lld", channels, channels,
-                           (long long)p[0], (long long)p[2]));
+                           "out=%lld kernel=1 groups=%lld bias=false padding=%lld padding_end=%lld", channels,
+                           channels, (long long)p[0], (long long)p[2]));
     float *weight = ek_builder_data(&im->builder, out.index, EK_ROLE_WEIGHT);
     for (long long i = 0; i < channels; i++) weight[i] = 1;
     value->layer = out;
     memset(value->pad, 0, sizeof value->pad);
-    return ek_onnx_note(im, "the zeros around the map before '%s' are made by a convolution of ones",
-                        im->model->value[value - im->value].name);
+    return ek_onnx_note(
+        im, "zeros around a map that no convolution takes as padding are made by a convolution of ones");
 }
 
 ek_status ek_onnx_settle(onnx_import *im, onnx_value *value, bool pads)
@@ -628,9 +658,9 @@ ek_status ek_onnx_settle(onnx_import *im, onnx_value *value, bool pads)
         onnx_layer out;
         int64_t count = ek_shape_count(a->shape);
         int index;
-        EK_TRY(ek_builder_add(&im->builder, a->label, "affine", value->layer.index, -1, &index, "shape=%s scale=%s shift=%s",
-                              a->shape.rank ? ONNX_SHAPE(a->shape) : "1", a->scale ? "true" : "false",
-                              a->shift ? "true" : "false"));
+        EK_TRY(ek_builder_add(&im->builder, a->label, "affine", value->layer.index, -1, &index,
+                              "shape=%s scale=%s shift=%s", a->shape.rank ? ONNX_SHAPE(a->shape) : "1",
+                              a->scale ? "true" : "false", a->shift ? "true" : "false"));
         out = (onnx_layer){.index = index, .shape = value->layer.shape};
         float *scale = ek_builder_data(&im->builder, index, EK_ROLE_GAMMA);
         float *shift = ek_builder_data(&im->builder, index, EK_ROLE_BETA);
@@ -645,18 +675,21 @@ ek_status ek_onnx_settle(onnx_import *im, onnx_value *value, bool pads)
     return pads ? settle_pads(im, value) : EK_OK;
 }
 
-ek_status ek_onnx_bias_ahead(onnx_import *im, const onnx_node *node, ek_shape out, int axis, onnx_constant **bias)
+ek_status ek_onnx_bias_ahead(onnx_import *im, const onnx_node *node, ek_shape out, int axis,
+                             onnx_constant **bias)
 {
     *bias = NULL;
     const onnx_value *value = output_of(im, node);
     if (!value || value->readers != 1 || value->reader < 0 || im->model->opset < 7) return EK_OK;
     const onnx_node *add = &im->model->node[value->reader];
-    if (strcmp(add->op, "Add") != 0 || add->input_count != 2 || add->output_count != 1 || add->output[0] < 0) return EK_OK;
+    if (strcmp(add->op, "Add") != 0 || add->input_count != 2 || add->output_count != 1 || add->output[0] < 0)
+        return EK_OK;
     const onnx_value *other = &im->value[add->input[0] == node->output[0] ? add->input[1] : add->input[0]];
     if (other->kind != ONNX_CONSTANT || other->constant->count != out.dim[axis]) return EK_OK;
     const onnx_constant *c = other->constant;
     int from_end = out.rank - axis; /* where the dimension must stand in the constant, counted from its end */
-    if (c->rank > out.rank + im->lead || c->rank < from_end || c->dim[c->rank - from_end] != c->count) return EK_OK;
+    if (c->rank > out.rank + im->lead || c->rank < from_end || c->dim[c->rank - from_end] != c->count)
+        return EK_OK;
     if (!ek_onnx_is_real(c->type)) return EK_OK;
     *bias = other->constant;
     im->done[value->reader] = true;
@@ -716,12 +749,14 @@ static ek_status translate(onnx_import *im, const onnx_node *node)
     return check_outputs(im, node);
 }
 
-static ek_status constant_of_tensor(onnx_import *im, const char *name, const onnx_tensor *tensor, onnx_value *value)
+static ek_status constant_of_tensor(onnx_import *im, const char *name, const onnx_tensor *tensor,
+                                    onnx_value *value)
 {
     EK_TRY(ek_onnx_tensor_check(im->model, tensor));
     onnx_constant *c;
     EK_TRY(ONNX_KEEP(&im->memory, c, 1));
-    *c = (onnx_constant){.name = name, .type = tensor->type, .rank = tensor->rank, .count = tensor->count, .tensor = tensor};
+    *c = (onnx_constant){
+        .name = name, .type = tensor->type, .rank = tensor->rank, .count = tensor->count, .tensor = tensor};
     memcpy(c->dim, tensor->dim, sizeof c->dim);
     value->kind = ONNX_CONSTANT;
     value->constant = c;
@@ -733,14 +768,18 @@ static ek_status input_shape(onnx_import *im, const onnx_port *port, const char 
 {
     ek_shape given = im->options->input;
     if (port->rank < 0 && !given.rank)
-        return ek_fail(EK_E_UNSUPPORTED, "the shape of its input '%s' is left open: give that of a sample", name);
+        return ek_fail(EK_E_UNSUPPORTED, "the shape of its input '%s' is left open: give that of a sample",
+                       name);
     int rank = port->rank < 0 ? given.rank + 1 : port->rank;
     if (given.rank && given.rank != rank - 1)
-        return ek_fail(EK_E_SHAPE, "its input '%s' has %d dimensions with the batch, and the shape given has %d without", name,
-                       rank, given.rank);
-    if (rank < im->lead) return ek_onnx_touches_batch(im, "its input '%s' is a single number without a batch", name);
+        return ek_fail(EK_E_SHAPE,
+                       "its input '%s' has %d dimensions with the batch, and the shape given has %d without",
+                       name, rank, given.rank);
+    if (rank < im->lead)
+        return ek_onnx_touches_batch(im, "its input '%s' is a single number without a batch", name);
     if (rank - im->lead > EK_MAX_VALUE_RANK)
-        return ek_fail(EK_E_UNSUPPORTED, "its input '%s' has %d dimensions; at most %d are read", name, rank, EK_MAX_VALUE_RANK + im->lead);
+        return ek_fail(EK_E_UNSUPPORTED, "its input '%s' has %d dimensions; at most %d are read", name, rank,
+                       EK_MAX_VALUE_RANK + im->lead);
     im->batch = port->rank > 0 ? port->dim[0] : -1;
     *out = (ek_shape){.rank = rank - im->lead};
     ek_text open = {0};
@@ -750,8 +789,8 @@ static ek_status input_shape(onnx_import *im, const onnx_port *port, const char 
         if (i > 0 && given.rank) {
             if (dim > 0 && dim != given.dim[i - 1]) {
                 ek_text_free(&open);
-                return ek_fail(EK_E_SHAPE, "dimension %d of its input '%s' is %lld, not %lld", i, name, (long long)dim,
-                               (long long)given.dim[i - 1]);
+                return ek_fail(EK_E_SHAPE, "dimension %d of its input '%s' is %lld, not %lld", i, name,
+                               (long long)dim, (long long)given.dim[i - 1]);
             }
             dim = given.dim[i - 1];
         }
@@ -763,10 +802,11 @@ static ek_status input_shape(onnx_import *im, const onnx_port *port, const char 
     }
     ek_status status = open.failed ? ek_text_status(&open) : EK_OK;
     if (status == EK_OK && missing)
-        status = ek_fail(EK_E_UNSUPPORTED,
-                         "its input '%s' leaves sizes open: a sample is %s. Give them: evenkeel convert %s --input SHAPE "
-                         "--out model.safetensors",
-                         name, open.data, im->model->path);
+        status = ek_fail(
+            EK_E_UNSUPPORTED,
+            "its input '%s' leaves sizes open: a sample is %s. Give them: evenkeel convert %s --input SHAPE "
+            "--out model.safetensors",
+            name, open.data, im->model->path);
     ek_text_free(&open);
     return status;
 }
@@ -776,7 +816,8 @@ static ek_status add_input(onnx_import *im, const onnx_port *port)
     const char *name = im->model->value[port->value].name;
     onnx_value *value = &im->value[port->value];
     if (port->type && !ek_onnx_is_real(port->type))
-        return ek_fail(EK_E_UNSUPPORTED, "its input '%s' holds %s; nets read real numbers", name, ek_onnx_type_name(port->type));
+        return ek_fail(EK_E_UNSUPPORTED, "its input '%s' holds %s; nets read real numbers", name,
+                       ek_onnx_type_name(port->type));
     if (port->type && port->type != ONNX_FLOAT)
         EK_TRY(ek_onnx_note(im, "its input '%s' is %s: everything is computed in 32-bit float here", name,
                             ek_onnx_type_name(port->type)));
@@ -790,7 +831,8 @@ static ek_status add_input(onnx_import *im, const onnx_port *port)
 }
 
 /* Inputs that the net's output depends on: one enters, others must be bound. */
-static ek_status add_inputs(onnx_import *im, int bound_count, const ek_onnx_bound *bound, const onnx_tensor *tensors)
+static ek_status add_inputs(onnx_import *im, int bound_count, const ek_onnx_bound *bound,
+                            const onnx_tensor *tensors)
 {
     const onnx_port *entry = NULL;
     ek_text names = {0};
@@ -812,7 +854,8 @@ static ek_status add_inputs(onnx_import *im, int bound_count, const ek_onnx_boun
     }
     if (status == EK_OK) status = ek_text_status(&names);
     if (status == EK_OK && entries != 1)
-        status = entries ? ek_fail(EK_E_UNSUPPORTED, "it has %d inputs (%.800s); a net has one", entries, names.data)
+        status = entries ? ek_fail(EK_E_UNSUPPORTED, "it has %d inputs (%.800s); a net has one", entries,
+                                   names.data)
                          : ek_fail(EK_E_UNSUPPORTED, "what it gives does not depend on an input");
     ek_text_free(&names);
     return status == EK_OK ? add_input(im, entry) : status;
@@ -869,13 +912,15 @@ static ek_status read_graph(onnx_import *im, int output, int bound_count, const 
     onnx_value *value = &im->value[output];
     if (im->problems) return EK_OK;
     if (value->kind != ONNX_LAYER)
-        return ek_fail(EK_E_UNSUPPORTED, "its output '%s' does not depend on its input", im->model->value[output].name);
+        return ek_fail(EK_E_UNSUPPORTED, "its output '%s' does not depend on its input",
+                       im->model->value[output].name);
     return ek_onnx_settle(im, value, true);
 }
 
 static void end_reading(onnx_import *im)
 {
     ek_builder_free(&im->builder);
+    ek_text_free(&im->in_training);
     ek_free(im->note);
     ek_free(im->list);
     ek_onnx_release(&im->memory);
@@ -891,7 +936,8 @@ static ek_status find_output(const onnx_model *model, const ek_onnx_options *opt
         int value = model->output[i].value;
         if (value < 0) continue;
         ek_text_add(&names, "%s%s", names.length ? ", " : "", model->value[value].name);
-        if (options->output ? !strcmp(model->value[value].name, options->output) : model->output_count == 1) *output = value;
+        if (options->output ? !strcmp(model->value[value].name, options->output) : model->output_count == 1)
+            *output = value;
     }
     ek_status status = names.failed ? ek_text_status(&names) : EK_OK;
     if (status == EK_OK && *output < 0) {
@@ -899,8 +945,8 @@ static ek_status find_output(const onnx_model *model, const ek_onnx_options *opt
             status = ek_fail(EK_E_NOT_FOUND, "it has no output '%s'; its outputs are %.800s", options->output,
                              names.data ? names.data : "none");
         else if (model->output_count)
-            status = ek_fail(EK_E_UNSUPPORTED, "it has %d outputs (%.800s); a net has one: choose it", model->output_count,
-                             names.data ? names.data : "");
+            status = ek_fail(EK_E_UNSUPPORTED, "it has %d outputs (%.800s); a net has one: choose it",
+                             model->output_count, names.data ? names.data : "");
         else
             status = ek_fail(EK_E_FORMAT, "it has no output");
     }
@@ -913,14 +959,37 @@ static ek_status note_shared(onnx_import *im)
     for (int i = 0; i < im->model->value_count; i++) {
         const onnx_value *value = &im->value[i];
         if (value->kind == ONNX_CONSTANT && value->constant->takers > 1 && value->constant->count > 1)
-            EK_TRY(ek_onnx_note(im, "'%s' is shared by %d layers in the file: each has a copy here, and training would part them",
-                                im->model->value[i].name, value->constant->takers));
+            EK_TRY(ek_onnx_note(
+                im,
+                "'%s' is shared by %d layers in the file: each has a copy here, and training would part them",
+                im->model->value[i].name, value->constant->takers));
     }
     return EK_OK;
 }
 
+/* One note on all that were exported in training mode, with the names of the first ones. */
+static ek_status note_training(onnx_import *im)
+{
+    if (im->in_training.failed) return ek_text_status(&im->in_training);
+    const char *names = im->in_training.data;
+    if (!names) return EK_OK;
+    if (im->options->bn_inference)
+        return ek_onnx_note(im,
+                            "BatchNormalization %s: exported in training mode; as asked for, the running "
+                            "statistics are used at "
+                            "inference",
+                            names);
+    return ek_onnx_note(
+        im,
+        "BatchNormalization %s: exported in training mode, so that the statistics of the batch are used at "
+        "inference too (track=false). That is rarely meant; the usual cause is an exporter called without "
+        "eval(). evenkeel convert --bn inference reads it with its running statistics",
+        names);
+}
+
 static ek_status make_net(onnx_import *im, int output, ek_net **out)
 {
+    EK_TRY(note_training(im));
     EK_TRY(note_shared(im));
     ek_net *net = NULL;
     ek_status status = EK_OK;
@@ -936,8 +1005,8 @@ done:
     return status;
 }
 
-static ek_status open_model(ek_context *context, onnx_model *model, const ek_onnx_options *options, int bound_count,
-                            const ek_onnx_bound *bound, ek_net **out)
+static ek_status open_model(ek_context *context, onnx_model *model, const ek_onnx_options *options,
+                            int bound_count, const ek_onnx_bound *bound, ek_net **out)
 {
     onnx_memory memory = {0};
     onnx_tensor *tensors;
@@ -960,9 +1029,11 @@ static ek_status open_model(ek_context *context, onnx_model *model, const ek_onn
         char *why = ek_strdup(ek_error());
         ek_status again = why ? read_graph(&whole, output, bound_count, bound, tensors) : EK_E_MEMORY;
         if (again == EK_OK && whole.problems == 0) {
-            again = ek_onnx_note(&whole, "a sample is the whole array, without a batch: in the file something happens along the "
-                                         "first dimension (%s)",
-                                 first.problems ? first.list[0].why : why);
+            again = ek_onnx_note(
+                &whole,
+                "a sample is the whole array, without a batch: in the file something happens along the "
+                "first dimension (%s)",
+                first.problems ? first.list[0].why : why);
             status = again == EK_OK ? make_net(&whole, output, out) : again;
             ek_free(why);
             goto done;
@@ -991,7 +1062,8 @@ ek_status ek_onnx_open_bound(ek_context *context, const char *path, const ek_onn
     return status == EK_OK ? status : ek_fail_in(status, "%s: ", path);
 }
 
-ek_status ek_onnx_open_with(ek_context *context, const char *path, const ek_onnx_options *options, ek_net **out)
+ek_status ek_onnx_open_with(ek_context *context, const char *path, const ek_onnx_options *options,
+                            ek_net **out)
 {
     return ek_onnx_open_bound(context, path, options, 0, NULL, out);
 }
@@ -1005,7 +1077,7 @@ ek_status ek_onnx_open(ek_context *context, const char *path, ek_net **out)
 bool ek_onnx_is_model(const unsigned char *bytes, size_t size)
 {
     return size >= 4 && bytes[0] == 0x08 && bytes[1] >= 1 && bytes[1] <= 32 &&
-           (bytes[2] == 0x12 || bytes[2] == 0x1a || bytes[2] == 0x22 || bytes[2] == 0x28 || bytes[2] == 0x32 ||
-            bytes[2] == 0x3a || bytes[2] == 0x42 || bytes[2] == 0x72) &&
+           (bytes[2] == 0x12 || bytes[2] == 0x1a || bytes[2] == 0x22 || bytes[2] == 0x28 ||
+            bytes[2] == 0x32 || bytes[2] == 0x3a || bytes[2] == 0x42 || bytes[2] == 0x72) &&
            !(size >= 8 && !bytes[4] && !bytes[5] && !bytes[6] && !bytes[7]);
 }

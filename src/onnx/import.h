@@ -43,8 +43,9 @@ typedef enum onnx_kind { ONNX_UNKNOWN, ONNX_LAYER, ONNX_CONSTANT } onnx_kind;
 typedef struct onnx_value {
     onnx_kind kind; /* UNKNOWN: it comes from what cannot be read */
     onnx_layer layer;
-    onnx_affine affine;     /* before what follows */
-    int64_t pad[4];         /* zeros around the map, still to be made a layer: above, left, below, right; of a sequence
+    onnx_affine affine; /* before what follows */
+    int64_t
+        pad[4]; /* zeros around the map, still to be made a layer: above, left, below, right; of a sequence
                                before and behind in 0 and 2 */
     onnx_constant *constant;
     int readers; /* inputs of needed nodes, and the output of the graph */
@@ -68,6 +69,7 @@ typedef struct onnx_import {
     struct onnx_problem *list;
     const char **note;
     int note_count, note_room;
+    ek_text in_training; /* the batch normalizations that were exported so */
 } onnx_import;
 
 typedef ek_status (*onnx_translator)(onnx_import *im, const onnx_node *node);
@@ -84,22 +86,25 @@ ek_status ek_onnx_layer(onnx_import *im, const onnx_node *node, int k, onnx_laye
  * layer's value. */
 ek_status ek_onnx_moved_layer(onnx_import *im, const onnx_node *node, int k, onnx_layer *out);
 /* A constant as a layer of this shape, which has as many numbers. */
-ek_status ek_onnx_constant_layer(onnx_import *im, const onnx_node *node, onnx_constant *c, ek_shape shape, onnx_layer *out);
+ek_status ek_onnx_constant_layer(onnx_import *im, const onnx_node *node, onnx_constant *c, ek_shape shape,
+                                 onnx_layer *out);
 /* The same, with zeros around it left to the caller: pad[4] as in onnx_value. */
-ek_status ek_onnx_padded_layer(onnx_import *im, const onnx_node *node, int k, onnx_layer *out, int64_t pad[4]);
+ek_status ek_onnx_padded_layer(onnx_import *im, const onnx_node *node, int k, onnx_layer *out,
+                               int64_t pad[4]);
 /* An input that must be constant. *out NULL where it is left out and `needed` is false. `what` names it in errors. */
 ek_status ek_onnx_constant_input(onnx_import *im, const onnx_node *node, int k, bool needed, const char *what,
                                  onnx_constant **out);
 ek_status ek_onnx_get_int(const onnx_node *node, const char *name, int64_t fallback, int64_t *out);
 /* The double that its author wrote: 0.1f is the float nearest to 0.1, and 0.1 is the shortest text that leads to it. */
 double ek_onnx_as_written(float f);
-ek_status ek_onnx_get_float(const onnx_node *node, const char *name, double fallback, double *out); /* 0.1f is 0.1 */
+ek_status ek_onnx_get_float(const onnx_node *node, const char *name, double fallback,
+                            double *out); /* 0.1f is 0.1 */
 ek_status ek_onnx_get_text(const onnx_node *node, const char *name, const char *fallback, const char **out);
 /* *ints NULL, *count 0: it is left out. */
 ek_status ek_onnx_get_ints(const onnx_node *node, const char *name, const int64_t **ints, int *count);
 /* A list that is an attribute up to an opset and an input from the next on. *there: whether it is given at all. */
-ek_status ek_onnx_axes(onnx_import *im, const onnx_node *node, int64_t input_since, int64_t axes[ONNX_MAX_RANK], int *count,
-                       bool *there);
+ek_status ek_onnx_axes(onnx_import *im, const onnx_node *node, int64_t input_since,
+                       int64_t axes[ONNX_MAX_RANK], int *count, bool *there);
 /* A sample's axis from one of an array with `rank` dimensions, which may count from its end.
  * -1 for the batch, where that is allowed, else a batch problem. */
 ek_status ek_onnx_axis(onnx_import *im, int64_t axis, int rank, bool batch_allowed, int *out);
@@ -110,7 +115,10 @@ ek_status ek_onnx_axis(onnx_import *im, int64_t axis, int rank, bool batch_allow
 ek_status ek_onnx_load(onnx_import *im, onnx_constant *constant);
 /* Its numbers as floats, [count], straight from the file where they still are there. */
 ek_status ek_onnx_copy(onnx_import *im, onnx_constant *constant, float *out);
-static inline double ek_onnx_number(const onnx_constant *c, int64_t i) { return c->real ? (double)c->real[i] : (double)c->whole[i]; }
+static inline double ek_onnx_number(const onnx_constant *c, int64_t i)
+{
+    return c->real ? (double)c->real[i] : (double)c->whole[i];
+}
 ek_status ek_onnx_new_constant(onnx_import *im, int type, int rank, const int64_t *dim, onnx_constant **out);
 /* Whether the operator is one that is computed here where all that it reads is constant; if so, does it. */
 bool ek_onnx_folds(const char *op);
@@ -127,7 +135,9 @@ void ek_onnx_give_more(onnx_import *im, const onnx_node *node, onnx_layer layer,
 void ek_onnx_pass_on(onnx_import *im, const onnx_node *node);
 
 /* EK_E_UNSUPPORTED, because something would have to happen to the batch. */
-__attribute__((format(printf, 2, 3))) ek_status ek_onnx_touches_batch(onnx_import *im, const char *format, ...);
+__attribute__((format(printf, 2, 3))) ek_status ek_onnx_touches_batch(onnx_import *im, const char *format,
+                                                                      ...);
+/* Once, however often it is said. */
 __attribute__((format(printf, 2, 3))) ek_status ek_onnx_note(onnx_import *im, const char *format, ...);
 
 /* --- layers */
@@ -135,8 +145,9 @@ __attribute__((format(printf, 2, 3))) ek_status ek_onnx_note(onnx_import *im, co
 /* A layer on another, or on two. Its value has the shape that the builder finds. weight: what it is to be called after
  * (NULL: the node). */
 __attribute__((format(printf, 8, 9))) ek_status ek_onnx_add(onnx_import *im, const onnx_node *node,
-                                                            const onnx_constant *weight, const char *op, int first,
-                                                            int second, onnx_layer *out, const char *options, ...);
+                                                            const onnx_constant *weight, const char *op,
+                                                            int first, int second, onnx_layer *out,
+                                                            const char *options, ...);
 /* The same numbers in another shape; nothing where it is that already. */
 ek_status ek_onnx_reshape(onnx_import *im, onnx_layer x, ek_shape shape, onnx_layer *out);
 /* axis[i]: which dimension of x becomes the i-th. */
@@ -144,10 +155,11 @@ ek_status ek_onnx_permute(onnx_import *im, onnx_layer x, const int *axis, onnx_l
 /* What a layer is called after these weights; NULL: their name does not tell. */
 const char *ek_onnx_label(onnx_import *im, const onnx_constant *weight);
 /* first `op` second, "add" to "div", as layers, broadcast to each other. */
-ek_status ek_onnx_binary(onnx_import *im, const onnx_node *node, const char *op, onnx_layer a, onnx_layer b, onnx_layer *y);
+ek_status ek_onnx_binary(onnx_import *im, const onnx_node *node, const char *op, onnx_layer a, onnx_layer b,
+                         onnx_layer *y);
 /* Output 0 is a `what` c ('+', '-', '*', '/'), or c `what` a where c is the left one: it stays an affine map of a. */
-ek_status ek_onnx_give_affine(onnx_import *im, const onnx_node *node, const onnx_value *a, char what, onnx_constant *c,
-                              bool left);
+ek_status ek_onnx_give_affine(onnx_import *im, const onnx_node *node, const onnx_value *a, char what,
+                              onnx_constant *c, bool left);
 /* Any value of channels as a map or sequence: [c, d, h, w] as [c, d*h, w]. */
 ek_status ek_onnx_as_map(onnx_import *im, onnx_layer x, onnx_layer *out);
 /* Fills a parameter of a layer. EK_E_FORMAT: it has not as many numbers. */
@@ -156,11 +168,15 @@ ek_status ek_onnx_fill(onnx_import *im, int layer, ek_role role, onnx_constant *
 ek_status ek_onnx_settle(onnx_import *im, onnx_value *value, bool pads);
 /* The constant that the only reader of the node's output adds to it, `count` numbers along dimension `axis` of its samples,
  * all others 1; that reader then counts as done. NULL: there is none. */
-ek_status ek_onnx_bias_ahead(onnx_import *im, const onnx_node *node, ek_shape out, int axis, onnx_constant **bias);
+ek_status ek_onnx_bias_ahead(onnx_import *im, const onnx_node *node, ek_shape out, int axis,
+                             onnx_constant **bias);
 
 static inline ek_shape ek_onnx_shape1(int64_t a) { return (ek_shape){.rank = 1, .dim = {a}}; }
 static inline ek_shape ek_onnx_shape2(int64_t a, int64_t b) { return (ek_shape){.rank = 2, .dim = {a, b}}; }
-static inline ek_shape ek_onnx_shape3(int64_t a, int64_t b, int64_t c) { return (ek_shape){.rank = 3, .dim = {a, b, c}}; }
+static inline ek_shape ek_onnx_shape3(int64_t a, int64_t b, int64_t c)
+{
+    return (ek_shape){.rank = 3, .dim = {a, b, c}};
+}
 
 /* "1x1x28": in options. */
 #define ONNX_REAL(value) ek_real_text((value), (char[EK_REAL_TEXT]){0})
@@ -173,6 +189,7 @@ ek_status ek_onnx_pool(onnx_import *im, const onnx_node *node);
 ek_status ek_onnx_global_pool(onnx_import *im, const onnx_node *node);
 ek_status ek_onnx_reduce_mean(onnx_import *im, const onnx_node *node);
 ek_status ek_onnx_pad(onnx_import *im, const onnx_node *node);
+ek_status ek_onnx_resize(onnx_import *im, const onnx_node *node);
 ek_status ek_onnx_gemm(onnx_import *im, const onnx_node *node);
 ek_status ek_onnx_matmul(onnx_import *im, const onnx_node *node);
 ek_status ek_onnx_batch_norm(onnx_import *im, const onnx_node *node);
@@ -181,6 +198,10 @@ ek_status ek_onnx_layer_norm(onnx_import *im, const onnx_node *node);
 ek_status ek_onnx_group_norm(onnx_import *im, const onnx_node *node);
 /* Of a product of a value with itself: whether it is the beginning of what rmsnorm is written as, which it then becomes. */
 ek_status ek_onnx_rms_norm(onnx_import *im, const onnx_node *square, bool *found);
+/* Of a mean: whether it is the beginning of a layer normalization that is written out, which it then becomes. */
+ek_status ek_onnx_written_layer_norm(onnx_import *im, const onnx_node *mean, bool *found);
+/* x normalized over its dimensions from `axis` on, without scale and bias. */
+ek_status ek_onnx_normalize_tail(onnx_import *im, const onnx_node *node, onnx_layer x, int axis, double eps, onnx_layer *y);
 ek_status ek_onnx_arithmetic(onnx_import *im, const onnx_node *node);
 ek_status ek_onnx_sum(onnx_import *im, const onnx_node *node);
 ek_status ek_onnx_neg(onnx_import *im, const onnx_node *node);

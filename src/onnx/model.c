@@ -93,7 +93,8 @@ static ek_status take_external(onnx_memory *memory, ek_wire entry, onnx_tensor *
     int64_t number = 0;
     for (const char *c = value; *c; c++) {
         if (*c < '0' || *c > '9' || number > (INT64_MAX - 9) / 10)
-            return ek_fail(EK_E_FORMAT, "the %s of its external data is '%s', which is no number of bytes", key, value);
+            return ek_fail(EK_E_FORMAT, "the %s of its external data is '%s', which is no number of bytes",
+                           key, value);
         number = 10 * number + (*c - '0');
     }
     *(*key == 'o' ? &tensor->offset : &tensor->length) = number;
@@ -147,7 +148,8 @@ ek_status ek_onnx_tensor_parse(onnx_memory *memory, ek_wire message, onnx_tensor
     }
     for (int i = 0; i < tensor->rank; i++) {
         if (tensor->dim[i] < 0 || __builtin_mul_overflow(tensor->count, tensor->dim[i], &tensor->count))
-            return ek_fail(EK_E_FORMAT, "tensor '%s': its dimension %d is %lld", tensor->name, i, (long long)tensor->dim[i]);
+            return ek_fail(EK_E_FORMAT, "tensor '%s': its dimension %d is %lld", tensor->name, i,
+                           (long long)tensor->dim[i]);
     }
     return EK_OK;
 }
@@ -184,7 +186,8 @@ static ek_status take_numbers(onnx_memory *memory, ek_wire message, onnx_attribu
         if (field.number == 7) {
             EK_TRY(ek_wire_fixed(&field, 4, &data, &count));
             for (size_t i = 0; i < count; i++, data += 4) {
-                uint32_t bits = (uint32_t)data[0] | (uint32_t)data[1] << 8 | (uint32_t)data[2] << 16 | (uint32_t)data[3] << 24;
+                uint32_t bits = (uint32_t)data[0] | (uint32_t)data[1] << 8 | (uint32_t)data[2] << 16 |
+                                (uint32_t)data[3] << 24;
                 memcpy(real++, &bits, sizeof bits);
             }
         }
@@ -328,7 +331,8 @@ static ek_status take_shape(ek_wire message, onnx_port *port)
         EK_TRY(ek_wire_next(&message, &field, &more));
         if (!more) return EK_OK;
         if (field.number != 1) continue;
-        if (port->rank == ONNX_MAX_RANK) return ek_fail(EK_E_UNSUPPORTED, "it has more than %d dimensions", ONNX_MAX_RANK);
+        if (port->rank == ONNX_MAX_RANK)
+            return ek_fail(EK_E_UNSUPPORTED, "it has more than %d dimensions", ONNX_MAX_RANK);
         EK_TRY(ek_wire_enter(&all, &field, &inner));
         EK_TRY(take_dim(inner, &port->dim[port->rank++]));
     }
@@ -386,20 +390,28 @@ typedef struct raw_graph {
     const char **input, **output;
 } raw_graph;
 
-static int by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
-static int text_of_name(const void *text, const void *name) { return strcmp(text, ((const onnx_name *)name)->name); }
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+static int text_of_name(const void *text, const void *name)
+{
+    return strcmp(text, ((const onnx_name *)name)->name);
+}
 
 static int find_value(const onnx_model *model, const char *name)
 {
     if (!*name || !model->value_count) return -1;
-    const onnx_name *found = bsearch(name, model->value, (size_t)model->value_count, sizeof *found, text_of_name);
+    const onnx_name *found =
+        bsearch(name, model->value, (size_t)model->value_count, sizeof *found, text_of_name);
     return found ? (int)(found - model->value) : -1;
 }
 
 /* All names, sorted, each once. */
 static ek_status list_names(onnx_model *model, const raw_graph *raw)
 {
-    size_t most = (size_t)model->initializer_count + (size_t)model->input_count + (size_t)model->output_count, count = 0;
+    size_t most = (size_t)model->initializer_count + (size_t)model->input_count + (size_t)model->output_count,
+           count = 0;
     for (int i = 0; i < model->node_count; i++)
         most += (size_t)model->node[i].input_count + (size_t)model->node[i].output_count;
     if (most > INT32_MAX / 2) return ek_fail(EK_E_FORMAT, "it has too many names");
@@ -504,7 +516,8 @@ static ek_status take_graph(onnx_model *model, ek_wire message)
         if (number == 1) {
             status = take_node(memory, inner, &model->node[nodes], &raw.node[nodes]);
             if (status != EK_OK)
-                return ek_fail_in(status, "node %d, %s '%s': ", nodes, model->node[nodes].op, model->node[nodes].name);
+                return ek_fail_in(status, "node %d, %s '%s': ", nodes, model->node[nodes].op,
+                                  model->node[nodes].name);
             nodes++;
         } else if (number == 5) {
             EK_TRY(ek_onnx_tensor_parse(memory, inner, &model->initializer[initializers++]));
@@ -562,9 +575,11 @@ static ek_status take_model(onnx_model *model)
         default: break;
         }
     }
-    if (graphs != 1) return ek_fail(EK_E_FORMAT, "it is no ONNX model: it has %s graph", graphs ? "more than one" : "no");
+    if (graphs != 1)
+        return ek_fail(EK_E_FORMAT, "it is no ONNX model: it has %s graph", graphs ? "more than one" : "no");
     if (model->opset < MIN_OPSET || model->opset > MAX_OPSET)
-        return ek_fail(EK_E_UNSUPPORTED, "it is of opset %lld; opsets %d to %d are read. onnx.version_converter translates",
+        return ek_fail(EK_E_UNSUPPORTED,
+                       "it is of opset %lld; opsets %d to %d are read. onnx.version_converter translates",
                        (long long)model->opset, MIN_OPSET, MAX_OPSET);
     return take_graph(model, graph);
 }

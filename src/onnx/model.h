@@ -43,7 +43,7 @@ typedef struct onnx_tensor {
     const unsigned char *bytes; /* raw_data; NULL: none */
     size_t size;
     bool external;
-    const char *location; /* of external data: a path within the model's folder; NULL: none given */
+    const char *location;   /* of external data: a path within the model's folder; NULL: none given */
     int64_t offset, length; /* length -1: as much as the tensor needs */
 } onnx_tensor;
 
@@ -62,11 +62,11 @@ typedef struct onnx_attribute {
     int type;
     float f;
     int64_t i;
-    const char *s;         /* STRING; "" where it holds what no plain text does */
-    const onnx_tensor *t;  /* TENSOR */
-    size_t count;          /* of floats or ints */
-    const float *floats;   /* FLOATS */
-    const int64_t *ints;   /* INTS */
+    const char *s;        /* STRING; "" where it holds what no plain text does */
+    const onnx_tensor *t; /* TENSOR */
+    size_t count;         /* of floats or ints */
+    const float *floats;  /* FLOATS */
+    const int64_t *ints;  /* INTS */
 } onnx_attribute;
 
 typedef struct onnx_node {
@@ -101,9 +101,9 @@ typedef struct onnx_model {
     const char *producer, *producer_version;
     int node_count, value_count, initializer_count, input_count, output_count;
     onnx_node *node;
-    onnx_name *value;           /* sorted by name */
+    onnx_name *value; /* sorted by name */
     onnx_tensor *initializer;
-    onnx_port *input, *output;  /* inputs: those without an initializer */
+    onnx_port *input, *output; /* inputs: those without an initializer */
 } onnx_model;
 
 /* Reads and checks the file; `path` must outlive the model.

@@ -38,6 +38,7 @@ static const struct {
     {"ReduceMean", ek_onnx_reduce_mean},
     {"Relu", ek_onnx_activation},
     {"Reshape", ek_onnx_reshape_node},
+    {"Resize", ek_onnx_resize},
     {"Shape", ek_onnx_shape},
     {"Sigmoid", ek_onnx_activation},
     {"Softmax", ek_onnx_softmax},
@@ -47,6 +48,7 @@ static const struct {
     {"Tanh", ek_onnx_activation},
     {"Transpose", ek_onnx_transpose},
     {"Unsqueeze", ek_onnx_unsqueeze},
+    {"Upsample", ek_onnx_resize},
 };
 
 onnx_translator ek_onnx_operator(const char *op)

@@ -15,13 +15,15 @@ static ek_status take_weights(onnx_import *im, const onnx_node *node, onnx_layer
     EK_TRY(ek_onnx_constant_input(im, node, 2, false, "bias", &out->bias));
     EK_TRY(ek_onnx_get_int(node, "group", 1, &out->groups));
     if (x.shape.rank == 4) return ek_fail(EK_E_UNSUPPORTED, "convolutions in three dimensions are not read");
-    if (x.shape.rank < 2) return ek_fail(EK_E_UNSUPPORTED, "its input is no map and no sequence: a sample of it is %s", ONNX_SHAPE(x.shape));
+    if (x.shape.rank < 2)
+        return ek_fail(EK_E_UNSUPPORTED, "its input is no map and no sequence: a sample of it is %s",
+                       ONNX_SHAPE(x.shape));
     if (out->weight->rank != x.shape.rank + 1)
-        return ek_fail(EK_E_FORMAT, "its weights have %d dimensions, and its input's shape asks for %d", out->weight->rank,
-                       x.shape.rank + 1);
+        return ek_fail(EK_E_FORMAT, "its weights have %d dimensions, and its input's shape asks for %d",
+                       out->weight->rank, x.shape.rank + 1);
     if (out->groups < 1 || out->weight->count == 0 || out->weight->dim[0] % out->groups)
-        return ek_fail(EK_E_FORMAT, "its %lld filters do not go into %lld groups", (long long)out->weight->dim[0],
-                       (long long)out->groups);
+        return ek_fail(EK_E_FORMAT, "its %lld filters do not go into %lld groups",
+                       (long long)out->weight->dim[0], (long long)out->groups);
     return EK_OK;
 }
 
@@ -40,7 +42,8 @@ ek_status ek_onnx_conv(onnx_import *im, const onnx_node *node)
     EK_TRY(ek_onnx_padded_layer(im, node, 0, &x, pad));
     EK_TRY(take_weights(im, node, x, &from));
     if (from.weight->dim[1] * from.groups != x.shape.dim[0])
-        return ek_fail(EK_E_FORMAT, "its weights are for %lld channels in %lld groups, and its input has %lld",
+        return ek_fail(EK_E_FORMAT,
+                       "its weights are for %lld channels in %lld groups, and its input has %lld",
                        (long long)from.weight->dim[1], (long long)from.groups, (long long)x.shape.dim[0]);
     int dims = x.shape.rank - 1;
     EK_TRY(ek_onnx_window(node, dims, from.weight->dim + 2, &w));
@@ -57,8 +60,9 @@ ek_status ek_onnx_conv(onnx_import *im, const onnx_node *node)
     ek_onnx_window_options(&w, 0, dims, &text);
     ek_status status = ek_text_status(&text);
     if (status == EK_OK)
-        status = ek_onnx_add(im, node, from.weight, dims == 2 ? "conv" : "conv1d", x.index, -1, &y, "out=%lld groups=%lld bias=%s%s",
-                             (long long)from.weight->dim[0], (long long)from.groups, from.bias ? "true" : "false", text.data);
+        status = ek_onnx_add(im, node, from.weight, dims == 2 ? "conv" : "conv1d", x.index, -1, &y,
+                             "out=%lld groups=%lld bias=%s%s", (long long)from.weight->dim[0],
+                             (long long)from.groups, from.bias ? "true" : "false", text.data);
     ek_text_free(&text);
     EK_TRY(status);
     EK_TRY(fill_weights(im, y.index, &from));
@@ -82,8 +86,8 @@ static void fit_output(onnx_window *w, int i, int64_t in, int64_t wanted, int64_
     w->end[i] = cut - w->begin[i];
 }
 
-static ek_status transposed_window(const onnx_node *node, onnx_layer x, const onnx_constant *weight, onnx_window *w,
-                                   int64_t beyond[2])
+static ek_status transposed_window(const onnx_node *node, onnx_layer x, const onnx_constant *weight,
+                                   onnx_window *w, int64_t beyond[2])
 {
     const int64_t *sizes, *given;
     int size_count, given_count, dims = x.shape.rank - 1;
@@ -115,8 +119,8 @@ ek_status ek_onnx_conv_transpose(onnx_import *im, const onnx_node *node)
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
     EK_TRY(take_weights(im, node, x, &from));
     if (from.weight->dim[0] != x.shape.dim[0])
-        return ek_fail(EK_E_FORMAT, "its weights are for %lld channels, and its input has %lld", (long long)from.weight->dim[0],
-                       (long long)x.shape.dim[0]);
+        return ek_fail(EK_E_FORMAT, "its weights are for %lld channels, and its input has %lld",
+                       (long long)from.weight->dim[0], (long long)x.shape.dim[0]);
     int dims = x.shape.rank - 1;
     EK_TRY(transposed_window(node, x, from.weight, &w, beyond));
     ek_shape out = {.rank = x.shape.rank, .dim = {from.weight->dim[1] * from.groups}};
@@ -126,9 +130,9 @@ ek_status ek_onnx_conv_transpose(onnx_import *im, const onnx_node *node)
     if (beyond[0] || beyond[1]) ek_onnx_pair_option(&text, "output_padding", beyond, dims);
     ek_status status = ek_text_status(&text);
     if (status == EK_OK)
-        status = ek_onnx_add(im, node, from.weight, dims == 2 ? "convtranspose" : "convtranspose1d", x.index, -1, &y,
-                             "out=%lld groups=%lld bias=%s%s", (long long)out.dim[0], (long long)from.groups,
-                             from.bias ? "true" : "false", text.data);
+        status = ek_onnx_add(im, node, from.weight, dims == 2 ? "convtranspose" : "convtranspose1d", x.index,
+                             -1, &y, "out=%lld groups=%lld bias=%s%s", (long long)out.dim[0],
+                             (long long)from.groups, from.bias ? "true" : "false", text.data);
     ek_text_free(&text);
     EK_TRY(status);
     EK_TRY(fill_weights(im, y.index, &from));
@@ -139,7 +143,8 @@ ek_status ek_onnx_conv_transpose(onnx_import *im, const onnx_node *node)
 /* --- zeros around maps */
 
 /* pads: an attribute before opset 11 ("paddings" in opset 1), an input from then on. */
-static ek_status pad_list(onnx_import *im, const onnx_node *node, const int64_t **list, int *count, double *value)
+static ek_status pad_list(onnx_import *im, const onnx_node *node, const int64_t **list, int *count,
+                          double *value)
 {
     if (im->model->opset < 11) {
         EK_TRY(ek_onnx_get_float(node, "value", 0, value));
@@ -148,10 +153,12 @@ static ek_status pad_list(onnx_import *im, const onnx_node *node, const int64_t 
     onnx_constant *pads, *fill;
     EK_TRY(ek_onnx_constant_input(im, node, 1, true, "pads", &pads));
     EK_TRY(ek_onnx_constant_input(im, node, 2, false, "value", &fill));
-    if (ek_onnx_input(im, node, 3)) return ek_fail(EK_E_UNSUPPORTED, "it has a list of axes, which is not read");
+    if (ek_onnx_input(im, node, 3))
+        return ek_fail(EK_E_UNSUPPORTED, "it has a list of axes, which is not read");
     EK_TRY(ek_onnx_load(im, pads));
     if (fill) EK_TRY(ek_onnx_load(im, fill));
-    if (!pads->whole || (fill && fill->count != 1)) return ek_fail(EK_E_FORMAT, "its pads are no list of whole numbers");
+    if (!pads->whole || (fill && fill->count != 1))
+        return ek_fail(EK_E_FORMAT, "its pads are no list of whole numbers");
     *list = pads->whole;
     *count = (int)pads->count;
     *value = fill ? ek_onnx_number(fill, 0) : 0;
@@ -169,7 +176,8 @@ ek_status ek_onnx_pad(onnx_import *im, const onnx_node *node)
     EK_TRY(ek_onnx_get_text(node, "mode", "constant", &mode));
     EK_TRY(pad_list(im, node, &list, &count, &fill));
     int rank = x.shape.rank + im->lead;
-    if (count != 2 * rank) return ek_fail(EK_E_FORMAT, "its pads are %d numbers for %d dimensions", count, rank);
+    if (count != 2 * rank)
+        return ek_fail(EK_E_FORMAT, "its pads are %d numbers for %d dimensions", count, rank);
     bool nothing = true, elsewhere = false;
     for (int i = 0; i < count; i++) {
         nothing &= list[i] == 0;

@@ -49,13 +49,15 @@ static ek_status apply(onnx_import *im, const onnx_node *node, const product *p,
     out.dim[out.rank - 1] = p->out;
     if (rows == 1 && p->groups == 1) {
         EK_TRY(ek_onnx_reshape(im, x, ek_onnx_shape1(p->in), &x));
-        EK_TRY(ek_onnx_add(im, node, p->weight, "linear", x.index, -1, y, "out=%lld bias=%s", (long long)p->out, bias));
+        EK_TRY(ek_onnx_add(im, node, p->weight, "linear", x.index, -1, y, "out=%lld bias=%s",
+                           (long long)p->out, bias));
     } else {
         EK_TRY(ek_onnx_reshape(im, x, ek_onnx_shape3(p->groups, rows, p->in), &x));
         EK_TRY(ek_onnx_permute(im, x, turn, &x));
         EK_TRY(ek_onnx_reshape(im, x, ek_onnx_shape2(p->groups * p->in, rows), &x));
-        EK_TRY(ek_onnx_add(im, node, p->weight, "conv1d", x.index, -1, y, "out=%lld kernel=1 groups=%lld bias=%s",
-                           (long long)(p->groups * p->out), (long long)p->groups, bias));
+        EK_TRY(ek_onnx_add(im, node, p->weight, "conv1d", x.index, -1, y,
+                           "out=%lld kernel=1 groups=%lld bias=%s", (long long)(p->groups * p->out),
+                           (long long)p->groups, bias));
     }
     EK_TRY(fill_product(im, p, y->index));
     if (rows > 1 || p->groups > 1) {
@@ -67,7 +69,8 @@ static ek_status apply(onnx_import *im, const onnx_node *node, const product *p,
 
 static ek_status two_computed(void)
 {
-    return ek_fail(EK_E_UNSUPPORTED, "it multiplies two matrices that are both computed; one must be constant");
+    return ek_fail(EK_E_UNSUPPORTED,
+                   "it multiplies two matrices that are both computed; one must be constant");
 }
 
 /* --- Gemm */
@@ -94,7 +97,8 @@ ek_status ek_onnx_gemm(onnx_import *im, const onnx_node *node)
     onnx_layer x, y;
     product p = {.groups = 1};
     int64_t turn_a, turn_b;
-    const onnx_value *a = ek_onnx_input(im, node, 0), *b = ek_onnx_input(im, node, 1), *c = ek_onnx_input(im, node, 2);
+    const onnx_value *a = ek_onnx_input(im, node, 0), *b = ek_onnx_input(im, node, 1),
+                     *c = ek_onnx_input(im, node, 2);
     if (a && b && a->kind == ONNX_LAYER && b->kind == ONNX_LAYER) return two_computed();
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
     EK_TRY(ek_onnx_constant_input(im, node, 1, true, "second input", &p.weight));
@@ -102,18 +106,20 @@ ek_status ek_onnx_gemm(onnx_import *im, const onnx_node *node)
     EK_TRY(ek_onnx_get_int(node, "transB", 0, &turn_b));
     EK_TRY(ek_onnx_get_float(node, "alpha", 1, &p.alpha));
     EK_TRY(ek_onnx_get_float(node, "beta", 1, &p.beta));
-    if (x.shape.rank + im->lead != 2 || p.weight->rank != 2) return ek_fail(EK_E_FORMAT, "its inputs are no matrices");
+    if (x.shape.rank + im->lead != 2 || p.weight->rank != 2)
+        return ek_fail(EK_E_FORMAT, "its inputs are no matrices");
     if (turn_a && im->lead) return ek_onnx_touches_batch(im, "it sums over the batch");
     if (turn_a) EK_TRY(ek_onnx_permute(im, x, turn, &x));
     p.turned = turn_b != 0;
     p.in = p.weight->dim[p.turned];
     p.out = p.weight->dim[!p.turned];
     if (p.in < 1 || p.out < 1 || x.shape.dim[x.shape.rank - 1] != p.in)
-        return ek_fail(EK_E_FORMAT, "its weights are for %lld features, and its input has %lld", (long long)p.in,
-                       (long long)x.shape.dim[x.shape.rank - 1]);
+        return ek_fail(EK_E_FORMAT, "its weights are for %lld features, and its input has %lld",
+                       (long long)p.in, (long long)x.shape.dim[x.shape.rank - 1]);
     if (c && c->kind == ONNX_CONSTANT && p.beta != 0) {
         const onnx_constant *k = c->constant;
-        if (k->count == 1 || (k->count == p.out && k->rank > 0 && k->dim[k->rank - 1] == p.out)) p.bias = c->constant;
+        if (k->count == 1 || (k->count == p.out && k->rank > 0 && k->dim[k->rank - 1] == p.out))
+            p.bias = c->constant;
     }
     EK_TRY(apply(im, node, &p, x, &y));
     if (c && !p.bias && p.beta != 0) return add_rest(im, node, y, p.beta);
@@ -129,17 +135,20 @@ static ek_status find_groups(onnx_import *im, onnx_layer x, const onnx_constant 
     int rank = x.shape.rank + im->lead;
     int64_t all = 1;
     *groups = 1;
-    if (w->rank > rank) return ek_fail(EK_E_UNSUPPORTED, "its constant has more dimensions than what it is multiplied with");
+    if (w->rank > rank)
+        return ek_fail(EK_E_UNSUPPORTED, "its constant has more dimensions than what it is multiplied with");
     for (int i = 0; i < x.shape.rank - 2; i++) all *= x.shape.dim[i];
     for (int i = 0; i < w->rank - 2; i++) {
         int axis = rank - w->rank + i - im->lead;
         if (w->dim[i] == 1) continue;
         if (axis < 0) return ek_onnx_touches_batch(im, "its constant has matrices by sample");
         if (w->dim[i] != x.shape.dim[axis])
-            return ek_fail(EK_E_UNSUPPORTED, "its constant has %lld matrices for %lld", (long long)w->dim[i], (long long)x.shape.dim[axis]);
+            return ek_fail(EK_E_UNSUPPORTED, "its constant has %lld matrices for %lld", (long long)w->dim[i],
+                           (long long)x.shape.dim[axis]);
         *groups *= w->dim[i];
     }
-    if (*groups != 1 && *groups != all) return ek_fail(EK_E_UNSUPPORTED, "its constant has matrices for some dimensions alone");
+    if (*groups != 1 && *groups != all)
+        return ek_fail(EK_E_UNSUPPORTED, "its constant has matrices for some dimensions alone");
     return EK_OK;
 }
 
@@ -152,13 +161,16 @@ static ek_status from_left(onnx_import *im, const onnx_node *node)
     EK_TRY(ek_onnx_constant_input(im, node, 0, true, "first input", &p.weight));
     if (im->lead && x.shape.rank == 1) return ek_onnx_touches_batch(im, "it sums over the batch");
     if (x.shape.rank != 2 || p.weight->rank != 2)
-        return ek_fail(EK_E_UNSUPPORTED, "a constant from the left is read for a sample that is one matrix alone");
+        return ek_fail(EK_E_UNSUPPORTED,
+                       "a constant from the left is read for a sample that is one matrix alone");
     p.out = p.weight->dim[0];
     p.in = p.weight->dim[1];
     if (p.in != x.shape.dim[0] || p.out < 1)
-        return ek_fail(EK_E_FORMAT, "its constant is for %lld rows, and its input has %lld", (long long)p.in, (long long)x.shape.dim[0]);
+        return ek_fail(EK_E_FORMAT, "its constant is for %lld rows, and its input has %lld", (long long)p.in,
+                       (long long)x.shape.dim[0]);
     EK_TRY(ek_onnx_reshape(im, x, x.shape, &x));
-    EK_TRY(ek_onnx_add(im, node, p.weight, "conv1d", x.index, -1, &y, "out=%lld kernel=1 bias=false", (long long)p.out));
+    EK_TRY(ek_onnx_add(im, node, p.weight, "conv1d", x.index, -1, &y, "out=%lld kernel=1 bias=false",
+                       (long long)p.out));
     EK_TRY(fill_product(im, &p, y.index));
     ek_onnx_give(im, node, y);
     return EK_OK;
@@ -180,8 +192,8 @@ ek_status ek_onnx_matmul(onnx_import *im, const onnx_node *node)
     p.in = w->dim[w->rank > 1 ? w->rank - 2 : 0];
     p.out = w->rank > 1 ? w->dim[w->rank - 1] : 1;
     if (p.in < 1 || p.out < 1 || x.shape.dim[x.shape.rank - 1] != p.in)
-        return ek_fail(EK_E_FORMAT, "its constant is for %lld features, and its input has %lld", (long long)p.in,
-                       (long long)x.shape.dim[x.shape.rank - 1]);
+        return ek_fail(EK_E_FORMAT, "its constant is for %lld features, and its input has %lld",
+                       (long long)p.in, (long long)x.shape.dim[x.shape.rank - 1]);
     EK_TRY(find_groups(im, x, w, &p.groups));
     ek_shape out = x.shape;
     out.dim[out.rank - 1] = p.out;

@@ -9,7 +9,8 @@
 
 /* Where c's numbers stand beside a sample of x: a shape of x's rank, each dimension c's or 1. behind: dimensions of 1 behind
  * c's own (opset 6, where `axis` says where c begins). *larger: it is, than x along one of them. */
-static ek_status place(onnx_import *im, ek_shape x, const onnx_constant *c, int behind, ek_shape *out, bool *larger)
+static ek_status place(onnx_import *im, ek_shape x, const onnx_constant *c, int behind, ek_shape *out,
+                       bool *larger)
 {
     int rank = x.rank + im->lead;
     *out = x;
@@ -17,11 +18,13 @@ static ek_status place(onnx_import *im, ek_shape x, const onnx_constant *c, int 
     for (int i = 0; i < x.rank; i++) out->dim[i] = 1;
     for (int i = 0; i < c->rank; i++) {
         int axis = rank - behind - c->rank + i - im->lead;
-        if (axis < -im->lead) return ek_fail(EK_E_UNSUPPORTED, "its constant has more dimensions than what it goes with");
+        if (axis < -im->lead)
+            return ek_fail(EK_E_UNSUPPORTED, "its constant has more dimensions than what it goes with");
         if (c->dim[i] == 1) continue;
         if (axis < 0) return ek_onnx_touches_batch(im, "its constant has numbers by sample");
         if (c->dim[i] != x.dim[axis] && x.dim[axis] != 1)
-            return ek_fail(EK_E_FORMAT, "its constant has %lld numbers along dimension %d, and what it goes with %lld",
+            return ek_fail(EK_E_FORMAT,
+                           "its constant has %lld numbers along dimension %d, and what it goes with %lld",
                            (long long)c->dim[i], axis + im->lead, (long long)x.dim[axis]);
         *larger |= c->dim[i] != x.dim[axis];
         out->dim[axis] = c->dim[i];
@@ -41,7 +44,8 @@ static int64_t place_of(ek_shape from, ek_shape to, int64_t i)
     return at;
 }
 
-static ek_status spread(onnx_import *im, const double *from, ek_shape shape, ek_shape to, double fallback, double **out)
+static ek_status spread(onnx_import *im, const double *from, ek_shape shape, ek_shape to, double fallback,
+                        double **out)
 {
     int64_t count = ek_shape_count(to);
     EK_TRY(ONNX_KEEP(&im->memory, *out, (size_t)count));
@@ -50,7 +54,8 @@ static ek_status spread(onnx_import *im, const double *from, ek_shape shape, ek_
 }
 
 /* A constant that no affine map can be: as a layer of its own. */
-static ek_status give_of_layers(onnx_import *im, const onnx_node *node, char what, onnx_constant *c, ek_shape shape, bool left)
+static ek_status give_of_layers(onnx_import *im, const onnx_node *node, char what, onnx_constant *c,
+                                ek_shape shape, bool left)
 {
     onnx_layer x, constant, y;
     const char *op = what == '+' ? "add" : what == '-' ? "sub" : what == '*' ? "mul" : "div";
@@ -61,13 +66,14 @@ static ek_status give_of_layers(onnx_import *im, const onnx_node *node, char wha
     return EK_OK;
 }
 
-static ek_status give_affine(onnx_import *im, const onnx_node *node, const onnx_value *a, char what, onnx_constant *c, bool left,
-                             int behind)
+static ek_status give_affine(onnx_import *im, const onnx_node *node, const onnx_value *a, char what,
+                             onnx_constant *c, bool left, int behind)
 {
     ek_shape own, shape;
     bool larger;
     if (!ek_onnx_is_real(c->type))
-        return ek_fail(EK_E_FORMAT, "its constant is %s, and goes with real numbers", ek_onnx_type_name(c->type));
+        return ek_fail(EK_E_FORMAT, "its constant is %s, and goes with real numbers",
+                       ek_onnx_type_name(c->type));
     EK_TRY(ek_onnx_load(im, c));
     EK_TRY(place(im, a->layer.shape, c, behind, &own, &larger));
     if (larger || (what == '/' && left)) return give_of_layers(im, node, what, c, own, left);
@@ -103,8 +109,8 @@ static ek_status give_affine(onnx_import *im, const onnx_node *node, const onnx_
     return EK_OK;
 }
 
-ek_status ek_onnx_give_affine(onnx_import *im, const onnx_node *node, const onnx_value *a, char what, onnx_constant *c,
-                              bool left)
+ek_status ek_onnx_give_affine(onnx_import *im, const onnx_node *node, const onnx_value *a, char what,
+                              onnx_constant *c, bool left)
 {
     return give_affine(im, node, a, what, c, left, 0);
 }
@@ -142,22 +148,25 @@ ek_status ek_onnx_neg(onnx_import *im, const onnx_node *node)
 
 /* --- of two layers */
 
-ek_status ek_onnx_binary(onnx_import *im, const onnx_node *node, const char *op, onnx_layer a, onnx_layer b, onnx_layer *y)
+ek_status ek_onnx_binary(onnx_import *im, const onnx_node *node, const char *op, onnx_layer a, onnx_layer b,
+                         onnx_layer *y)
 {
     if (a.shape.rank != b.shape.rank && im->lead)
-        return ek_onnx_touches_batch(im, "its inputs have %d and %d dimensions: the batch of one meets another dimension of the other",
-                                     a.shape.rank + 1, b.shape.rank + 1);
+        return ek_onnx_touches_batch(
+            im, "its inputs have %d and %d dimensions: the batch of one meets another dimension of the other",
+            a.shape.rank + 1, b.shape.rank + 1);
     int rank = a.shape.rank > b.shape.rank ? a.shape.rank : b.shape.rank;
     onnx_layer *both[2] = {&a, &b};
     for (int k = 0; k < 2; k++) {
         ek_shape shape = {.rank = rank}, own = both[k]->shape;
-        for (int i = 0; i < rank; i++) shape.dim[i] = i < rank - own.rank ? 1 : own.dim[i - (rank - own.rank)];
+        for (int i = 0; i < rank; i++)
+            shape.dim[i] = i < rank - own.rank ? 1 : own.dim[i - (rank - own.rank)];
         EK_TRY(ek_onnx_reshape(im, *both[k], shape, both[k]));
     }
     for (int i = 0; i < rank; i++) {
         if (a.shape.dim[i] != b.shape.dim[i] && a.shape.dim[i] != 1 && b.shape.dim[i] != 1)
-            return ek_fail(EK_E_FORMAT, "its inputs have %lld and %lld numbers along dimension %d", (long long)a.shape.dim[i],
-                           (long long)b.shape.dim[i], i + im->lead);
+            return ek_fail(EK_E_FORMAT, "its inputs have %lld and %lld numbers along dimension %d",
+                           (long long)a.shape.dim[i], (long long)b.shape.dim[i], i + im->lead);
     }
     EK_TRY(ek_onnx_add(im, node, NULL, op, a.index, b.index, y, " "));
     if (rank == 0) y->shape.rank = 0;
@@ -203,7 +212,8 @@ static ek_status multiply(onnx_import *im, const onnx_node *node)
 }
 
 /* Before opset 7 the second input is broadcast where `broadcast` says so, from dimension `axis` of the first on. */
-static ek_status old_broadcast(onnx_import *im, const onnx_node *node, const onnx_layer *x, const onnx_constant *c, int *behind)
+static ek_status old_broadcast(onnx_import *im, const onnx_node *node, const onnx_layer *x,
+                               const onnx_constant *c, int *behind)
 {
     int64_t broadcast, axis;
     *behind = 0;
@@ -212,7 +222,8 @@ static ek_status old_broadcast(onnx_import *im, const onnx_node *node, const onn
     EK_TRY(ek_onnx_get_int(node, "axis", -1, &axis));
     int rank = x->shape.rank + im->lead;
     if (!broadcast || axis < 0) return EK_OK;
-    if (axis + c->rank > rank) return ek_fail(EK_E_FORMAT, "its axis %lld leaves no room for its constant", (long long)axis);
+    if (axis + c->rank > rank)
+        return ek_fail(EK_E_FORMAT, "its axis %lld leaves no room for its constant", (long long)axis);
     *behind = rank - c->rank - (int)axis;
     return EK_OK;
 }
@@ -277,7 +288,8 @@ static const struct activation {
 };
 
 /* An activation keeps its input's shape, in ONNX's view too. */
-static ek_status add_same(onnx_import *im, const onnx_node *node, const char *op, onnx_layer x, onnx_layer *y, const char *options)
+static ek_status add_same(onnx_import *im, const onnx_node *node, const char *op, onnx_layer x, onnx_layer *y,
+                          const char *options)
 {
     EK_TRY(ek_onnx_add(im, node, NULL, op, x.index, -1, y, "%s", options));
     y->shape = x.shape;
@@ -296,14 +308,16 @@ ek_status ek_onnx_activation(onnx_import *im, const onnx_node *node)
         double value;
         char text[EK_REAL_TEXT];
         EK_TRY(ek_onnx_get_float(node, row->name[k], row->fallback[k], &value));
-        used += (size_t)snprintf(options + used, sizeof options - used, " %s=%s", row->option[k], ek_real_text(value, text));
+        used += (size_t)snprintf(options + used, sizeof options - used, " %s=%s", row->option[k],
+                                 ek_real_text(value, text));
     }
     EK_TRY(add_same(im, node, row->layer, x, &y, options));
     ek_onnx_give(im, node, y);
     return EK_OK;
 }
 
-static ek_status clip_bound(onnx_import *im, const onnx_node *node, int input, const char *name, double fallback, double *out)
+static ek_status clip_bound(onnx_import *im, const onnx_node *node, int input, const char *name,
+                            double fallback, double *out)
 {
     *out = fallback;
     if (im->model->opset < 11) return ek_onnx_get_float(node, name, fallback, out);
@@ -317,16 +331,17 @@ static ek_status clip_bound(onnx_import *im, const onnx_node *node, int input, c
 }
 
 /* clip(s*x + t, 0, m) = m * hardsigmoid(x), with alpha s/m and beta t/m. */
-static ek_status clip_affine(onnx_import *im, const onnx_node *node, const onnx_value *value, double most, bool *done)
+static ek_status clip_affine(onnx_import *im, const onnx_node *node, const onnx_value *value, double most,
+                             bool *done)
 {
     double scale, shift;
     const int64_t *p = value->pad;
-    *done = value->affine.shift && is_number(&value->affine, &scale, &shift) && scale > 0 && most > 0 && isfinite(most) &&
-            !(p[0] | p[1] | p[2] | p[3]);
+    *done = value->affine.shift && is_number(&value->affine, &scale, &shift) && scale > 0 && most > 0 &&
+            isfinite(most) && !(p[0] | p[1] | p[2] | p[3]);
     if (!*done) return EK_OK;
     onnx_layer y;
-    EK_TRY(ek_onnx_add(im, node, NULL, "hardsigmoid", value->layer.index, -1, &y, "alpha=%s beta=%s", ONNX_REAL(scale / most),
-                       ONNX_REAL(shift / most)));
+    EK_TRY(ek_onnx_add(im, node, NULL, "hardsigmoid", value->layer.index, -1, &y, "alpha=%s beta=%s",
+                       ONNX_REAL(scale / most), ONNX_REAL(shift / most)));
     y.shape = value->layer.shape;
     give_scaled(im, node, y, most);
     return EK_OK;
@@ -343,12 +358,14 @@ ek_status ek_onnx_clip(onnx_import *im, const onnx_node *node)
     /* Bounds at the ends of float are none: old exporters wrote them so. */
     bool below = least > -3.4e38, above = most < 3.4e38;
     const onnx_value *value = ek_onnx_input(im, node, 0);
-    if (value && value->kind == ONNX_LAYER && least == 0 && above) EK_TRY(clip_affine(im, node, value, most, &done));
+    if (value && value->kind == ONNX_LAYER && least == 0 && above)
+        EK_TRY(clip_affine(im, node, value, most, &done));
     if (done) return EK_OK;
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
     if (!below && !above) return ek_onnx_pass_on(im, node), EK_OK;
     char options[3 * EK_REAL_TEXT];
-    snprintf(options, sizeof options, "min=%s max=%s", below ? ONNX_REAL(least) : "none", above ? ONNX_REAL(most) : "none");
+    snprintf(options, sizeof options, "min=%s max=%s", below ? ONNX_REAL(least) : "none",
+             above ? ONNX_REAL(most) : "none");
     if (least == 0 && !above)
         EK_TRY(add_same(im, node, "relu", x, &y, ""));
     else
@@ -458,15 +475,18 @@ ek_status ek_onnx_dropout(onnx_import *im, const onnx_node *node)
         EK_TRY(ek_onnx_constant_input(im, node, 2, false, "training mode", &mode));
         if (ratio) EK_TRY(ek_onnx_load(im, ratio));
         if (mode) EK_TRY(ek_onnx_load(im, mode));
-        if ((ratio && ratio->count != 1) || (mode && mode->count != 1)) return ek_fail(EK_E_FORMAT, "its ratio is not one number");
+        if ((ratio && ratio->count != 1) || (mode && mode->count != 1))
+            return ek_fail(EK_E_FORMAT, "its ratio is not one number");
         if (ratio) share = (double)(float)ek_onnx_number(ratio, 0);
         training = mode && ek_onnx_number(mode, 0) != 0;
     }
     if (!(share >= 0 && share < 1)) return ek_fail(EK_E_FORMAT, "its ratio is %g", share);
     if (share == 0) return ek_onnx_pass_on(im, node), EK_OK;
     if (training)
-        EK_TRY(ek_onnx_note(im, "Dropout '%s' was exported in training mode: here it drops in training, and at inference nothing",
-                            *node->name ? node->name : im->model->value[node->output[0]].name));
+        EK_TRY(ek_onnx_note(
+            im,
+            "Dropout '%s' was exported in training mode: here it drops in training, and at inference nothing",
+            *node->name ? node->name : im->model->value[node->output[0]].name));
     char options[EK_REAL_TEXT + 2] = "p=";
     ek_real_text(round(share * 1e6) / 1e6, options + 2);
     EK_TRY(add_same(im, node, "dropout", x, &y, options));

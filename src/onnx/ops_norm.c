@@ -23,17 +23,14 @@ static ek_status in_training(onnx_import *im, const onnx_node *node, bool *train
     return EK_OK;
 }
 
-static ek_status note_training(onnx_import *im, const onnx_node *node)
+static void name_in_training(onnx_import *im, const onnx_node *node)
 {
-    const char *name = *node->name ? node->name : im->model->value[node->output[0]].name;
-    if (im->options->bn_inference)
-        return ek_onnx_note(im, "BatchNormalization '%s' was exported in training mode: as asked for, it uses its running "
-                                "statistics at inference",
-                            name);
-    return ek_onnx_note(im, "BatchNormalization '%s' was exported in training mode: it normalizes with the statistics of the "
-                            "batch at inference too (track=false). That is rarely meant; the usual cause is an exporter "
-                            "called without eval(). evenkeel convert --bn inference reads it with its running statistics",
-                        name);
+    enum { ROOM = 600 };
+    ek_text *names = &im->in_training;
+    if (names->length > ROOM) return;
+    ek_text_add(names, "%s'%.200s'", names->length ? ", " : "",
+                *node->name ? node->name : im->model->value[node->output[0]].name);
+    if (names->length > ROOM) ek_text_add(names, " and others");
 }
 
 static ek_status note_momentum(onnx_import *im, double momentum, bool unbiased)
@@ -43,19 +40,24 @@ static ek_status note_momentum(onnx_import *im, double momentum, bool unbiased)
         if (!strncmp(im->note[i], "momentum ", 9)) return EK_OK;
     }
     if (momentum == 1)
-        return ek_onnx_note(im, "momentum 1, where the running statistics stay as they are, is what PyTorch writes for "
-                                "momentum=None: it is read as none, the average of all batches. It matters in training alone");
-    return ek_onnx_note(im, "momentum %s in ONNX's sense, the share of the old statistics, is %s here; running variances are "
-                            "taken with %s. Both matter in training alone",
-                        ek_real_text(momentum, before), ek_real_text(turned(momentum), after),
-                        unbiased ? "m-1, since opset 13 and before leave it open" : "m, as from opset 14 on");
+        return ek_onnx_note(
+            im,
+            "momentum 1, where the running statistics stay as they are, is what PyTorch writes for "
+            "momentum=None: it is read as none, the average of all batches. It matters in training alone");
+    return ek_onnx_note(
+        im,
+        "momentum %s in ONNX's sense, the share of the old statistics, is %s here; running variances are "
+        "taken with %s. Both matter in training alone",
+        ek_real_text(momentum, before), ek_real_text(turned(momentum), after),
+        unbiased ? "m-1, since opset 13 and before leave it open" : "m, as from opset 14 on");
 }
 
 /* Its options, and the statistics that go with them. */
 static ek_status add_batch_norm(onnx_import *im, const onnx_node *node, onnx_layer x, onnx_layer *y)
 {
     static const char *const names[] = {NULL, "scale", "bias", "mean", "variance"};
-    static const ek_role roles[] = {0, EK_ROLE_GAMMA, EK_ROLE_BETA, EK_ROLE_RUNNING_MEAN, EK_ROLE_RUNNING_VAR};
+    static const ek_role roles[] = {0, EK_ROLE_GAMMA, EK_ROLE_BETA, EK_ROLE_RUNNING_MEAN,
+                                    EK_ROLE_RUNNING_VAR};
     onnx_constant *numbers[5];
     double eps, momentum;
     bool training, unbiased = im->model->opset < 14;
@@ -64,14 +66,17 @@ static ek_status add_batch_norm(onnx_import *im, const onnx_node *node, onnx_lay
     EK_TRY(ek_onnx_get_float(node, "epsilon", 1e-5, &eps));
     EK_TRY(ek_onnx_get_float(node, "momentum", 0.9, &momentum));
     EK_TRY(in_training(im, node, &training));
-    if (!(momentum >= 0 && momentum <= 1)) return ek_fail(EK_E_FORMAT, "its momentum is %s", ek_real_text(momentum, text));
+    if (!(momentum >= 0 && momentum <= 1))
+        return ek_fail(EK_E_FORMAT, "its momentum is %s", ek_real_text(momentum, text));
     bool track = !training || im->options->bn_inference;
-    if (training) EK_TRY(note_training(im, node));
+    if (training) name_in_training(im, node);
     if (track) EK_TRY(note_momentum(im, momentum, unbiased));
-    EK_TRY(ek_onnx_add(im, node, numbers[1], "batchnorm", x.index, -1, y, "eps=%s momentum=%s track=%s unbiased=%s",
-                       ONNX_REAL(eps), momentum == 1 ? "none" : ONNX_REAL(turned(momentum)), track ? "true" : "false",
+    EK_TRY(ek_onnx_add(im, node, numbers[1], "batchnorm", x.index, -1, y,
+                       "eps=%s momentum=%s track=%s unbiased=%s", ONNX_REAL(eps),
+                       momentum == 1 ? "none" : ONNX_REAL(turned(momentum)), track ? "true" : "false",
                        unbiased ? "true" : "false"));
-    for (int k = 1; k < (track ? 5 : 3); k++) EK_TRY(ek_onnx_fill(im, y->index, roles[k], numbers[k], names[k]));
+    for (int k = 1; k < (track ? 5 : 3); k++)
+        EK_TRY(ek_onnx_fill(im, y->index, roles[k], numbers[k], names[k]));
     return EK_OK;
 }
 
@@ -104,7 +109,8 @@ ek_status ek_onnx_instance_norm(onnx_import *im, const onnx_node *node)
     EK_TRY(ek_onnx_get_float(node, "epsilon", 1e-5, &eps));
     ek_shape shape = x.shape;
     EK_TRY(ek_onnx_as_map(im, x, &x));
-    EK_TRY(ek_onnx_add(im, node, scale, "instancenorm", x.index, -1, &y, "eps=%s scale=true shift=true", ONNX_REAL(eps)));
+    EK_TRY(ek_onnx_add(im, node, scale, "instancenorm", x.index, -1, &y, "eps=%s scale=true shift=true",
+                       ONNX_REAL(eps)));
     EK_TRY(ek_onnx_fill(im, y.index, EK_ROLE_GAMMA, scale, "scale"));
     EK_TRY(ek_onnx_fill(im, y.index, EK_ROLE_BETA, bias, "bias"));
     EK_TRY(ek_onnx_reshape(im, y, shape, &y));
@@ -115,8 +121,8 @@ ek_status ek_onnx_instance_norm(onnx_import *im, const onnx_node *node)
 /* --- layer normalization, over the last dimensions */
 
 /* scale and bias, which may be left out, as an affine map over the last dimensions of x. */
-static ek_status give_affine_tail(onnx_import *im, const onnx_node *node, onnx_layer x, int axis, onnx_constant *scale,
-                                  onnx_constant *bias)
+static ek_status give_affine_tail(onnx_import *im, const onnx_node *node, onnx_layer x, int axis,
+                                  onnx_constant *scale, onnx_constant *bias)
 {
     onnx_affine a = {.label = NULL, .shape = x.shape};
     int64_t count = 1;
@@ -129,8 +135,8 @@ static ek_status give_affine_tail(onnx_import *im, const onnx_node *node, onnx_l
     for (int k = 0; k < 2; k++) {
         if (!from[k]) continue;
         if (from[k]->count != count)
-            return ek_fail(EK_E_FORMAT, "its %s has %lld numbers, and it normalizes %lld", k ? "bias" : "scale",
-                           (long long)from[k]->count, (long long)count);
+            return ek_fail(EK_E_FORMAT, "its %s has %lld numbers, and it normalizes %lld",
+                           k ? "bias" : "scale", (long long)from[k]->count, (long long)count);
         EK_TRY(ek_onnx_load(im, from[k]));
         EK_TRY(ONNX_KEEP(&im->memory, to[k], (size_t)count));
         for (int64_t i = 0; i < count; i++) to[k][i] = ek_onnx_number(from[k], i);
@@ -139,6 +145,23 @@ static ek_status give_affine_tail(onnx_import *im, const onnx_node *node, onnx_l
     a.shift = to[1];
     ek_onnx_give_more(im, node, x, &a, NULL);
     return EK_OK;
+}
+
+ek_status ek_onnx_normalize_tail(onnx_import *im, const onnx_node *node, onnx_layer x, int axis, double eps,
+                                 onnx_layer *y)
+{
+    ek_shape shape = x.shape;
+    int64_t rows = 1, each = 1;
+    for (int i = 0; i < shape.rank; i++) *(i < axis ? &rows : &each) *= shape.dim[i];
+    if (rows == 1) {
+        if (shape.rank > 3) EK_TRY(ek_onnx_as_map(im, x, &x));
+        EK_TRY(ek_onnx_add(im, node, NULL, "layernorm", x.index, -1, y, "eps=%s scale=false shift=false",
+                           ONNX_REAL(eps)));
+    } else {
+        EK_TRY(ek_onnx_reshape(im, x, ek_onnx_shape2(rows, each), &x));
+        EK_TRY(ek_onnx_add(im, node, NULL, "instancenorm", x.index, -1, y, "eps=%s", ONNX_REAL(eps)));
+    }
+    return ek_onnx_reshape(im, *y, shape, y);
 }
 
 ek_status ek_onnx_layer_norm(onnx_import *im, const onnx_node *node)
@@ -155,28 +178,28 @@ ek_status ek_onnx_layer_norm(onnx_import *im, const onnx_node *node)
     EK_TRY(ek_onnx_get_float(node, "epsilon", 1e-5, &eps));
     EK_TRY(ek_onnx_axis(im, given, x.shape.rank + im->lead, false, &axis));
     ek_shape shape = x.shape;
-    int64_t rows = 1, each = 1;
-    for (int i = 0; i < shape.rank; i++) *(i < axis ? &rows : &each) *= shape.dim[i];
+    int64_t rows = 1;
+    for (int i = 0; i < axis; i++) rows *= shape.dim[i];
     if (rows == 1) {
         if (shape.rank > 3) EK_TRY(ek_onnx_as_map(im, x, &x));
-        EK_TRY(ek_onnx_add(im, node, scale, "layernorm", x.index, -1, &y, "eps=%s shift=%s", ONNX_REAL(eps), bias ? "true" : "false"));
+        EK_TRY(ek_onnx_add(im, node, scale, "layernorm", x.index, -1, &y, "eps=%s shift=%s", ONNX_REAL(eps),
+                           bias ? "true" : "false"));
         EK_TRY(ek_onnx_fill(im, y.index, EK_ROLE_GAMMA, scale, "scale"));
         if (bias) EK_TRY(ek_onnx_fill(im, y.index, EK_ROLE_BETA, bias, "bias"));
         EK_TRY(ek_onnx_reshape(im, y, shape, &y));
         ek_onnx_give(im, node, y);
         return EK_OK;
     }
-    EK_TRY(ek_onnx_reshape(im, x, ek_onnx_shape2(rows, each), &x));
-    EK_TRY(ek_onnx_add(im, node, NULL, "instancenorm", x.index, -1, &y, "eps=%s", ONNX_REAL(eps)));
-    EK_TRY(ek_onnx_reshape(im, y, shape, &y));
+    EK_TRY(ek_onnx_normalize_tail(im, node, x, axis, eps, &y));
     return give_affine_tail(im, node, y, axis, scale, bias);
 }
 
 /* Numbers for each group, as opset 18 has them, are given to its channels. */
-static ek_status fill_channels(onnx_import *im, int layer, ek_role role, onnx_constant *from, int64_t channels, int64_t groups,
-                               const char *what)
+static ek_status fill_channels(onnx_import *im, int layer, ek_role role, onnx_constant *from,
+                               int64_t channels, int64_t groups, const char *what)
 {
-    if (from->count != groups || groups == channels || im->model->opset > 20) return ek_onnx_fill(im, layer, role, from, what);
+    if (from->count != groups || groups == channels || im->model->opset > 20)
+        return ek_onnx_fill(im, layer, role, from, what);
     EK_TRY(ek_onnx_load(im, from));
     float *to = ek_builder_data(&im->builder, layer, role);
     for (int64_t i = 0; i < channels; i++) to[i] = (float)ek_onnx_number(from, i / (channels / groups));
@@ -198,7 +221,8 @@ ek_status ek_onnx_group_norm(onnx_import *im, const onnx_node *node)
         return ek_fail(EK_E_FORMAT, "its channels do not go into %lld groups", (long long)groups);
     ek_shape shape = x.shape;
     EK_TRY(ek_onnx_as_map(im, x, &x));
-    EK_TRY(ek_onnx_add(im, node, scale, "groupnorm", x.index, -1, &y, "groups=%lld eps=%s", (long long)groups, ONNX_REAL(eps)));
+    EK_TRY(ek_onnx_add(im, node, scale, "groupnorm", x.index, -1, &y, "groups=%lld eps=%s", (long long)groups,
+                       ONNX_REAL(eps)));
     EK_TRY(fill_channels(im, y.index, EK_ROLE_GAMMA, scale, shape.dim[0], groups, "scale"));
     EK_TRY(fill_channels(im, y.index, EK_ROLE_BETA, bias, shape.dim[0], groups, "bias"));
     EK_TRY(ek_onnx_reshape(im, y, shape, &y));

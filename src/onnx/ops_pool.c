@@ -10,14 +10,16 @@ typedef struct pool {
 } pool;
 
 /* A pool over the last `count` dimensions of x, which are those of the window from `first` on. */
-static ek_status add_pool(onnx_import *im, const onnx_node *node, const pool *p, int first, int count, onnx_layer x, onnx_layer *y)
+static ek_status add_pool(onnx_import *im, const onnx_node *node, const pool *p, int first, int count,
+                          onnx_layer x, onnx_layer *y)
 {
     bool pads = p->ceil;
     for (int i = first; i < first + count; i++) pads |= p->window.begin[i] || p->window.end[i];
     ek_text text = {0};
     ek_onnx_window_options(&p->window, first, count, &text);
     if (p->ceil) ek_text_add(&text, " ceil=true");
-    if (pads && !strcmp(p->op, "avgpool")) ek_text_add(&text, " count_pad=%s", p->count_pad ? "true" : "false");
+    if (pads && !strcmp(p->op, "avgpool"))
+        ek_text_add(&text, " count_pad=%s", p->count_pad ? "true" : "false");
     ek_status status = ek_text_status(&text);
     if (status == EK_OK) status = ek_onnx_add(im, node, NULL, p->op, x.index, -1, y, "%s", text.data);
     ek_text_free(&text);
@@ -26,7 +28,8 @@ static ek_status add_pool(onnx_import *im, const onnx_node *node, const pool *p,
 
 /* In three dimensions: over the last two of each slice, then over the first. Maxima and means of windows are those of the
  * windows' rows, with the padding too, since how many values count in a window is a product over its dimensions. */
-static ek_status add_pool_3d(onnx_import *im, const onnx_node *node, const pool *p, onnx_layer x, onnx_layer *y)
+static ek_status add_pool_3d(onnx_import *im, const onnx_node *node, const pool *p, onnx_layer x,
+                             onnx_layer *y)
 {
     int64_t c = x.shape.dim[0], d = x.shape.dim[1];
     EK_TRY(ek_onnx_reshape(im, x, ek_onnx_shape3(c * d, x.shape.dim[2], x.shape.dim[3]), &x));
@@ -34,8 +37,11 @@ static ek_status add_pool_3d(onnx_import *im, const onnx_node *node, const pool 
     int64_t h = x.shape.dim[1], w = x.shape.dim[2];
     EK_TRY(ek_onnx_reshape(im, x, ek_onnx_shape3(c, d, h * w), &x));
     pool depth = {.op = p->op, .ceil = p->ceil, .count_pad = p->count_pad};
-    depth.window = (onnx_window){.dims = 2, .kernel = {p->window.kernel[0], 1}, .stride = {p->window.stride[0], 1},
-                                 .dilation = {p->window.dilation[0], 1}, .begin = {p->window.begin[0], 0},
+    depth.window = (onnx_window){.dims = 2,
+                                 .kernel = {p->window.kernel[0], 1},
+                                 .stride = {p->window.stride[0], 1},
+                                 .dilation = {p->window.dilation[0], 1},
+                                 .begin = {p->window.begin[0], 0},
                                  .end = {p->window.end[0], 0}};
     EK_TRY(add_pool(im, node, &depth, 0, 2, x, &x));
     ek_shape out = {.rank = 4, .dim = {c, x.shape.dim[1], h, w}};
@@ -47,7 +53,8 @@ static bool takes_zeros(const pool *p, const int64_t *pad, int dims)
 {
     if (!strcmp(p->op, "maxpool") || p->ceil || dims > 2) return false;
     for (int i = 0; i < dims; i++) {
-        if (p->window.begin[i] || p->window.end[i] || pad[i] >= p->window.kernel[i] || pad[2 + i] >= p->window.kernel[i])
+        if (p->window.begin[i] || p->window.end[i] || pad[i] >= p->window.kernel[i] ||
+            pad[2 + i] >= p->window.kernel[i])
             return false;
     }
     return !p->window.same;
@@ -60,7 +67,9 @@ ek_status ek_onnx_pool(onnx_import *im, const onnx_node *node)
     pool p = {.op = !strcmp(node->op, "MaxPool") ? "maxpool" : "avgpool"};
     EK_TRY(ek_onnx_padded_layer(im, node, 0, &x, pad));
     int dims = x.shape.rank - 1;
-    if (dims < 1 || dims > 3) return ek_fail(EK_E_UNSUPPORTED, "its input is no map and no sequence: a sample of it is %s", ONNX_SHAPE(x.shape));
+    if (dims < 1 || dims > 3)
+        return ek_fail(EK_E_UNSUPPORTED, "its input is no map and no sequence: a sample of it is %s",
+                       ONNX_SHAPE(x.shape));
     EK_TRY(ek_onnx_window(node, dims, NULL, &p.window));
     EK_TRY(ek_onnx_get_int(node, "ceil_mode", 0, &ceil));
     EK_TRY(ek_onnx_get_int(node, "count_include_pad", 0, &count_pad));
@@ -89,23 +98,27 @@ ek_status ek_onnx_global_pool(onnx_import *im, const onnx_node *node)
 {
     onnx_layer x, y;
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
-    if (x.shape.rank < 2) return ek_fail(EK_E_UNSUPPORTED, "its input has no positions: a sample of it is %s", ONNX_SHAPE(x.shape));
+    if (x.shape.rank < 2)
+        return ek_fail(EK_E_UNSUPPORTED, "its input has no positions: a sample of it is %s",
+                       ONNX_SHAPE(x.shape));
     ek_shape out = {.rank = x.shape.rank, .dim = {x.shape.dim[0], 1, 1, 1}};
     EK_TRY(ek_onnx_as_map(im, x, &x));
     if (!strcmp(node->op, "GlobalAveragePool"))
         EK_TRY(ek_onnx_add(im, node, NULL, "globalavgpool", x.index, -1, &y, " "));
     else if (x.shape.rank == 3)
-        EK_TRY(ek_onnx_add(im, node, NULL, "maxpool", x.index, -1, &y, "kernel=%lldx%lld", (long long)x.shape.dim[1],
-                           (long long)x.shape.dim[2]));
+        EK_TRY(ek_onnx_add(im, node, NULL, "maxpool", x.index, -1, &y, "kernel=%lldx%lld",
+                           (long long)x.shape.dim[1], (long long)x.shape.dim[2]));
     else
-        EK_TRY(ek_onnx_add(im, node, NULL, "maxpool", x.index, -1, &y, "kernel=%lld", (long long)x.shape.dim[1]));
+        EK_TRY(ek_onnx_add(im, node, NULL, "maxpool", x.index, -1, &y, "kernel=%lld",
+                           (long long)x.shape.dim[1]));
     EK_TRY(ek_onnx_reshape(im, y, out, &y));
     ek_onnx_give(im, node, y);
     return EK_OK;
 }
 
 /* The mean over some dimensions: with these last, it is that of each row. */
-static ek_status mean_over(onnx_import *im, const onnx_node *node, onnx_layer x, const bool *over, onnx_layer *y)
+static ek_status mean_over(onnx_import *im, const onnx_node *node, onnx_layer x, const bool *over,
+                           onnx_layer *y)
 {
     int axis[EK_MAX_RANK], rank = 0;
     int64_t rows = 1, each = 1;
@@ -131,6 +144,9 @@ ek_status ek_onnx_reduce_mean(onnx_import *im, const onnx_node *node)
     int64_t keep, nothing, axes[ONNX_MAX_RANK];
     int count, axis;
     bool there, over[EK_MAX_RANK] = {false}, any = false;
+    bool found;
+    EK_TRY(ek_onnx_written_layer_norm(im, node, &found));
+    if (found) return EK_OK;
     EK_TRY(ek_onnx_layer(im, node, 0, &x));
     EK_TRY(ek_onnx_axes(im, node, 18, axes, &count, &there));
     EK_TRY(ek_onnx_get_int(node, "keepdims", 1, &keep));

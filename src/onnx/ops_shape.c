@@ -4,13 +4,16 @@
 #include <string.h>
 
 /* The layer's numbers under another shape of a sample. */
-static ek_status give_shape(onnx_import *im, const onnx_node *node, onnx_layer x, int rank, const int64_t *dim)
+static ek_status give_shape(onnx_import *im, const onnx_node *node, onnx_layer x, int rank,
+                            const int64_t *dim)
 {
     if (rank > EK_MAX_RANK)
-        return ek_fail(EK_E_UNSUPPORTED, "it makes %d dimensions; at most %d are read", rank + im->lead, EK_MAX_RANK + im->lead);
+        return ek_fail(EK_E_UNSUPPORTED, "it makes %d dimensions; at most %d are read", rank + im->lead,
+                       EK_MAX_RANK + im->lead);
     ek_shape shape = {.rank = rank};
     for (int i = 0; i < rank; i++) shape.dim[i] = dim[i];
-    if (ek_shape_count(shape) != ek_shape_count(x.shape)) return ek_fail(EK_E_FORMAT, "it changes how many numbers there are");
+    if (ek_shape_count(shape) != ek_shape_count(x.shape))
+        return ek_fail(EK_E_FORMAT, "it changes how many numbers there are");
     onnx_layer y;
     EK_TRY(ek_onnx_reshape(im, x, shape, &y));
     ek_onnx_give(im, node, y);
@@ -28,7 +31,8 @@ ek_status ek_onnx_cast(onnx_import *im, const onnx_node *node)
     int64_t to;
     EK_TRY(ek_onnx_get_int(node, "to", 0, &to));
     if (to < 0 || to > 100 || !ek_onnx_is_real((int)to))
-        return ek_fail(EK_E_UNSUPPORTED, "it casts what layers compute to %s", ek_onnx_type_name(to < 100 ? (int)to : 0));
+        return ek_fail(EK_E_UNSUPPORTED, "it casts what layers compute to %s",
+                       ek_onnx_type_name(to < 100 ? (int)to : 0));
     ek_onnx_pass_on(im, node);
     return EK_OK;
 }
@@ -74,7 +78,8 @@ static ek_status resolve_dims(int64_t *dim, int rank, ek_shape x, bool allow_zer
     }
     if (open >= 0) dim[open] = count / known;
     if (open >= 0 ? dim[open] * known != count : known != count)
-        return ek_fail(EK_E_FORMAT, "a sample has %lld numbers, which do not go into its shape", (long long)count);
+        return ek_fail(EK_E_FORMAT, "a sample has %lld numbers, which do not go into its shape",
+                       (long long)count);
     return EK_OK;
 }
 
@@ -85,8 +90,10 @@ static ek_status check_batch(onnx_import *im, int64_t first, int64_t rest, int64
     if (first == -1 && rest == count) return EK_OK;
     if (first > 0 && first == im->batch) return EK_OK;
     if (first == 1 && im->batch < 0 && (rest == count || rest < 0))
-        return ek_onnx_note(im, "a Reshape writes a batch of 1 into its shape, though the input leaves it open: it is read as "
-                                "any batch");
+        return ek_onnx_note(
+            im,
+            "a Reshape writes a batch of 1 into its shape, though the input leaves it open: it is read as "
+            "any batch");
     return ek_onnx_touches_batch(im, "it reshapes across the batch");
 }
 
@@ -95,12 +102,14 @@ static ek_status reshape_list(onnx_import *im, const onnx_node *node, const int6
     onnx_constant *c;
     if (im->model->opset < 5) {
         EK_TRY(ek_onnx_get_ints(node, "shape", list, count));
-        return *count > ONNX_MAX_RANK ? ek_fail(EK_E_UNSUPPORTED, "its shape has %d dimensions", *count) : EK_OK;
+        return *count > ONNX_MAX_RANK ? ek_fail(EK_E_UNSUPPORTED, "its shape has %d dimensions", *count)
+                                      : EK_OK;
     }
     EK_TRY(ek_onnx_constant_input(im, node, 1, true, "shape", &c));
     EK_TRY(ek_onnx_load(im, c));
     if (!c->whole) return ek_fail(EK_E_FORMAT, "its shape holds no whole numbers");
-    if (c->count > ONNX_MAX_RANK) return ek_fail(EK_E_UNSUPPORTED, "its shape has %lld dimensions", (long long)c->count);
+    if (c->count > ONNX_MAX_RANK)
+        return ek_fail(EK_E_UNSUPPORTED, "its shape has %lld dimensions", (long long)c->count);
     *list = c->whole;
     *count = (int)c->count;
     return EK_OK;
@@ -117,8 +126,10 @@ ek_status ek_onnx_reshape_node(onnx_import *im, const onnx_node *node)
     EK_TRY(ek_onnx_get_int(node, "allowzero", 0, &allow_zero));
     for (int i = im->lead; i < rank; i++) {
         dim[i - im->lead] = list[i];
-        if (list[i] == ONNX_BATCH) return ek_onnx_touches_batch(im, "it moves the batch from the first dimension");
-        int64_t d = list[i] == 0 && !allow_zero && i - im->lead < x.shape.rank ? x.shape.dim[i - im->lead] : list[i];
+        if (list[i] == ONNX_BATCH)
+            return ek_onnx_touches_batch(im, "it moves the batch from the first dimension");
+        int64_t d =
+            list[i] == 0 && !allow_zero && i - im->lead < x.shape.rank ? x.shape.dim[i - im->lead] : list[i];
         if (rest > 0 && (d < 1 || __builtin_mul_overflow(rest, d, &rest))) rest = -1;
     }
     if (im->lead) {
@@ -153,10 +164,12 @@ ek_status ek_onnx_squeeze(onnx_import *im, const onnx_node *node)
     int count, axis, rank = 0;
     EK_TRY(ek_onnx_moved_layer(im, node, 0, &x));
     EK_TRY(ek_onnx_axes(im, node, 13, axes, &count, &there));
-    if (!there && im->lead && im->batch == 1) return ek_onnx_touches_batch(im, "it takes all dimensions of 1 away, the batch too");
+    if (!there && im->lead && im->batch == 1)
+        return ek_onnx_touches_batch(im, "it takes all dimensions of 1 away, the batch too");
     for (int i = 0; i < count; i++) {
         EK_TRY(ek_onnx_axis(im, axes[i], x.shape.rank + im->lead, false, &axis));
-        if (x.shape.dim[axis] != 1) return ek_fail(EK_E_FORMAT, "it squeezes a dimension of %lld", (long long)x.shape.dim[axis]);
+        if (x.shape.dim[axis] != 1)
+            return ek_fail(EK_E_FORMAT, "it squeezes a dimension of %lld", (long long)x.shape.dim[axis]);
         gone[axis] = true;
     }
     for (int i = 0; i < x.shape.rank; i++) {
@@ -194,12 +207,15 @@ ek_status ek_onnx_transpose(onnx_import *im, const onnx_node *node)
     EK_TRY(ek_onnx_moved_layer(im, node, 0, &x));
     EK_TRY(ek_onnx_get_ints(node, "perm", &order, &count));
     int rank = x.shape.rank + im->lead;
-    if (order && count != rank) return ek_fail(EK_E_FORMAT, "its perm has %d numbers for %d dimensions", count, rank);
+    if (order && count != rank)
+        return ek_fail(EK_E_FORMAT, "its perm has %d numbers for %d dimensions", count, rank);
     for (int i = 0; i < rank; i++) {
         int64_t from = order ? order[i] : rank - 1 - i;
-        if (im->lead && (from == 0) != (i == 0)) return ek_onnx_touches_batch(im, "it moves the batch from the first dimension");
+        if (im->lead && (from == 0) != (i == 0))
+            return ek_onnx_touches_batch(im, "it moves the batch from the first dimension");
         if (i < im->lead) continue;
-        if (from < im->lead || from >= rank || seen[from - im->lead]) return ek_fail(EK_E_FORMAT, "its perm is no permutation");
+        if (from < im->lead || from >= rank || seen[from - im->lead])
+            return ek_fail(EK_E_FORMAT, "its perm is no permutation");
         seen[from - im->lead] = true;
         axis[i - im->lead] = (int)from - im->lead;
     }

@@ -22,12 +22,18 @@ typedef struct type_row {
 enum { FLOAT_DATA = 4, INT32_DATA = 5, INT64_DATA = 7, DOUBLE_DATA = 10, UINT64_DATA = 11 };
 
 static const type_row types[] = {
-    {ONNX_FLOAT, EK_NUMBER_F32, FLOAT_DATA, "float"},       {ONNX_DOUBLE, EK_NUMBER_F64, DOUBLE_DATA, "double"},
-    {ONNX_FLOAT16, EK_NUMBER_F16, INT32_DATA, "float16"},   {ONNX_BFLOAT16, EK_NUMBER_BF16, INT32_DATA, "bfloat16"},
-    {ONNX_INT64, EK_NUMBER_I64, INT64_DATA, "int64"},       {ONNX_INT32, EK_NUMBER_I32, INT32_DATA, "int32"},
-    {ONNX_INT16, EK_NUMBER_I16, INT32_DATA, "int16"},       {ONNX_INT8, EK_NUMBER_I8, INT32_DATA, "int8"},
-    {ONNX_UINT16, EK_NUMBER_U16, INT32_DATA, "uint16"},     {ONNX_UINT8, EK_NUMBER_U8, INT32_DATA, "uint8"},
-    {ONNX_UINT32, EK_NUMBER_U32, UINT64_DATA, "uint32"},    {ONNX_BOOL, EK_NUMBER_BOOL, INT32_DATA, "bool"},
+    {ONNX_FLOAT, EK_NUMBER_F32, FLOAT_DATA, "float"},
+    {ONNX_DOUBLE, EK_NUMBER_F64, DOUBLE_DATA, "double"},
+    {ONNX_FLOAT16, EK_NUMBER_F16, INT32_DATA, "float16"},
+    {ONNX_BFLOAT16, EK_NUMBER_BF16, INT32_DATA, "bfloat16"},
+    {ONNX_INT64, EK_NUMBER_I64, INT64_DATA, "int64"},
+    {ONNX_INT32, EK_NUMBER_I32, INT32_DATA, "int32"},
+    {ONNX_INT16, EK_NUMBER_I16, INT32_DATA, "int16"},
+    {ONNX_INT8, EK_NUMBER_I8, INT32_DATA, "int8"},
+    {ONNX_UINT16, EK_NUMBER_U16, INT32_DATA, "uint16"},
+    {ONNX_UINT8, EK_NUMBER_U8, INT32_DATA, "uint8"},
+    {ONNX_UINT32, EK_NUMBER_U32, UINT64_DATA, "uint32"},
+    {ONNX_BOOL, EK_NUMBER_BOOL, INT32_DATA, "bool"},
 };
 
 static const type_row *find_type(int type)
@@ -42,7 +48,8 @@ const char *ek_onnx_type_name(int type)
 {
     const type_row *row = find_type(type);
     if (row) return row->name;
-    static const char *const others[] = {[8] = "string", [13] = "uint64", [14] = "complex64", [15] = "complex128"};
+    static const char *const others[] = {
+        [8] = "string", [13] = "uint64", [14] = "complex64", [15] = "complex128"};
     return type > 0 && type < 16 && others[type] ? others[type] : "a type that is not known here";
 }
 
@@ -56,8 +63,10 @@ static int open_part(int folder, const char *part, bool last)
 
 static ek_status check_location(const char *location)
 {
-    if (!location || !*location) return ek_fail(EK_E_FORMAT, "its data is external, and it does not say where");
-    if (*location == '/') return ek_fail(EK_E_FORMAT, "its external data '%s' is outside the model's folder", location);
+    if (!location || !*location)
+        return ek_fail(EK_E_FORMAT, "its data is external, and it does not say where");
+    if (*location == '/')
+        return ek_fail(EK_E_FORMAT, "its external data '%s' is outside the model's folder", location);
     for (const char *part = location; *part;) {
         size_t length = strcspn(part, "/");
         if (length == 2 && part[0] == '.' && part[1] == '.')
@@ -87,7 +96,8 @@ static ek_status open_external(const onnx_model *model, const onnx_tensor *tenso
     }
     struct stat about;
     if (status == EK_OK && *file < 0)
-        status = ek_fail_errno("cannot open its external data '%s' (links are not followed)", tensor->location);
+        status =
+            ek_fail_errno("cannot open its external data '%s' (links are not followed)", tensor->location);
     else if (status == EK_OK && (fstat(*file, &about) != 0 || !S_ISREG(about.st_mode)))
         status = ek_fail(EK_E_IO, "its external data '%s' is not a regular file", tensor->location);
     if (status != EK_OK && *file >= 0) close(*file);
@@ -105,15 +115,16 @@ static ek_status check_external(const onnx_model *model, const onnx_tensor *tens
     close(file);
     if (status != EK_OK) return status;
     if (tensor->length >= 0 && (uint64_t)tensor->length != needed)
-        return ek_fail(EK_E_FORMAT, "its shape needs %zu bytes, and its external data is said to have %lld", needed,
-                       (long long)tensor->length);
+        return ek_fail(EK_E_FORMAT, "its shape needs %zu bytes, and its external data is said to have %lld",
+                       needed, (long long)tensor->length);
     if (tensor->offset > about.st_size || (uint64_t)(about.st_size - tensor->offset) < needed)
-        return ek_fail(EK_E_FORMAT, "its external data ends beyond the %lld bytes of '%s'", (long long)about.st_size,
-                       tensor->location);
+        return ek_fail(EK_E_FORMAT, "its external data ends beyond the %lld bytes of '%s'",
+                       (long long)about.st_size, tensor->location);
     return EK_OK;
 }
 
-static ek_status read_external(const onnx_model *model, const onnx_tensor *tensor, unsigned char *out, size_t size)
+static ek_status read_external(const onnx_model *model, const onnx_tensor *tensor, unsigned char *out,
+                               size_t size)
 {
     int file;
     EK_TRY(open_external(model, tensor, &file));
@@ -205,8 +216,8 @@ static ek_status check(const onnx_model *model, const onnx_tensor *tensor)
     }
     EK_TRY(count_typed(tensor, row, &there));
     if (there == (size_t)tensor->count) return EK_OK;
-    return ek_fail(EK_E_FORMAT, "its shape needs %lld numbers of type %s, and it has %zu", (long long)tensor->count,
-                   row->name, there);
+    return ek_fail(EK_E_FORMAT, "its shape needs %lld numbers of type %s, and it has %zu",
+                   (long long)tensor->count, row->name, there);
 }
 
 ek_status ek_onnx_tensor_check(const onnx_model *model, const onnx_tensor *tensor)
@@ -226,7 +237,8 @@ static ek_status find_bytes(const onnx_model *model, const onnx_tensor *tensor, 
     size_t size = (size_t)tensor->count * ek_number_size(row->number);
     EK_TRY(EK_NEW(*made, size));
     *bytes = *made;
-    ek_status status = tensor->external ? read_external(model, tensor, *made, size) : typed_bytes(tensor, row, *made);
+    ek_status status =
+        tensor->external ? read_external(model, tensor, *made, size) : typed_bytes(tensor, row, *made);
     if (status != EK_OK) ek_free(*made);
     return status;
 }

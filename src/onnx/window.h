@@ -10,7 +10,7 @@ typedef struct onnx_window {
     int dims;
     int64_t kernel[ONNX_MAX_WINDOW], stride[ONNX_MAX_WINDOW], dilation[ONNX_MAX_WINDOW];
     int64_t begin[ONNX_MAX_WINDOW], end[ONNX_MAX_WINDOW]; /* zeros before and behind */
-    bool same, same_lower;                                /* auto_pad SAME_UPPER or SAME_LOWER: zeros are still to be found */
+    bool same, same_lower; /* auto_pad SAME_UPPER or SAME_LOWER: zeros are still to be found */
 } onnx_window;
 
 /* kernel: that of the weights, NULL: kernel_shape must be there. */
