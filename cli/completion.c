@@ -17,7 +17,10 @@ static void put_nets(void)
 }
 
 static bool is_option(const cli_option *option) { return option->kind > CLI_OPERAND; }
-static bool takes_file(const cli_option *option) { return option->kind == CLI_TEXT || option->kind == CLI_WORDS; }
+static bool takes_file(const cli_option *option)
+{
+    return option->kind == CLI_TEXT || option->kind == CLI_WORDS;
+}
 
 /* The first clause of a help text, as far as it stands in no way of the quotes of any shell. */
 static void put_help(const char *help)
@@ -52,7 +55,8 @@ static void print_bash(void)
 {
     printf("# bash completion for evenkeel\n"
            "_evenkeel() {\n"
-           "    local current=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]} before=${COMP_WORDS[COMP_CWORD-1]}\n"
+           "    local current=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]} "
+           "before=${COMP_WORDS[COMP_CWORD-1]}\n"
            "    local words='' options='' commands='");
     for (int i = 0; cli_commands[i]; i++) printf("%s ", cli_commands[i]->name);
     printf("help'\n"
@@ -125,7 +129,8 @@ static void print_zsh(void)
            "    help) _describe command commands ;;\n");
     for (int i = 0; cli_commands[i]; i++) {
         printf("    %s) _arguments \\\n", cli_commands[i]->name);
-        for (const cli_option *option = cli_commands[i]->options; option->kind != CLI_END; option++) put_zsh_option(option);
+        for (const cli_option *option = cli_commands[i]->options; option->kind != CLI_END; option++)
+            put_zsh_option(option);
         printf("        '*:file:_evenkeel_file' ;;\n");
     }
     printf("    esac\n"
@@ -138,7 +143,8 @@ static void print_zsh(void)
 static void put_fish_option(const cli_command *command, const cli_option *option)
 {
     if (!is_option(option)) return;
-    printf("complete -c evenkeel -n '__fish_seen_subcommand_from %s' -l %s -d '", command->name, option->name);
+    printf("complete -c evenkeel -n '__fish_seen_subcommand_from %s' -l %s -d '", command->name,
+           option->name);
     put_help(option->help);
     putchar('\'');
     if (option->kind == CLI_CHOICE) {

@@ -107,7 +107,8 @@ static void print_command(const cli_command *command, const void *settings)
     puts(".SH DESCRIPTION");
     put_line(command->about);
     puts(".SH OPTIONS");
-    for (const cli_option *option = command->options; option->kind != CLI_END; option++) put_option(option, settings);
+    for (const cli_option *option = command->options; option->kind != CLI_END; option++)
+        put_option(option, settings);
     if (command->after) {
         puts(".SH NOTES");
         put_lines(command->after);

@@ -213,7 +213,8 @@ static void test_axes(void **state)
     const float *conv = data_of(net, "conv1.weight"), *depthwise = data_of(net, "conv2.weight");
     for (int o = 0; o < 4; o++) {
         for (int i = 0; i < 2; i++) {
-            for (int h = 0; h < 2; h++) assert_true(conv[(o * 2 + i) * 2 + h] == 0.125f * (float)((h * 2 + i) * 4 + o));
+            for (int h = 0; h < 2; h++)
+                assert_true(conv[(o * 2 + i) * 2 + h] == 0.125f * (float)((h * 2 + i) * 4 + o));
         }
     }
     for (int o = 0; o < 8; o++) assert_true(depthwise[o] == 0.125f * (float)o);
@@ -245,7 +246,8 @@ static void test_layouts(void **state)
         for (int b = 0; b < B; b++) {
             for (int h = 0; h < H; h++) {
                 for (int w = 0; w < W; w++)
-                    assert_true(out[((a * B + b) * H + h) * W + w] == in[(((H - 1 - h) * W + W - 1 - w) * A + a) * B + b]);
+                    assert_true(out[((a * B + b) * H + h) * W + w] ==
+                                in[(((H - 1 - h) * W + W - 1 - w) * A + a) * B + b]);
             }
         }
     }
@@ -391,7 +393,8 @@ static void test_redundant_bias(void **state)
 
 /* --- what does not fit */
 
-static const char small[] = "input 3x2x2\nc: conv 2 kernel=1\nn: batchnorm frozen=true\n   flatten\nf: linear 2\n";
+static const char small[] =
+    "input 3x2x2\nc: conv 2 kernel=1\nn: batchnorm frozen=true\n   flatten\nf: linear 2\n";
 
 enum { NOTHING, NO_GAMMA, NO_BIAS, NO_NORM };
 
@@ -420,14 +423,18 @@ static void test_refusals(void **state)
 {
     (void)state;
     add_small(NO_GAMMA);
-    assert_refused(EK_FROM_KERAS, EK_E_FORMAT, "the file's n has no weight, and n (batchnorm) one: is it to be scale=false?");
+    assert_refused(EK_FROM_KERAS, EK_E_FORMAT,
+                   "the file's n has no weight, and n (batchnorm) one: is it to be scale=false?");
     add_small(NO_BIAS);
-    assert_refused(EK_FROM_KERAS, EK_E_FORMAT, "the file's c has no bias, and c (conv) one: is it to be bias=false?");
+    assert_refused(EK_FROM_KERAS, EK_E_FORMAT,
+                   "the file's c has no bias, and c (conv) one: is it to be bias=false?");
     add_small(NO_NORM);
-    assert_refused(EK_FROM_KERAS, EK_E_FORMAT, "the file has no layer left that could be n (batchnorm); left are: f");
+    assert_refused(EK_FROM_KERAS, EK_E_FORMAT,
+                   "the file has no layer left that could be n (batchnorm); left are: f");
     add_small(NOTHING);
     add("f/kernle", (dims){1, {2}}, 1, NULL);
-    assert_refused(EK_FROM_KERAS, EK_E_FORMAT, "'f/kernle' is nothing that a layer has; is its last part meant to be kernel?");
+    assert_refused(EK_FROM_KERAS, EK_E_FORMAT,
+                   "'f/kernle' is nothing that a layer has; is its last part meant to be kernel?");
     add_small(NOTHING);
     add("f/lstm", (dims){1, {2}}, 1, NULL);
     assert_refused(EK_FROM_KERAS, EK_E_FORMAT, "leave out what no layer of the net has");
@@ -438,7 +445,8 @@ static void test_refusals(void **state)
     add("g/kernel", (dims){2, {2, 2}}, 1, NULL);
     assert_refused(EK_FROM_KERAS, EK_E_FORMAT, "layers for which the net has none: g");
     add_small(NOTHING);
-    assert_refused(EK_FROM_PYTORCH, EK_E_SHAPE, "c/kernel is [1,1,3,2], and c.weight needs [2,3,1,1] in PyTorch's order");
+    assert_refused(EK_FROM_PYTORCH, EK_E_SHAPE,
+                   "c/kernel is [1,1,3,2], and c.weight needs [2,3,1,1] in PyTorch's order");
     add_small(NOTHING);
     add("a\nb/kernel", (dims){2, {2, 2}}, 1, NULL);
     assert_refused(EK_FROM_KERAS, EK_E_FORMAT, "control characters");
@@ -489,11 +497,16 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_order),          cmocka_unit_test(test_which_layer),
-        cmocka_unit_test(test_alphabet_is_noted), cmocka_unit_test(test_axes),
-        cmocka_unit_test(test_layouts),        cmocka_unit_test(test_conventions),
-        cmocka_unit_test(test_keep_eps),       cmocka_unit_test(test_redundant_bias),
-        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_order),
+        cmocka_unit_test(test_which_layer),
+        cmocka_unit_test(test_alphabet_is_noted),
+        cmocka_unit_test(test_axes),
+        cmocka_unit_test(test_layouts),
+        cmocka_unit_test(test_conventions),
+        cmocka_unit_test(test_keep_eps),
+        cmocka_unit_test(test_redundant_bias),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, start, finish);
 }

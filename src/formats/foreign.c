@@ -105,22 +105,26 @@ static const char *word_without(ek_slot slot, const ek_node *node)
 }
 
 /* The file has the tensor, the layer not; tensor NULL: the other way round. */
-static ek_status misfit_tensor(const ek_source *source, const ek_st_tensor *tensor, ek_slot slot, const ek_node *node)
+static ek_status misfit_tensor(const ek_source *source, const ek_st_tensor *tensor, ek_slot slot,
+                               const ek_node *node)
 {
-    static const char *const names[] = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"};
+    static const char *const names[] = {"weight", "bias", "running_mean", "running_var",
+                                        "num_batches_tracked"};
     if (tensor)
-        return ek_fail(EK_E_FORMAT, "the file has %.80s, and %s (%s) no %s: is it to be without %s?", tensor->name, node->label,
-                       node->op->name, names[slot], word_without(slot, node));
+        return ek_fail(EK_E_FORMAT, "the file has %.80s, and %s (%s) no %s: is it to be without %s?",
+                       tensor->name, node->label, node->op->name, names[slot], word_without(slot, node));
     return ek_fail(EK_E_FORMAT, "the file's %.80s has no %s, and %s (%s) one: is it to be %s?",
-                   *source->path ? source->path : "layer", names[slot], node->label, node->op->name, word_without(slot, node));
+                   *source->path ? source->path : "layer", names[slot], node->label, node->op->name,
+                   word_without(slot, node));
 }
 
-static ek_status misfit_shape(const job *j, const ek_st_tensor *tensor, const ek_param *param, ek_shape wanted)
+static ek_status misfit_shape(const job *j, const ek_st_tensor *tensor, const ek_param *param,
+                              ek_shape wanted)
 {
     char there[DIMS], here[DIMS];
     return ek_fail(EK_E_SHAPE, "%.80s is %s, and %s needs %s in %s's order", tensor->name,
-                   dims_text(tensor->rank, tensor->dim, there), param->name, dims_text(wanted.rank, wanted.dim, here),
-                   j->convention->name);
+                   dims_text(tensor->rank, tensor->dim, there), param->name,
+                   dims_text(wanted.rank, wanted.dim, here), j->convention->name);
 }
 
 static bool fits(const job *j, const ek_node *node, const ek_source *source)
@@ -152,8 +156,8 @@ static ek_status misfit(const job *j, const ek_node *node, const ek_source *sour
         if (tensor && !ek_layout_find(j->from, node, param, tensor, &layout, &wanted))
             return misfit_shape(j, tensor, param, wanted);
     }
-    return ek_fail(EK_E_FORMAT, "the file's %s is a transposed layer, %s (%s) is not, or the other way round", source->path,
-                   node->label, node->op->name);
+    return ek_fail(EK_E_FORMAT, "the file's %s is a transposed layer, %s (%s) is not, or the other way round",
+                   source->path, node->label, node->op->name);
 }
 
 /* --- which layer is which */
@@ -199,7 +203,8 @@ static ek_status fail_left(const job *j, const char *but)
     int count = 0;
     for (int s = 0; s < j->sources.count; s++) {
         const ek_source *source = &j->sources.source[s];
-        if (!source->taken && count++ < SHOWN) ek_text_add(&list, "%s%.80s", count > 1 ? ", " : "", source->path);
+        if (!source->taken && count++ < SHOWN)
+            ek_text_add(&list, "%s%.80s", count > 1 ? ", " : "", source->path);
     }
     if (count > SHOWN) ek_text_add(&list, " and %d more", count - SHOWN);
     ek_status status = ek_text_status(&list);
@@ -220,7 +225,8 @@ static const ek_source *meant(const job *j, const ek_node *node)
     for (int s = 0; s < j->sources.count; s++) {
         const ek_source *source = &j->sources.source[s];
         const ek_st_tensor *weight = source->tensor[EK_SLOT_WEIGHT];
-        bool same = tracks ? source->tensor[EK_SLOT_MEAN] != NULL : weight && weight->rank == rank && !source->tensor[EK_SLOT_MEAN];
+        bool same = tracks ? source->tensor[EK_SLOT_MEAN] != NULL
+                           : weight && weight->rank == rank && !source->tensor[EK_SLOT_MEAN];
         if (!source->taken && same) return source;
     }
     return NULL;
@@ -231,10 +237,12 @@ static ek_status fail_layer(const job *j, const ek_node *node)
     const ek_source *nearest = meant(j, node);
     if (nearest) {
         ek_status status = misfit(j, node, nearest);
-        return ek_fail_in(status, "no layer of the file fits %s; the first one left of its kind: ", node->label);
+        return ek_fail_in(status,
+                          "no layer of the file fits %s; the first one left of its kind: ", node->label);
     }
     char but[200];
-    snprintf(but, sizeof but, "the file has no layer left that could be %s (%s); left are: ", node->label, node->op->name);
+    snprintf(but, sizeof but, "the file has no layer left that could be %s (%s); left are: ", node->label,
+             node->op->name);
     return fail_left(j, but);
 }
 
@@ -278,10 +286,11 @@ static ek_status note_alphabet(job *j)
         bool numbered = a->order >= 0 && b->order >= 0;
         if (!numbered) ek_path_order(a->path, b->path, &numbered);
         if (numbered) continue;
-        return ek_net_add_note(j->made,
-                               "Check the list: %s and %s have the same shapes, and only the alphabet told which comes "
-                               "first; numbers in front of the names would",
-                               a->path, b->path);
+        return ek_net_add_note(
+            j->made,
+            "Check the list: %s and %s have the same shapes, and only the alphabet told which comes "
+            "first; numbers in front of the names would",
+            a->path, b->path);
     }
     return EK_OK;
 }
@@ -297,7 +306,8 @@ static ek_status match(job *j, bool *by_order)
         if (j->of[i] && !fits(j, node, j->of[i])) return misfit(j, node, j->of[i]);
     }
     for (int s = 0; s < j->sources.count; s++) {
-        if (!j->sources.source[s].taken) return fail_left(j, "the file has layers for which the net has none: ");
+        if (!j->sources.source[s].taken)
+            return fail_left(j, "the file has layers for which the net has none: ");
     }
     return EK_OK;
 }
@@ -335,7 +345,8 @@ static void set_batchnorm(job *j, ek_node *node)
 {
     const struct convention *of = j->convention;
     bool eps_asked = !isnan(j->options.eps), momentum_asked = !isnan(j->options.momentum);
-    if (!j->options.keep_eps) set_option(node, "eps", eps_asked ? j->options.eps : of->eps, eps_asked, &j->eps);
+    if (!j->options.keep_eps)
+        set_option(node, "eps", eps_asked ? j->options.eps : of->eps, eps_asked, &j->eps);
     if (!ek_batchnorm_options(node).track) return;
     double momentum = momentum_here(of, momentum_asked ? j->options.momentum : of->momentum);
     set_option(node, "momentum", momentum, momentum_asked, &j->momentum);
@@ -361,7 +372,8 @@ static ek_status set_conventions(job *j)
     return EK_OK;
 }
 
-__attribute__((format(printf, 3, 4))) static ek_status note_setting(job *j, const setting *told, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static ek_status note_setting(job *j, const setting *told,
+                                                                    const char *format, ...)
 {
     if (told->set == 0) return EK_OK;
     va_list args;
@@ -369,7 +381,8 @@ __attribute__((format(printf, 3, 4))) static ek_status note_setting(job *j, cons
     char *text = ek_vstrf(format, args);
     va_end(args);
     if (!text) return EK_E_MEMORY;
-    ek_status status = ek_net_add_note(j->made, "%s (%d layer%s)", text, told->set, told->set == 1 ? "" : "s");
+    ek_status status =
+        ek_net_add_note(j->made, "%s (%d layer%s)", text, told->set, told->set == 1 ? "" : "s");
     ek_free(text);
     return status;
 }
@@ -379,23 +392,35 @@ static ek_status note_conventions(job *j)
     const struct convention *of = j->convention;
     char value[EK_REAL_TEXT], theirs[EK_REAL_TEXT];
     const char *asked = isnan(j->options.eps) ? "'s default" : "'s, as was said";
-    EK_TRY(note_setting(j, &j->eps, "Inference: batchnorm's eps is %s, %s%s", ek_real_text(j->eps.value, value), of->name, asked));
-    EK_TRY(note_setting(j, &j->sample_eps, "Inference: eps of layernorm, groupnorm and instancenorm is %s, %s's default",
+    EK_TRY(note_setting(j, &j->eps, "Inference: batchnorm's eps is %s, %s%s",
+                        ek_real_text(j->eps.value, value), of->name, asked));
+    EK_TRY(note_setting(j, &j->sample_eps,
+                        "Inference: eps of layernorm, groupnorm and instancenorm is %s, %s's default",
                         ek_real_text(of->sample_eps, value), of->name));
-    EK_TRY(note_setting(j, &j->rms_eps, "Inference: rmsnorm's eps is %s, %s's default", ek_real_text(of->rms_eps, value), of->name));
-    EK_TRY(note_setting(j, &j->kept, "Inference: batchnorm's eps stays the net's, and gamma was multiplied by "
-                        "sqrt((v + eps)/(v + %s)) for it", ek_real_text(j->kept.value, value)));
+    EK_TRY(note_setting(j, &j->rms_eps, "Inference: rmsnorm's eps is %s, %s's default",
+                        ek_real_text(of->rms_eps, value), of->name));
+    EK_TRY(note_setting(j, &j->kept,
+                        "Inference: batchnorm's eps stays the net's, and gamma was multiplied by "
+                        "sqrt((v + eps)/(v + %s)) for it",
+                        ek_real_text(j->kept.value, value)));
     if (j->eps.given)
-        EK_TRY(ek_net_add_note(j->made, "Inference: batchnorm's eps is the net text's, not %s's default (%d layer%s)", of->name,
-                               j->eps.given, j->eps.given == 1 ? "" : "s"));
-    EK_TRY(note_setting(j, &j->features, "Inference: features of a flattened map were put from height, width, channels into channels, "
-                        "height, width"));
+        EK_TRY(ek_net_add_note(j->made,
+                               "Inference: batchnorm's eps is the net text's, not %s's default (%d layer%s)",
+                               of->name, j->eps.given, j->eps.given == 1 ? "" : "s"));
+    EK_TRY(note_setting(
+        j, &j->features,
+        "Inference: features of a flattened map were put from height, width, channels into channels, "
+        "height, width"));
     double momentum = isnan(j->options.momentum) ? of->momentum : j->options.momentum;
-    EK_TRY(note_setting(j, &j->momentum, "Further training only: batchnorm's momentum is %s, the share of the new; %s writes %s%s",
-                        ek_real_text(j->momentum.value, value), of->name, ek_real_text(momentum, theirs),
-                        of->keeps ? ", the share of the old" : ""));
-    return note_setting(j, &j->variance, "Further training only: running_var takes the %s variance, as %s does (unbiased=%s); "
-                        "what it holds was copied as it is", j->variance.value != 0 ? "unbiased" : "biased",
+    EK_TRY(note_setting(
+        j, &j->momentum,
+        "Further training only: batchnorm's momentum is %s, the share of the new; %s writes %s%s",
+        ek_real_text(j->momentum.value, value), of->name, ek_real_text(momentum, theirs),
+        of->keeps ? ", the share of the old" : ""));
+    return note_setting(j, &j->variance,
+                        "Further training only: running_var takes the %s variance, as %s does (unbiased=%s); "
+                        "what it holds was copied as it is",
+                        j->variance.value != 0 ? "unbiased" : "biased",
                         j->sources.colons && j->from == EK_FROM_KERAS ? "tf.keras" : of->name,
                         j->variance.value != 0 ? "true" : "false");
 }
@@ -406,16 +431,18 @@ static ek_status note_conventions(job *j)
 static ek_status keep_eps(job *j, const ek_node *node, taking *first)
 {
     float *gamma = NULL, *var = NULL;
-    double there = isnan(j->options.eps) ? j->convention->eps : j->options.eps, here = ek_batchnorm_options(node).eps;
+    double there = isnan(j->options.eps) ? j->convention->eps : j->options.eps,
+           here = ek_batchnorm_options(node).eps;
     for (int k = 0; k < node->param_count; k++) {
         if (node->param[k].role == EK_ROLE_GAMMA) gamma = first[k].value;
         if (node->param[k].role == EK_ROLE_RUNNING_VAR) var = first[k].value;
     }
     if (here == there) return EK_OK;
     if (!gamma || !var)
-        return ek_fail(EK_E_UNSUPPORTED, "the eps of %s cannot be kept: it has no %s to make up for it", node->label,
-                       gamma ? "running variance" : "gamma");
-    for (int64_t i = 0; i < node->in[0].dim[0]; i++) gamma[i] = (float)(gamma[i] * sqrt((var[i] + here) / (var[i] + there)));
+        return ek_fail(EK_E_UNSUPPORTED, "the eps of %s cannot be kept: it has no %s to make up for it",
+                       node->label, gamma ? "running variance" : "gamma");
+    for (int64_t i = 0; i < node->in[0].dim[0]; i++)
+        gamma[i] = (float)(gamma[i] * sqrt((var[i] + here) / (var[i] + there)));
     j->kept.set++;
     j->kept.value = there;
     return EK_OK;
@@ -431,7 +458,8 @@ static ek_status take_tensor(const job *j, const ek_node *node, const int64_t *m
     float *there;
     EK_TRY(EK_NEW(there, (size_t)t->param->count));
     ek_status status = ek_st_to_float(t->tensor, there);
-    if (status == EK_OK) ek_layout_convert(t->layout, t->param->shape, t->features ? map : NULL, there, t->value);
+    if (status == EK_OK)
+        ek_layout_convert(t->layout, t->param->shape, t->features ? map : NULL, there, t->value);
     ek_free(there);
     return status;
 }
@@ -445,8 +473,8 @@ static ek_status take_layer(job *j, int layer, taking *first)
     bool channels_last = j->from == EK_FROM_KERAS || j->from == EK_FROM_FLAX;
     if (channels_last) EK_GO(ek_layout_features(graph, node, &map));
     if (map && is_op(node, "groupnorm")) {
-        status = ek_fail(EK_E_UNSUPPORTED, "%s groups features of a flattened map, which %s groups otherwise", node->label,
-                         j->convention->name);
+        status = ek_fail(EK_E_UNSUPPORTED, "%s groups features of a flattened map, which %s groups otherwise",
+                         node->label, j->convention->name);
         goto done;
     }
     for (int k = 0; k < node->param_count; k++) EK_GO(take_tensor(j, node, map, &first[k]));
@@ -466,7 +494,8 @@ static ek_status take_all(job *j)
     for (int i = 0; i < graph->count; i++) {
         for (int k = 0; k < graph->node[i].param_count; k++) {
             const ek_param *param = &graph->node[i].param[k];
-            j->taking[j->taking_count++] = (taking){.param = param, .tensor = j->of[i]->tensor[slot_of(param->role)]};
+            j->taking[j->taking_count++] =
+                (taking){.param = param, .tensor = j->of[i]->tensor[slot_of(param->role)]};
             numbers += (size_t)param->count;
         }
     }
@@ -502,7 +531,9 @@ static ek_status make(job *j)
         if (counter)
             *to = *from->tensor;
         else
-            *to = (ek_st_tensor){.dtype = EK_NUMBER_F32, .rank = from->param->shape.rank, .count = from->param->count,
+            *to = (ek_st_tensor){.dtype = EK_NUMBER_F32,
+                                 .rank = from->param->shape.rank,
+                                 .count = from->param->count,
                                  .bytes = (const unsigned char *)from->value};
         if (!counter) memcpy(to->dim, from->param->shape.dim, sizeof from->param->shape.dim);
         to->name = (char *)from->param->name;
@@ -535,11 +566,15 @@ static void tell(const job *j)
 
 /* --- the public function */
 
-ek_foreign_options ek_foreign_options_default(void) { return (ek_foreign_options){.eps = NAN, .momentum = NAN}; }
+ek_foreign_options ek_foreign_options_default(void)
+{
+    return (ek_foreign_options){.eps = NAN, .momentum = NAN};
+}
 
 static ek_status check_options(const ek_foreign_options *o, ek_framework from)
 {
-    if (from < 0 || (int)from >= FRAMEWORKS) return ek_fail(EK_E_ARGUMENT, "there is no framework number %d", (int)from);
+    if (from < 0 || (int)from >= FRAMEWORKS)
+        return ek_fail(EK_E_ARGUMENT, "there is no framework number %d", (int)from);
     if (!isnan(o->eps) && !(o->eps > 0 && isfinite(o->eps)))
         return ek_fail(EK_E_ARGUMENT, "eps must be above 0, not %g", o->eps);
     if (!isnan(o->momentum) && !(o->momentum >= 0 && o->momentum <= 1))
@@ -547,12 +582,13 @@ static ek_status check_options(const ek_foreign_options *o, ek_framework from)
     return EK_OK;
 }
 
-ek_status ek_net_take_foreign(const ek_net *net, const char *path, ek_framework from, const ek_foreign_options *options,
-                              ek_net **out)
+ek_status ek_net_take_foreign(const ek_net *net, const char *path, ek_framework from,
+                              const ek_foreign_options *options, ek_net **out)
 {
     if (!net || !path || !out)
         return ek_fail(EK_E_ARGUMENT, "ek_net_take_foreign needs a net, a path and a place for the new net");
-    job j = {.net = net, .path = path, .from = from, .options = options ? *options : ek_foreign_options_default()};
+    job j = {
+        .net = net, .path = path, .from = from, .options = options ? *options : ek_foreign_options_default()};
     EK_TRY(check_options(&j.options, from));
     j.convention = &conventions[from];
     ek_safetensors file;

@@ -19,15 +19,17 @@ typedef enum ek_slot {
 } ek_slot;
 
 typedef struct ek_source {
-    char *path;    /* "block/conv2d": its tensors' names without prefixes of collections and without their last part */
-    int64_t order; /* a number in front of the names; -1: none */
+    char *
+        path; /* "block/conv2d": its tensors' names without prefixes of collections and without their last part */
+    int64_t order;                        /* a number in front of the names; -1: none */
     const ek_st_tensor *tensor[EK_SLOTS]; /* NULL: none */
     bool depthwise, transposed;           /* its name says so */
     bool taken;
 } ek_source;
 
 typedef struct ek_sources {
-    ek_source *source; /* in the order of their numbers, else of their names with numbers in them as numbers */
+    ek_source
+        *source; /* in the order of their numbers, else of their names with numbers in them as numbers */
     int count;
     bool colons; /* names end in ":0", as TensorFlow's variables do */
 } ek_sources;
@@ -43,8 +45,8 @@ int ek_path_order(const char *a, const char *b, bool *numbered);
 
 typedef enum ek_layout {
     EK_LAYOUT_SAME,
-    EK_LAYOUT_SWAPPED,       /* [spatial..., b, a] to [a, b, spatial...]: kernels of Keras and Flax */
-    EK_LAYOUT_FLIPPED,       /* [spatial..., a, b] to [a, b, spatial...], each spatial axis turned round: Flax's transposed */
+    EK_LAYOUT_SWAPPED, /* [spatial..., b, a] to [a, b, spatial...]: kernels of Keras and Flax */
+    EK_LAYOUT_FLIPPED, /* [spatial..., a, b] to [a, b, spatial...], each spatial axis turned round: Flax's transposed */
     EK_LAYOUT_CHANNELS_LAST, /* [spatial..., c] to [c, spatial...] */
 } ek_layout;
 

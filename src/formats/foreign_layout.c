@@ -30,7 +30,8 @@ static ek_shape channels_last(ek_shape shape)
 /* The same numbers with ones in front, or a single one without a dimension: PReLU's slopes. */
 static bool is_flat(const ek_st_tensor *tensor, int64_t count)
 {
-    return tensor->count == count && tensor->rank <= EK_MAX_RANK && (tensor->rank == 0 || tensor->dim[tensor->rank - 1] == count);
+    return tensor->count == count && tensor->rank <= EK_MAX_RANK &&
+           (tensor->rank == 0 || tensor->dim[tensor->rank - 1] == count);
 }
 
 static bool has_dims(const ek_st_tensor *tensor, ek_shape shape)
@@ -49,8 +50,8 @@ static bool is_kernel(const ek_node *node, const ek_param *param)
  * transposed convolutions, which do not turn the kernel round as the others do, unless made with transpose_kernel=True: then,
  * as in Keras, [..., out, in]. A depthwise kernel [..., in, multiplier] counts its outputs in the same order as one of
  * [..., 1, in*multiplier]. */
-static bool find_kernel(ek_framework from, const ek_node *node, const ek_param *param, const ek_st_tensor *tensor,
-                        ek_layout *layout, ek_shape *wanted)
+static bool find_kernel(ek_framework from, const ek_node *node, const ek_param *param,
+                        const ek_st_tensor *tensor, ek_layout *layout, ek_shape *wanted)
 {
     ek_shape shape = param->shape, swapped = spatial_first(shape, shape.dim[1], shape.dim[0]);
     bool flips = from == EK_FROM_FLAX && begins(node->op->name, "convtranspose");
@@ -149,7 +150,8 @@ ek_status ek_layout_features(const ek_graph *graph, const ek_node *node, int64_t
 
 void ek_layout_convert(ek_layout layout, ek_shape shape, const int64_t *map, const float *in, float *out)
 {
-    int64_t count = ek_shape_count(shape), a = shape.rank > 0 ? shape.dim[0] : 1, b = shape.rank > 1 ? shape.dim[1] : 1;
+    int64_t count = ek_shape_count(shape), a = shape.rank > 0 ? shape.dim[0] : 1,
+            b = shape.rank > 1 ? shape.dim[1] : 1;
     int64_t spatial = count == 0 ? 0 : layout == EK_LAYOUT_CHANNELS_LAST ? count / a : count / (a * b);
     switch (layout) {
     case EK_LAYOUT_SAME:

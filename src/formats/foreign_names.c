@@ -52,7 +52,8 @@ static size_t first_part(const char *path) { return strchr(path, '/') ? strcspn(
 static char *skip_number(char *path, int64_t *number)
 {
     size_t length = first_part(path);
-    if (length == 0 || length > 15 || strspn(path, "0123456789") != length || !first_part(path + length + 1)) return path;
+    if (length == 0 || length > 15 || strspn(path, "0123456789") != length || !first_part(path + length + 1))
+        return path;
     *number = strtoll(path, NULL, 10);
     return path + length + 1;
 }
@@ -62,7 +63,8 @@ static char *skip_collection(char *path)
     static const char *const collections[] = {"params", "batch_stats"};
     size_t length = first_part(path);
     for (int i = 0; i < 2; i++) {
-        if (length == strlen(collections[i]) && !strncmp(path, collections[i], length)) return path + length + 1;
+        if (length == strlen(collections[i]) && !strncmp(path, collections[i], length))
+            return path + length + 1;
     }
     return path;
 }
@@ -73,11 +75,14 @@ static ek_status unknown_leaf(const char *name, const char *leaf)
     for (int i = 0; i < LEAVES; i++) names[i] = leaves[i].name;
     const char *near = ek_nearest(leaf, names, LEAVES);
     if (near)
-        return ek_fail(EK_E_FORMAT, "tensor '%.80s' is nothing that a layer has; is its last part meant to be %s?", name, near);
-    return ek_fail(EK_E_FORMAT,
-                   "tensor '%.80s' is nothing that a layer has: names end in kernel, weight, bias, gamma, scale, beta, "
-                   "moving_mean, running_mean and the like; leave out what no layer of the net has",
-                   name);
+        return ek_fail(EK_E_FORMAT,
+                       "tensor '%.80s' is nothing that a layer has; is its last part meant to be %s?", name,
+                       near);
+    return ek_fail(
+        EK_E_FORMAT,
+        "tensor '%.80s' is nothing that a layer has: names end in kernel, weight, bias, gamma, scale, beta, "
+        "moving_mean, running_mean and the like; leave out what no layer of the net has",
+        name);
 }
 
 /* "0012/params/block/Conv_0/kernel" is "block/Conv_0", 12 and "kernel"; `prefixes`: the framework names its layers, so
@@ -190,7 +195,8 @@ static ek_status make_source(const part *parts, int count, ek_sources *out)
     for (int i = 0; i < count; i++) {
         int slot = parts[i].leaf->slot;
         if (of[slot])
-            return ek_fail(EK_E_FORMAT, "tensors '%.80s' and '%.80s' are the same to one layer: leave one of them out",
+            return ek_fail(EK_E_FORMAT,
+                           "tensors '%.80s' and '%.80s' are the same to one layer: leave one of them out",
                            of[slot]->name, parts[i].tensor->name);
         of[slot] = parts[i].tensor;
     }
