@@ -267,6 +267,10 @@ static void test_metadata(void **state)
     assert_true(file_holds("[\"\xc3\x84pfel \\\"rot\\\"\",\"\xe6\x97\xa5\xe6\x9c\xac\\\\\"]"));
     assert_true(file_holds("author") && file_holds("someone"));
     assert_true(file_holds("evenkeel.batch_norm"));
+    ek_net *back;
+    assert_ok(ek_net_open(context, path, &back));
+    for (int i = 0; i < 2; i++) assert_string_equal(ek_net_class(back, i), classes[i]);
+    ek_net_destroy(back);
     ek_net_destroy(net);
 }
 

@@ -2,6 +2,7 @@
 #include "onnx/import.h"
 
 #include "core/memory.h"
+#include "graph/metadata.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -998,6 +999,7 @@ static ek_status make_net(onnx_import *im, int output, ek_net **out)
                           *im->model->producer ? ", written by " : "", im->model->producer,
                           *im->model->producer_version ? " " : "", im->model->producer_version));
     for (int i = 0; i < im->note_count; i++) EK_GO(ek_net_add_note(net, "%s", im->note[i]));
+    EK_GO(ek_net_take_classes(net, im->model->classes));
     *out = net;
     net = NULL;
 done:

@@ -2,6 +2,7 @@
 
 #include "core/file.h"
 #include "core/memory.h"
+#include "graph/metadata.h"
 #include "core/text.h"
 
 #include <stdlib.h>
@@ -551,6 +552,21 @@ static ek_status take_opset(onnx_memory *memory, ek_wire message, int64_t *opset
     return EK_OK;
 }
 
+/* Others may write into it whatever they like. */
+static ek_status take_metadata(onnx_model *model, ek_wire message)
+{
+    ek_wire_field field, value = {0};
+    bool more, ours = false;
+    size_t length = strlen(EK_CLASSES_KEY);
+    for (;;) {
+        EK_TRY(ek_wire_next(&message, &field, &more));
+        if (!more) break;
+        if (field.number == 1) ours = field.size == length && !memcmp(field.data, EK_CLASSES_KEY, length);
+        if (field.number == 2) value = field;
+    }
+    return ours && value.number ? take_text(&model->memory, &value, &model->classes) : EK_OK;
+}
+
 static ek_status take_model(onnx_model *model)
 {
     ek_wire message = ek_wire_begin(model->file, model->size), all = message, graph = {0}, inner;
@@ -571,6 +587,10 @@ static ek_status take_model(onnx_model *model)
         case 8:
             EK_TRY(ek_wire_enter(&all, &field, &inner));
             EK_TRY(take_opset(&model->memory, inner, &model->opset));
+            break;
+        case 14:
+            EK_TRY(ek_wire_enter(&all, &field, &inner));
+            EK_TRY(take_metadata(model, inner));
             break;
         default: break;
         }
