@@ -147,10 +147,15 @@ static ek_status add_problem(onnx_import *im, const onnx_node *node, ek_status s
         return ek_fail_in(status, "%s '%s': ", node->op, ek_onnx_shown_name(im->model, node));
     size_t length = strlen(ek_error());
     char *why = ek_onnx_keep(&im->memory, length + 1, 1);
-    onnx_problem *grown = why ? ek_grow(im->list, (size_t)im->problems + 1, sizeof *grown) : NULL;
-    if (!grown) return EK_E_MEMORY;
+    if (!why) return EK_E_MEMORY;
     strcpy(why, ek_error());
-    im->list = grown;
+    if (im->problems == im->problem_room) {
+        int room = im->problem_room ? 2 * im->problem_room : 16;
+        onnx_problem *grown = ek_grow(im->list, (size_t)room, sizeof *grown);
+        if (!grown) return EK_E_MEMORY;
+        im->list = grown;
+        im->problem_room = room;
+    }
     im->list[im->problems++] = (onnx_problem){.node = node, .why = why};
     if (im->worst == EK_OK || status != EK_E_UNSUPPORTED) im->worst = status;
     return EK_OK;
@@ -1066,11 +1071,6 @@ ek_status ek_onnx_open_with(ek_context *context, const char *path, const ek_onnx
                             ek_net **out)
 {
     return ek_onnx_open_bound(context, path, options, 0, NULL, out);
-}
-
-ek_status ek_onnx_open(ek_context *context, const char *path, ek_net **out)
-{
-    return ek_onnx_open_bound(context, path, NULL, 0, NULL, out);
 }
 
 /* ModelProto: ir_version (field 1, a small number), then a further field of it. */

@@ -63,10 +63,9 @@ typedef struct onnx_import {
     int lead;          /* 1: the first dimension is the batch; 0: there is none */
     int64_t batch;     /* its size in the file, -1: open */
     int64_t room;      /* numbers that constants may still grow by */
-    int batch_problems, problems;
-    ek_text problem; /* what cannot be read, with "; " between */
+    int batch_problems, problems, problem_room;
+    struct onnx_problem *list; /* [problems]: what cannot be read */
     ek_status worst;
-    struct onnx_problem *list;
     const char **note;
     int note_count, note_room;
     ek_text in_training; /* the batch normalizations that were exported so */
