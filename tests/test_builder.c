@@ -72,6 +72,20 @@ static void a_redundant_bias_goes_into_the_running_mean(void **state)
     ek_builder_free(&b);
 }
 
+static void a_label_that_is_taken_gets_a_number(void **state)
+{
+    (void)state;
+    static const char *const wishes[] = {"a", "a", "a", "a_7", "a", "a_b", "a_7"},
+                            *const labels[] = {"a", "a_2", "a_3", "a_7", "a_8", "a_b", "a_7_2"};
+    ek_builder b = {0};
+    int x = add(&b, NULL, "input", -1, -1, "shape=2");
+    for (int i = 0; i < 7; i++) {
+        x = add(&b, wishes[i], "relu", x, -1, "");
+        assert_string_equal(ek_builder_node(&b, x)->label, labels[i]);
+    }
+    ek_builder_free(&b);
+}
+
 static void what_does_not_meet_is_said(void **state)
 {
     (void)state;
@@ -93,6 +107,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_net_is_made_layer_by_layer),
         cmocka_unit_test(a_redundant_bias_goes_into_the_running_mean),
+        cmocka_unit_test(a_label_that_is_taken_gets_a_number),
         cmocka_unit_test(what_does_not_meet_is_said),
     };
     if (ek_context_create(NULL, &context) != EK_OK) return 1;

@@ -132,13 +132,13 @@ static void attributes(const char *text)
     }
 }
 
-/* Inputs and outputs with blanks between; "-": left out. */
+/* Inputs and outputs with blanks between; "-": left out. Without a first output it has no name. */
 static void node(const char *op, const char *inputs, const char *outputs, const char *options)
 {
     size_t start = ek_protobuf_begin(&graph, 1);
     names(1, inputs);
     names(2, outputs);
-    ek_protobuf_text(&graph, 3, outputs);
+    if (*outputs != '-') ek_protobuf_text(&graph, 3, outputs);
     ek_protobuf_text(&graph, 4, op);
     attributes(options);
     ek_protobuf_end(&graph, start);
@@ -537,6 +537,12 @@ static void numbers_are_repeated(void **state)
     floats("scales", "3", "1,1,2");
     node("Resize", "x - scales", "y", "mode=slinear");
     refused(13, EK_E_UNSUPPORTED, "its mode 'linear' is not read");
+    begin();
+    input("x", "N,1,2,2");
+    output("y");
+    wholes("sizes", "4", "1,1,4,6");
+    node("Resize", "x - - sizes", "y", "keep_aspect_ratio_policy=snot_larger");
+    refused(18, EK_E_UNSUPPORTED, "its keep_aspect_ratio_policy 'not_larger' is not read");
 }
 
 static void pools(void **state)
@@ -1027,6 +1033,7 @@ static void tensors_that_lie(void **state)
         {FLOAT, "2,3", "1,2,3,4,5", "its shape needs 6 numbers of type float, and it has 5"},
         {FLOAT, "4611686018427387904,4", "1", "its dimension 1 is 4"},
         {FLOAT, "-2,3", "1", "its dimension 0 is -2"},
+        {FLOAT, "0,4611686018427387904,4", "", "its dimension 2 is 4"},
         {FLOAT, "1073741824,4", "1", "its shape needs 4294967296 numbers"},
         {8, "1", "", "it holds string"},
         {77, "1", "", "it holds a type that is not known"},
@@ -1081,6 +1088,78 @@ static void whole_numbers_overflow(void **state)
         node("Reshape", "x c", "y", "");
         refused(13, EK_E_FORMAT, "divided by 0, or overflows");
     }
+}
+
+/* A net of one node that reads x, and of the constant c that another makes. */
+static void beside_constant(const char *op, const char *inputs, const char *options, const char *last)
+{
+    begin();
+    input("x", "N,1,4");
+    output("y");
+    floats("four", "4,1", "1,2,3,4");
+    wholes("twos", "2", "2,2");
+    wholes("fours", "2", "4,4");
+    wholes("zeros", "2", "0,0");
+    node(op, inputs, "c", options);
+    node(last, "x c", "y", "");
+}
+
+static void nodes_that_lie(void **state)
+{
+    (void)state;
+    beside_constant("Slice", "four twos fours zeros", "", "Add");
+    refused(13, EK_E_FORMAT, "it names axis 0 twice");
+    beside_constant("Neg", "", "", "Add");
+    refused(13, EK_E_FORMAT, "Neg (c): its input is left out");
+    beside_constant("ReduceMean", "", "", "Sub");
+    refused(13, EK_E_FORMAT, "ReduceMean (c): its input 0 is left out");
+    begin();
+    input("x", "N,2");
+    output("m");
+    floats("w", "2", "1,1");
+    node("BatchNormalization", "x w w w w", "- m", "training_mode=i1");
+    refused(15, EK_E_UNSUPPORTED, "BatchNormalization (m): its output 'm' is read, and only its first");
+    begin();
+    input("x", "N,2");
+    output("m");
+    floats("half", "", "0.5");
+    tensor("yes", 9, "", "1");
+    node("Dropout", "x half yes", "- m", "");
+    refused(13, EK_E_UNSUPPORTED, "Dropout (m): its output 'm' is read");
+}
+
+/* A row and a column of numbers are an affine map of as many as there are places. */
+static void a_small_file_stays_small(void **state)
+{
+    (void)state;
+    begin();
+    input("x", "N,1,16384,16384");
+    output("y");
+    floats("one", "1", "1");
+    wholes("row", "1", "16384");
+    wholes("column", "2", "16384,1");
+    node("Expand", "one row", "r", "");
+    node("Expand", "one column", "c", "");
+    node("Mul", "x r", "h", "");
+    node("Add", "h c", "y", "");
+    refused(13, EK_E_UNSUPPORTED, "it makes a constant of 268435456 numbers");
+}
+
+static void whatever_is_not_zero_is_true(void **state)
+{
+    (void)state;
+    begin();
+    input("x", "N,2");
+    output("y");
+    floats("c", "2", "0.5,0");
+    floats("a", "2", "10,20");
+    floats("b", "2", "30,40");
+    node("Cast", "c", "t", "to=i9");
+    node("Where", "t a b", "w", "");
+    node("Add", "x w", "y", "");
+    ek_net *net = opened(13);
+    gives(net, 1, "0,0", "10,40");
+    ek_net_destroy(net);
 }
 
 static void damaged_files(void **state)
@@ -1251,6 +1330,9 @@ int main(void)
         cmocka_unit_test(graphs_that_are_none),
         cmocka_unit_test(tensors_that_lie),
         cmocka_unit_test(whole_numbers_overflow),
+        cmocka_unit_test(nodes_that_lie),
+        cmocka_unit_test(a_small_file_stays_small),
+        cmocka_unit_test(whatever_is_not_zero_is_true),
         cmocka_unit_test(damaged_files),
         cmocka_unit_test(external_data_lies_within_the_folder),
         cmocka_unit_test(want_of_memory),

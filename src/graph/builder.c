@@ -4,6 +4,7 @@
 
 #include <ctype.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 void ek_builder_free(ek_builder *builder)
@@ -25,21 +26,39 @@ static bool is_taken(const ek_graph *graph, const char *label)
     return false;
 }
 
+/* A number that makes a label of the stem which is not taken: behind all those that are. */
+static int free_number(const ek_graph *graph, const char *stem, int first)
+{
+    enum { DIGITS = 8 };
+    size_t length = strlen(stem);
+    for (int i = 0; i < graph->count; i++) {
+        const char *number = graph->node[i].label + length;
+        if (strncmp(graph->node[i].label, stem, length) != 0) continue;
+        size_t digits = strspn(number, "0123456789");
+        if (digits < 1 || digits > DIGITS || number[digits]) continue;
+        int taken = atoi(number);
+        if (taken >= first) first = taken + 1;
+    }
+    return first;
+}
+
 /* A wish as a label may be; one that is too long keeps its end, which says more than its beginning. */
 static void choose_label(const ek_graph *graph, const char *wish, char out[EK_LABEL_MAX])
 {
     enum { ROOM = EK_LABEL_MAX - 13 }; /* and a number behind it */
-    char plain[ROOM + 1];
+    char plain[ROOM + 2];
     size_t length = strlen(wish);
     if (length > ROOM) wish += length - ROOM;
-    snprintf(plain, sizeof plain, "%s", wish);
+    snprintf(plain, ROOM + 1, "%s", wish);
     for (char *c = plain; *c; c++) {
         if (!isalnum((unsigned char)*c) && !strchr("_.-", *c)) *c = '_';
     }
     size_t reserved = strlen(EK_OPTIMIZER_LABEL);
     if (!strncmp(plain, EK_OPTIMIZER_LABEL ".", reserved + 1)) plain[reserved] = '_';
     snprintf(out, EK_LABEL_MAX, "%s", plain);
-    for (int number = 2; is_taken(graph, out); number++) snprintf(out, EK_LABEL_MAX, "%s_%d", plain, number);
+    if (!is_taken(graph, out)) return;
+    strcat(plain, "_");
+    snprintf(out, EK_LABEL_MAX, "%s%d", plain, free_number(graph, plain, 2));
 }
 
 /* The net text names who is read from elsewhere than the next line, and who has parameters. */
@@ -52,11 +71,8 @@ static void name_sources(ek_graph *graph)
             const ek_node *reader = &graph->node[r];
             named = (reader->input[0] == i && r != i + 1) || (reader->input_count == 2 && reader->input[1] == i);
         }
-        char wish[EK_LABEL_MAX];
-        for (int number = 1; named && !*node->label; number++) {
-            snprintf(wish, sizeof wish, "%s%d", node->op->name, number);
-            if (!is_taken(graph, wish)) strcpy(node->label, wish);
-        }
+        if (named && !*node->label)
+            snprintf(node->label, EK_LABEL_MAX, "%s%d", node->op->name, free_number(graph, node->op->name, 1));
     }
 }
 

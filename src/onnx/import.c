@@ -25,7 +25,7 @@ typedef struct walk {
     int *stack, *next;     /* nodes on the way, and which input of each is looked at next */
 } walk;
 
-static const char *shown_name(const onnx_model *model, const onnx_node *node)
+const char *ek_onnx_shown_name(const onnx_model *model, const onnx_node *node)
 {
     if (*node->name) return node->name;
     for (int k = 0; k < node->output_count; k++) {
@@ -53,12 +53,12 @@ static ek_status visit(walk *w, int first)
         if (name->producer < 0) {
             if (name->initializer || name->is_input) continue;
             return ek_fail(EK_E_FORMAT, "%s '%s' reads '%s', which nothing gives", node->op,
-                           shown_name(w->model, node), name->name);
+                           ek_onnx_shown_name(w->model, node), name->name);
         }
         if (w->colour[name->producer] == 1)
             return ek_fail(EK_E_FORMAT,
                            "its nodes go in a circle: %s '%s' reads '%s', which is made of what it gives",
-                           node->op, shown_name(w->model, node), name->name);
+                           node->op, ek_onnx_shown_name(w->model, node), name->name);
         if (w->colour[name->producer] == 2) continue;
         depth++;
         w->stack[depth] = name->producer;
@@ -145,13 +145,18 @@ ek_status ek_onnx_touches_batch(onnx_import *im, const char *format, ...)
 static ek_status add_problem(onnx_import *im, const onnx_node *node, ek_status status)
 {
     if (status == EK_E_MEMORY || status == EK_E_IO)
-        return ek_fail_in(status, "%s '%s': ", node->op, shown_name(im->model, node));
+        return ek_fail_in(status, "%s '%s': ", node->op, ek_onnx_shown_name(im->model, node));
     size_t length = strlen(ek_error());
     char *why = ek_onnx_keep(&im->memory, length + 1, 1);
-    onnx_problem *grown = why ? ek_grow(im->list, (size_t)im->problems + 1, sizeof *grown) : NULL;
-    if (!grown) return EK_E_MEMORY;
+    if (!why) return EK_E_MEMORY;
     strcpy(why, ek_error());
-    im->list = grown;
+    if (im->problems == im->problem_room) {
+        int room = im->problem_room ? 2 * im->problem_room : 16;
+        onnx_problem *grown = ek_grow(im->list, (size_t)room, sizeof *grown);
+        if (!grown) return EK_E_MEMORY;
+        im->list = grown;
+        im->problem_room = room;
+    }
     im->list[im->problems++] = (onnx_problem){.node = node, .why = why};
     if (im->worst == EK_OK || status != EK_E_UNSUPPORTED) im->worst = status;
     return EK_OK;
@@ -171,7 +176,7 @@ static void tell_problems(onnx_import *im, ek_text *text)
             if (other->told || strcmp(other->node->op, first->node->op) != 0 ||
                 strcmp(other->why, first->why) != 0)
                 continue;
-            ek_text_add(text, "%s%.200s", k > i ? ", " : "", shown_name(im->model, other->node));
+            ek_text_add(text, "%s%.200s", k > i ? ", " : "", ek_onnx_shown_name(im->model, other->node));
             other->told = true;
             left--;
         }
@@ -1068,11 +1073,6 @@ ek_status ek_onnx_open_with(ek_context *context, const char *path, const ek_onnx
                             ek_net **out)
 {
     return ek_onnx_open_bound(context, path, options, 0, NULL, out);
-}
-
-ek_status ek_onnx_open(ek_context *context, const char *path, ek_net **out)
-{
-    return ek_onnx_open_bound(context, path, NULL, 0, NULL, out);
 }
 
 /* ModelProto: ir_version (field 1, a small number), then a further field of it. */

@@ -63,10 +63,9 @@ typedef struct onnx_import {
     int lead;          /* 1: the first dimension is the batch; 0: there is none */
     int64_t batch;     /* its size in the file, -1: open */
     int64_t room;      /* numbers that constants may still grow by */
-    int batch_problems, problems;
-    ek_text problem; /* what cannot be read, with "; " between */
+    int batch_problems, problems, problem_room;
+    struct onnx_problem *list; /* [problems]: what cannot be read */
     ek_status worst;
-    struct onnx_problem *list;
     const char **note;
     int note_count, note_room;
     ek_text in_training; /* the batch normalizations that were exported so */
@@ -75,6 +74,9 @@ typedef struct onnx_import {
 typedef ek_status (*onnx_translator)(onnx_import *im, const onnx_node *node);
 /* NULL: there is none. */
 onnx_translator ek_onnx_operator(const char *op);
+
+/* What messages call a node: its name, or that of the first value it gives. */
+const char *ek_onnx_shown_name(const onnx_model *model, const onnx_node *node);
 
 /* --- what a node is given */
 
@@ -119,6 +121,8 @@ static inline double ek_onnx_number(const onnx_constant *c, int64_t i)
 {
     return c->real ? (double)c->real[i] : (double)c->whole[i];
 }
+/* Room for so many numbers more than the file has: small files must not become large ones. */
+ek_status ek_onnx_take_room(onnx_import *im, int64_t count);
 ek_status ek_onnx_new_constant(onnx_import *im, int type, int rank, const int64_t *dim, onnx_constant **out);
 /* Whether the operator is one that is computed here where all that it reads is constant; if so, does it. */
 bool ek_onnx_folds(const char *op);

@@ -135,9 +135,22 @@ static ek_status take_tensor_field(onnx_memory *memory, const ek_wire *message, 
     }
 }
 
+bool ek_onnx_count(int rank, const int64_t *dim, int64_t *count, int *wrong)
+{
+    int64_t all = 1;
+    bool empty = false;
+    for (*wrong = 0; *wrong < rank; ++*wrong) {
+        int64_t d = dim[*wrong];
+        if (d < 0 || __builtin_mul_overflow(all, d ? d : 1, &all)) return false;
+        empty |= d == 0;
+    }
+    *count = empty ? 0 : all;
+    return true;
+}
+
 ek_status ek_onnx_tensor_parse(onnx_memory *memory, ek_wire message, onnx_tensor *tensor)
 {
-    *tensor = (onnx_tensor){.name = "", .message = message, .length = -1, .count = 1};
+    *tensor = (onnx_tensor){.name = "", .message = message, .length = -1};
     ek_wire_field field;
     bool more;
     ek_status status;
@@ -147,12 +160,10 @@ ek_status ek_onnx_tensor_parse(onnx_memory *memory, ek_wire message, onnx_tensor
         if (status == EK_OK) status = take_tensor_field(memory, &tensor->message, &field, tensor);
         if (status != EK_OK) return ek_fail_in(status, "tensor '%s': ", tensor->name);
     }
-    for (int i = 0; i < tensor->rank; i++) {
-        if (tensor->dim[i] < 0 || __builtin_mul_overflow(tensor->count, tensor->dim[i], &tensor->count))
-            return ek_fail(EK_E_FORMAT, "tensor '%s': its dimension %d is %lld", tensor->name, i,
-                           (long long)tensor->dim[i]);
-    }
-    return EK_OK;
+    int wrong;
+    if (ek_onnx_count(tensor->rank, tensor->dim, &tensor->count, &wrong)) return EK_OK;
+    return ek_fail(EK_E_FORMAT, "tensor '%s': its dimension %d is %lld", tensor->name, wrong,
+                   (long long)tensor->dim[wrong]);
 }
 
 /* --- nodes. Names are kept as texts first; resolve() makes indices of them. */
@@ -577,7 +588,6 @@ static ek_status take_model(onnx_model *model)
         EK_TRY(ek_wire_next(&message, &field, &more));
         if (!more) break;
         switch (field.number) {
-        case 1: EK_TRY(ek_wire_int(&field, &model->ir_version)); break;
         case 2: EK_TRY(take_text(&model->memory, &field, &model->producer)); break;
         case 3: EK_TRY(take_text(&model->memory, &field, &model->producer_version)); break;
         case 7:

@@ -97,7 +97,7 @@ typedef struct onnx_model {
     unsigned char *file;
     size_t size;
     onnx_memory memory;
-    int64_t ir_version, opset;
+    int64_t opset;
     const char *producer, *producer_version;
     const char *classes; /* of a file written here (EK_CLASSES_KEY of its metadata); NULL: none */
     int node_count, value_count, initializer_count, input_count, output_count;
@@ -109,9 +109,13 @@ typedef struct onnx_model {
 
 /* Reads and checks the file; `path` must outlive the model.
  * EK_E_FORMAT       it is no ONNX model, or a damaged one; the message says what is wrong
- * EK_E_UNSUPPORTED  its opset is not 6 to 22 */
+ * EK_E_UNSUPPORTED  its opset is not 1 to 22 */
 ek_status ek_onnx_model_read(const char *path, onnx_model *out);
 void ek_onnx_model_free(onnx_model *model);
+
+/* The product of dimensions. Without those of 0 it must be a number too, since steps are counted in it.
+ * false: the dimension *wrong is negative, or too large beside the others. */
+bool ek_onnx_count(int rank, const int64_t *dim, int64_t *count, int *wrong);
 
 /* A tensor alone, as in a .pb file: of these bytes, which must outlive it. */
 ek_status ek_onnx_tensor_parse(onnx_memory *memory, ek_wire message, onnx_tensor *out);

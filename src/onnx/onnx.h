@@ -1,11 +1,11 @@
-/* ONNX models (onnx.ai), opsets 6 to 22, as nets. */
+/* ONNX models (onnx.ai), opsets 1 to 22, as nets. */
 #ifndef EK_ONNX_ONNX_H
 #define EK_ONNX_ONNX_H
 
 #include "graph/net.h"
 
-/* The net of an .onnx file, with notes on what was translated. Its numbers are as they are in the file, finite or not. */
-ek_status ek_onnx_open(ek_context *context, const char *path, ek_net **out);
+/* The net of an .onnx file, with notes on what was translated. Its numbers are as they are in the file, finite or not.
+ * options NULL: the default ones. */
 ek_status ek_onnx_open_with(ek_context *context, const char *path, const ek_onnx_options *options, ek_net **out);
 
 /* For tests: inputs of the graph, by name, that are given as constants; each a TensorProto. */

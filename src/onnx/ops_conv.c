@@ -148,7 +148,7 @@ static ek_status pad_list(onnx_import *im, const onnx_node *node, const int64_t 
 {
     if (im->model->opset < 11) {
         EK_TRY(ek_onnx_get_float(node, "value", 0, value));
-        return ek_onnx_get_ints(node, "pads", list, count);
+        return ek_onnx_get_ints(node, im->model->opset < 2 ? "paddings" : "pads", list, count);
     }
     onnx_constant *pads, *fill;
     EK_TRY(ek_onnx_constant_input(im, node, 1, true, "pads", &pads));

@@ -16,6 +16,14 @@ static ek_status check_mode(onnx_import *im, const onnx_node *node)
     if (strcmp(mode, "nearest") != 0)
         return ek_fail(EK_E_UNSUPPORTED, "its mode '%s' is not read; nearest is", mode);
     if (im->model->opset < 11) return EK_OK;
+    const char *ratio;
+    const int64_t *axes;
+    int count;
+    EK_TRY(ek_onnx_get_text(node, "keep_aspect_ratio_policy", "stretch", &ratio));
+    EK_TRY(ek_onnx_get_ints(node, "axes", &axes, &count));
+    if (strcmp(ratio, "stretch") != 0)
+        return ek_fail(EK_E_UNSUPPORTED, "its keep_aspect_ratio_policy '%s' is not read; stretch is", ratio);
+    if (axes) return ek_fail(EK_E_UNSUPPORTED, "it has a list of axes, which is not read");
     bool asymmetric = !strcmp(places, "asymmetric") && !strcmp(nearest, "floor");
     bool half = (!strcmp(places, "half_pixel") || !strcmp(places, "pytorch_half_pixel")) &&
                 !strncmp(nearest, "round_", 6);
