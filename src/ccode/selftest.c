@@ -84,5 +84,5 @@ void ek_cc_write_test(const ek_cc_source *source, const ek_cc_samples *samples, 
                      "                       (double)want[t][i]);\n        }\n    }\n"
                      "    printf(\"%s: largest difference %%.3g, at most %s allowed: %%s\\n\", (double)most,\n"
                      "           failed ? \"FAILED\" : \"passed\");\n    return failed ? 1 : 0;\n}\n",
-                name, ek_cc_float(tolerance, number));
+                name, ek_real_digits(tolerance, 3, number));
 }
