@@ -128,6 +128,7 @@ static const char *const int8_nets[][2] = {
     {"a block", "input 3x8x8\nc: conv 4 kernel=3 padding=1 bias=false\nb: batchnorm\ns: relu\nconv 4 kernel=3 padding=1\nbatchnorm\nadd s\nrelu\nglobalavgpool\nflatten\nlinear 4\n"},
     {"more", "input 3x9x8\nconv 6 kernel=3 padding=0x1 padding_end=1x2\nclip min=0 max=6\nmaxpool 3 stride=2 padding=1 ceil=true\nelu\nconv 4 kernel=1\nhardswish\navgpool 2 stride=1 padding=1 padding_end=0 dilation=2\nprelu\nflatten\nlinear 5\n"},
     {"two values", "input 4x5x6\na: sigmoid\nb: globalavgpool\nc: mul a\nd: sub a\nconv 4 kernel=1\nconcat c axis=1\npermute 1,0,2\ne: affine 10x1x1\nflatten\nf: linear 10\nrelu\nadd f\nlinear 4\n"},
+    {"norm before padding", "input 3x8x8 mean=0.5 std=0.25\nbatchnorm\nconv 4 kernel=3 padding=1\nrelu\nflatten\nlinear 4\n"},
 };
 
 static void eight_bits_are_exact(void **state)
