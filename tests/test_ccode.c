@@ -84,6 +84,7 @@ static const char *const nets[][2] = {
     {"a block", "input 3x8x8\nc: conv 4 kernel=3 padding=1 bias=false\nb: batchnorm\ns: relu\nconv 4 kernel=3 padding=1\nbatchnorm\nadd s\nrelu\nglobalavgpool\nflatten\nlinear 4\n"},
     {"arithmetic", "input 4x5x6\na: sigmoid\nb: globalavgpool\nmul a\nc: tanh\nsub a\nd: relu\nadd b\ne: div a\nsub c from=b\nmul c\nadd e\n"},
     {"shapes", "input 4x5x6\na: affine 4x1x1\nb: affine 1x5x1 scale=false\naffine 4x5x6 shift=false\nconcat a axis=0\nconcat b axis=0\npermute 1,2,0\nreshape 5x2x3x12\npermute 3,1,0,2\nsoftmax axis=1\nconcat2: permute 1,0,2,3\nflatten\nlinear 4\naffine 1\n"},
+    {"affine in both ways", "input 4x5x6\naffine 4x5x6\naffine 1x5x1\n"},
 };
 
 static void every_net_is_the_same_in_c(void **state)
@@ -123,10 +124,11 @@ static void memory_is_shared(void **state)
 static const char *const int8_nets[][2] = {
     {"lenet", "input 1x28x28 mean=0.3 std=0.5\nconv 6 kernel=5\nbatchnorm\nsigmoid\navgpool 2\nconv 16 kernel=5\nbatchnorm\nrelu\nmaxpool 2\nflatten\nlinear 20\nrelu\nlinear 10\n"},
     {"kernels", "input 4x9x10\na: conv 4 kernel=3 padding=1 groups=2\nconv 8 kernel=1 stride=2\nconv 3 kernel=7 padding=4\nconv 5 kernel=3 dilation=2 padding=2\nbatchnorm\nleakyrelu\nbatchnorm\nsilu\nflatten\nlinear 7\nsoftmax\n"},
-    {"sequence", "input 3x19\nconv1d 6 kernel=3 stride=2 padding=1\nrelu\navgpool 2 padding=1 count_pad=false\nmaxpool 2\nconv1d 4 kernel=2\ntanh\nglobalavgpool\nflatten\nlinear 3\n"},
+    {"sequence", "input 3x19\nconv1d 6 kernel=3 stride=2 padding=1\nrelu\navgpool 2 padding=1 count_pad=false\nmaxpool 2\nconv1d 4 kernel=2\nint8: tanh\nglobalavgpool\nflatten\nlinear 3\n"},
     {"a block", "input 3x8x8\nc: conv 4 kernel=3 padding=1 bias=false\nb: batchnorm\ns: relu\nconv 4 kernel=3 padding=1\nbatchnorm\nadd s\nrelu\nglobalavgpool\nflatten\nlinear 4\n"},
     {"more", "input 3x9x8\nconv 6 kernel=3 padding=0x1 padding_end=1x2\nclip min=0 max=6\nmaxpool 3 stride=2 padding=1 ceil=true\nelu\nconv 4 kernel=1\nhardswish\navgpool 2 stride=1 padding=1 padding_end=0 dilation=2\nprelu\nflatten\nlinear 5\n"},
     {"two values", "input 4x5x6\na: sigmoid\nb: globalavgpool\nc: mul a\nd: sub a\nconv 4 kernel=1\nconcat c axis=1\npermute 1,0,2\ne: affine 10x1x1\nflatten\nf: linear 10\nrelu\nadd f\nlinear 4\n"},
+    {"norm before padding", "input 3x8x8 mean=0.5 std=0.25\nbatchnorm\nconv 4 kernel=3 padding=1\nrelu\nflatten\nlinear 4\n"},
 };
 
 static void eight_bits_are_exact(void **state)
@@ -191,7 +193,7 @@ static void names_are_made_fit(void **state)
     char path[256], command[1024];
     ek_net *net;
     ek_c_answer answer;
-    assert_ok(ek_net_create(context, "input 3\n0: linear 4\nin: relu\nint: linear 4\n0.a: linear 4\n0_a: linear 4\n", NULL, &net));
+    assert_ok(ek_net_create(context, "input 3\n0: linear 4\nin: relu\nint: linear 4\n0.a: linear 4\nlayer8_0_b: linear 4\n0.b: linear 4\n0_b: linear 4\n", NULL, &net));
     assert_ok(ek_net_set_classes(net, classes, 4));
     snprintf(path, sizeof path, "%s/2 nets-v1.c", folder);
     assert_ok(ek_net_save_c(net, NULL, path, &answer));

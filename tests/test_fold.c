@@ -230,7 +230,7 @@ static void each_kind_of_layer_takes_it_in_exactly(void **state)
         ek_net_destroy(net);
 
         net = make(context, folded[i].text, false);
-        assert_ok(ek_net_fold(net, &of));
+        assert_ok(ek_net_fold(net, true, &of));
         off = difference(net, of, false);
         if (!(off < 2e-6)) fail_msg("%s: usual numbers differ by %g", folded[i].text, off);
         ek_net_destroy(of);
@@ -305,7 +305,7 @@ static void labels_and_class_names_stay(void **state)
              false);
     ek_net *of;
     assert_ok(ek_net_set_classes(net, names, 2));
-    assert_ok(ek_net_fold(net, &of));
+    assert_ok(ek_net_fold(net, true, &of));
     assert_string_equal(ek_net_class(of, 1), "dog");
     assert_string_equal(ek_net_text(of), "input        3x6x6\n"
                                          "c:           conv 2 kernel=3 padding=1 bias=false\n"

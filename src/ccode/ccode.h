@@ -1,8 +1,9 @@
 /* A net as C source: one file with its header, for products.
  *
  * save.c is the public function; plan.c says where values lie; emit.c has texts, names, numbers and the shared functions
- * (parts/); layers.c has a row for each operator; quantize.c makes numbers of eight bits, layers8.c and run8.c write and run
- * them; selftest.c writes the program that checks the source. */
+ * (parts/); layers.c has a row for each operator; conv.c writes convolutions. Of eight bits quantize.c makes the
+ * numbers, int8.c writes and runs them, and measure.c says what they lose. source.c puts the files together, and selftest.c
+ * writes the program that checks the source. */
 #ifndef EK_CCODE_CCODE_H
 #define EK_CCODE_CCODE_H
 
@@ -46,16 +47,16 @@ bool ek_cc_has_pixels(const ek_node *input);
 
 #define EK_CC_NAME_MAX 64
 #define EK_CC_PARTS_MAX 64
+#define EK_CC_FUNCTIONS_MAX 2 /* that a layer has made for it: affine multiplies and adds */
 
 typedef struct ek_cc_writer {
     const ek_cc_plan *plan;
     const char *name; /* prefix of all that is visible */
+    char upper[EK_CC_NAME_MAX]; /* that of its macros */
     ek_text arrays, functions, body;
     const char *used[EK_CC_PARTS_MAX]; /* shared functions that are already there */
     int used_count;
-    struct ek_cc_shape_of_function { /* functions made for a shape: see ek_cc_once */
-        char name[EK_CC_NAME_MAX];
-    } *made;
+    char (*made)[EK_CC_NAME_MAX]; /* functions that only this net has: see ek_cc_once */
     int made_count;
     char (*names)[EK_CC_NAME_MAX]; /* by node */
     int64_t weight_bytes;

@@ -4,7 +4,6 @@
 #include "ccode/conv.h"
 
 #include <stdio.h>
-#include <string.h>
 
 /* What one inner loop does: `channels` inputs times `rows` by `columns` taps for `outputs` rows of outputs. What is not
  * written out is looped over around it. */
@@ -43,10 +42,10 @@ size_t ek_cc_conv_sums(const ek_cc_window *g)
     return (size_t)u.outputs * (size_t)g->wo;
 }
 
-/* A kernel of one tap that takes every position sees a map as a row; not of eight bits, whose sums would take as much. */
-static ek_cc_window as_row(ek_cc_window g, bool int8)
+/* A kernel of one tap that takes every position sees a map as a row. (Not those of eight bits, whose sums would be as long.) */
+static ek_cc_window as_row(ek_cc_window g)
 {
-    if (int8 || g.kh * g.kw > 1 || g.padded || g.stride_h != 1 || g.stride_w != 1) return g;
+    if (g.kh * g.kw > 1 || g.padded || g.stride_h != 1 || g.stride_w != 1) return g;
     g.wi *= g.hi;
     g.wo *= g.ho;
     g.hi = g.ho = 1;
@@ -206,7 +205,7 @@ static void begin_call(ek_cc_writer *w, const ek_cc_window *g, bool int8)
 
 void ek_cc_emit_conv(ek_cc_writer *w, const ek_node *node, const float *weight, const float *bias)
 {
-    ek_cc_window g = as_row(ek_cc_window_of(node), false);
+    ek_cc_window g = as_row(ek_cc_window_of(node));
     char x[EK_CC_PLACE_MAX], y[EK_CC_PLACE_MAX], room[EK_CC_PLACE_MAX];
     const char *label = w->names[node->id];
     ek_cc_floats(w, node, "weight", (int64_t)g.co * (g.ci / g.groups) * g.kh * g.kw, weight);

@@ -10,6 +10,14 @@
 
 /* --- names */
 
+static bool is_taken(const ek_cc_writer *w, const ek_node *node, const char *name)
+{
+    for (int i = 0; i < node->id; i++) {
+        if (!strcmp(w->names[i], name)) return true;
+    }
+    return false;
+}
+
 /* A label as an identifier; arrays get further words behind it, so that it is never a keyword or a function. */
 static void name_node(const ek_cc_writer *w, const ek_node *node, char out[EK_CC_NAME_MAX])
 {
@@ -23,19 +31,17 @@ static void name_node(const ek_cc_writer *w, const ek_node *node, char out[EK_CC
         snprintf(out, EK_CC_NAME_MAX, "%s%d", node->op->name, node->id);
     else
         snprintf(out, EK_CC_NAME_MAX, "%s%.40s", letter ? "" : "layer_", plain);
-    for (int i = 0; i < node->id; i++) {
-        if (strcmp(w->names[i], out)) continue;
-        snprintf(out, EK_CC_NAME_MAX, "layer%d_%.40s", node->id, plain);
-        break;
-    }
+    for (int n = node->id; is_taken(w, node, out); n += w->plan->graph->count)
+        snprintf(out, EK_CC_NAME_MAX, "layer%d_%.40s", n, plain);
 }
 
 ek_status ek_cc_writer_begin(const ek_cc_plan *plan, const char *name, ek_cc_writer *w)
 {
     *w = (ek_cc_writer){.plan = plan, .name = name};
+    for (size_t i = 0; name[i] && i + 1 < EK_CC_NAME_MAX; i++) w->upper[i] = (char)toupper((unsigned char)name[i]);
     ek_status status = EK_OK;
     EK_GO(EK_NEW(w->names, (size_t)plan->graph->count));
-    EK_GO(EK_NEW(w->made, (size_t)plan->graph->count));
+    EK_GO(EK_NEW(w->made, (size_t)plan->graph->count * EK_CC_FUNCTIONS_MAX));
     for (int i = 0; i < plan->graph->count; i++) name_node(w, &plan->graph->node[i], w->names[i]);
 done:
     if (status != EK_OK) ek_cc_writer_free(w);
@@ -85,9 +91,9 @@ void ek_cc_use(ek_cc_writer *w, const char *part)
 bool ek_cc_once(ek_cc_writer *w, const char *name)
 {
     for (int i = 0; i < w->made_count; i++) {
-        if (!strcmp(w->made[i].name, name)) return false;
+        if (!strcmp(w->made[i], name)) return false;
     }
-    snprintf(w->made[w->made_count++].name, EK_CC_NAME_MAX, "%s", name);
+    snprintf(w->made[w->made_count++], EK_CC_NAME_MAX, "%s", name);
     return true;
 }
 

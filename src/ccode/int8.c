@@ -14,7 +14,7 @@
 #include "ccode/parts/int8_dequantize.inc"
 #include "ccode/parts/int8_gather.inc"
 #include "ccode/parts/int8_linear.inc"
-#include "ccode/parts/int8_table.inc"
+#include "ccode/parts/int8_lookup.inc"
 #include "ccode/parts/int8_maxpool.inc"
 #include "ccode/parts/int8_avgpool.inc"
 #include "ccode/parts/int8_sum.inc"
@@ -186,12 +186,12 @@ size_t ek_cc_int8_scratch(const ek_node *node)
 static void table(const work *k)
 {
     if (!k->w) {
-        int8_table(count_of(k->node), k->n->table[0], input_place(k, 0), place(k, k->node->id));
+        int8_lookup(count_of(k->node), k->n->table[0], input_place(k, 0), place(k, k->node->id));
         return;
     }
-    ek_cc_use(k->w, "int8_table");
+    ek_cc_use(k->w, "int8_lookup");
     ek_cc_bytes(k->w, k->node, "table", 256, k->n->table[0]);
-    ek_text_add(&k->w->body, "    int8_table(%d, %s_table, ", count_of(k->node), k->w->names[k->node->id]);
+    ek_text_add(&k->w->body, "    int8_lookup(%d, %s_table, ", count_of(k->node), k->w->names[k->node->id]);
     write_end(k);
 }
 

@@ -261,7 +261,7 @@ ek_status ek_net_save_c(const ek_net *net, const ek_c_options *options, const ch
     EK_GO(check_options(net, &o));
     name_of_file(o.name ? o.name : f.stem, local.name);
     EK_GO(check_finite(net));
-    EK_GO(ek_net_fold(net, &folded));
+    EK_GO(ek_net_fold(net, false, &folded));
     EK_GO(ek_cc_layers_check(&folded->graph));
     if (o.int8) EK_GO(ek_cc_int8_check(&folded->graph));
     EK_GO(save((ek_net *)net, folded, &o, &f, &local));

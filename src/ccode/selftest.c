@@ -1,8 +1,6 @@
 /* The program that checks the source where it is to run: it makes inputs by a rule, and compares outputs with the net's. */
 #include "ccode/source.h"
 
-#include <ctype.h>
-#include <string.h>
 
 /* A linear congruence of period 2^32 (Knuth's TAOCP, volume 2, table 3.3.4-1, line 16); its upper 8 or 16 bits. */
 static uint32_t next(uint32_t *state)
@@ -52,13 +50,10 @@ static void write_inputs(const ek_cc_samples *s, ek_text *out)
 
 void ek_cc_write_test(const ek_cc_source *source, const ek_cc_samples *samples, const float *want, float tolerance, ek_text *out)
 {
-    const char *name = source->writer->name;
-    char upper[EK_CC_NAME_MAX], number[EK_REAL_TEXT];
+    const char *name = source->writer->name, *upper = source->writer->upper;
+    char number[EK_REAL_TEXT];
     int64_t outputs = ek_shape_count(ek_net_output_shape(source->net));
     int64_t every = (outputs + EK_CC_TEST_OUTPUTS - 1) / EK_CC_TEST_OUTPUTS, checked = (outputs + every - 1) / every;
-    size_t i = 0;
-    for (; name[i]; i++) upper[i] = (char)toupper((unsigned char)name[i]);
-    upper[i] = 0;
     ek_text_add(out, "/* Checks %s against the network that it was written from: %d inputs made by a rule, and what the network gave\n"
                      " * for them. Returns 0 where all agree.\n *\n"
                      " *   cc -std=c99 -O2 -o %s_test THIS_FILE.c THE_SOURCE.c -lm && ./%s_test\n */\n",
@@ -89,5 +84,5 @@ void ek_cc_write_test(const ek_cc_source *source, const ek_cc_samples *samples, 
                      "                       (double)want[t][i]);\n        }\n    }\n"
                      "    printf(\"%s: largest difference %%.3g, at most %s allowed: %%s\\n\", (double)most,\n"
                      "           failed ? \"FAILED\" : \"passed\");\n    return failed ? 1 : 0;\n}\n",
-                name, ek_cc_float(tolerance, number));
+                name, ek_real_digits(tolerance, 3, number));
 }

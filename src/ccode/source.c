@@ -3,7 +3,6 @@
 
 #include "ops/batchnorm.h"
 
-#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -54,20 +53,11 @@ static void write_net(ek_text *out, const ek_net *net)
     }
 }
 
-static void write_upper(char upper[EK_CC_NAME_MAX], const char *name)
-{
-    size_t i = 0;
-    for (; name[i] && i + 1 < EK_CC_NAME_MAX; i++) upper[i] = (char)toupper((unsigned char)name[i]);
-    upper[i] = 0;
-}
-
 void ek_cc_write_header(const ek_cc_source *s, ek_text *out)
 {
-    char upper[EK_CC_NAME_MAX];
-    const char *name = s->writer->name;
+    const char *name = s->writer->name, *upper = s->writer->upper;
     ek_shape in = ek_net_input_shape(s->net), result = ek_net_output_shape(s->net);
     bool classes = ek_net_class(s->net, 0) && result.rank == 1;
-    write_upper(upper, name);
     ek_text_add(out, "/* %s: a neural network in C99. Written by evenkeel %s; do not edit.\n *\n", name, ek_version());
     ek_text_add(out, " * in    float [%s_INPUTS]: ", upper);
     write_layout(out, in);
@@ -135,16 +125,17 @@ static void write_pointers(const ek_cc_source *s, ek_text *out)
 void ek_cc_write_source(const ek_cc_source *s, ek_text *out)
 {
     const ek_cc_writer *w = s->writer;
-    char upper[EK_CC_NAME_MAX];
+    const char *upper = w->upper;
     size_t words = w->plan->words ? w->plan->words : 1;
-    write_upper(upper, w->name);
     ek_text_add(out, "/* %s: a neural network in C99. Written by evenkeel %s; do not edit. %s says how it is used.\n *\n", w->name,
                 ek_version(), s->header_name);
     ek_text_add(out, " * Weights with the fingerprint %016" PRIx64 ", of\n *\n", fingerprint(s->net));
     write_net(out, s->net);
     ek_text_add(out, " *\n * Batch normalizations are folded into the weights where they can be. In the functions below x is what is read, y\n"
                      " * what is written, and n a count; maps lie as [channel][height][width].\n */\n");
-    ek_text_add(out, "#include \"%s\"\n\n#include <math.h>\n#include <stdint.h>\n#include <string.h>\n\n", s->header_name);
+    ek_text_add(out, "#include \"%s\"\n\n#include <limits.h>\n#include <math.h>\n#include <stdint.h>\n#include <string.h>\n\n"
+                     "#if INT_MAX < 0x7FFFFFFF\n#error \"int must have 32 bits\"\n#endif\n\n",
+                s->header_name);
     /* The shapes of tables are declared before the tables, with the functions that take them. */
     ek_text_add(out, "%s", w->functions.data ? w->functions.data : "");
     ek_text_add(out, "%s\n", w->arrays.data ? w->arrays.data : "");

@@ -21,6 +21,7 @@ typedef struct layer {
 typedef struct fold {
     const ek_graph *graph;
     bool sequences; /* whose lengths differ: nothing may depend on where a sequence ends */
+    bool maps;      /* a constant that differs from place to place may become a layer of its own */
     layer *layer;
     ek_fold_list *list;
 } fold;
@@ -472,6 +473,10 @@ static ek_status scale_after(const fold *f, int into, const terms *t, numbers *n
                  name_of(node, name));
         return EK_OK;
     }
+    if (!constant && !f->maps) {
+        snprintf(why, REASON, "what %s makes of its constant differs from place to place", name_of(node, name));
+        return EK_OK;
+    }
     if (!constant || f->layer[into].map) return use_map(&n->node, *map, n->bias, f->layer[into].map);
     for (int64_t o = 0; o < g.out; o++) n->bias[o] += (*map)[o * ek_shape_count(node->out) / g.out];
     ek_free(*map);
@@ -717,9 +722,9 @@ void ek_fold_list_free(ek_fold_list *list)
     *list = (ek_fold_list){0};
 }
 
-ek_status ek_net_fold_listed(const ek_net *net, ek_fold_list *list, ek_net **out)
+static ek_status fold_net(const ek_net *net, bool maps, ek_fold_list *list, ek_net **out)
 {
-    fold f = {.graph = &net->graph, .sequences = net->graph.node[0].out.rank == 2, .list = list};
+    fold f = {.graph = &net->graph, .sequences = net->graph.node[0].out.rank == 2, .maps = maps, .list = list};
     ek_status status = EK_OK;
     *list = (ek_fold_list){0};
     EK_GO(EK_NEW(f.layer, (size_t)f.graph->count));
@@ -738,10 +743,15 @@ done:
     return status;
 }
 
-ek_status ek_net_fold(const ek_net *net, ek_net **out)
+ek_status ek_net_fold_listed(const ek_net *net, ek_fold_list *list, ek_net **out)
+{
+    return fold_net(net, true, list, out);
+}
+
+ek_status ek_net_fold(const ek_net *net, bool maps, ek_net **out)
 {
     ek_fold_list list;
-    EK_TRY(ek_net_fold_listed(net, &list, out));
+    EK_TRY(fold_net(net, maps, &list, out));
     ek_fold_list_free(&list);
     return EK_OK;
 }

@@ -25,6 +25,8 @@ void ek_fold_list_free(ek_fold_list *list);
  * that have a number a channel like them. Labels, class names, notes and metadata stay; dropout stays, and is folded across
  * as the nothing that it is at inference. list: what was done, for ek_fold_list_free. */
 ek_status ek_net_fold_listed(const ek_net *net, ek_fold_list *list, ek_net **out);
-ek_status ek_net_fold(const ek_net *net, ek_net **out);
+/* The same without the list. maps false: a normalization stays where its constant would differ from place to place, and be a
+ * layer with as many numbers as the value has. */
+ek_status ek_net_fold(const ek_net *net, bool maps, ek_net **out);
 
 #endif
