@@ -8,19 +8,23 @@
 
 /* --- numbers */
 
-ek_status ek_onnx_new_constant(onnx_import *im, int type, int rank, const int64_t *dim, onnx_constant **out)
+ek_status ek_onnx_take_room(onnx_import *im, int64_t count)
 {
-    onnx_constant *c;
-    int64_t count = 1;
-    if (rank > ONNX_MAX_RANK) return ek_fail(EK_E_UNSUPPORTED, "it makes a constant of %d dimensions", rank);
-    for (int i = 0; i < rank; i++) {
-        if (dim[i] < 0 || __builtin_mul_overflow(count, dim[i], &count))
-            return ek_fail(EK_E_FORMAT, "it makes a constant with a dimension of %lld", (long long)dim[i]);
-    }
-    /* Small files must not become large ones. */
     if (count > im->room)
         return ek_fail(EK_E_UNSUPPORTED, "it makes a constant of %lld numbers", (long long)count);
     im->room -= count;
+    return EK_OK;
+}
+
+ek_status ek_onnx_new_constant(onnx_import *im, int type, int rank, const int64_t *dim, onnx_constant **out)
+{
+    onnx_constant *c;
+    int64_t count;
+    int wrong;
+    if (rank > ONNX_MAX_RANK) return ek_fail(EK_E_UNSUPPORTED, "it makes a constant of %d dimensions", rank);
+    if (!ek_onnx_count(rank, dim, &count, &wrong))
+        return ek_fail(EK_E_FORMAT, "it makes a constant with a dimension of %lld", (long long)dim[wrong]);
+    EK_TRY(ek_onnx_take_room(im, count));
     EK_TRY(ONNX_KEEP(&im->memory, c, 1));
     *c = (onnx_constant){.type = type, .rank = rank, .count = count};
     for (int i = 0; i < rank; i++) c->dim[i] = dim[i];
@@ -258,12 +262,9 @@ static ek_status fold_identity(onnx_import *im, const onnx_node *node)
 static ek_status give_reshaped(onnx_import *im, const onnx_node *node, onnx_constant *a, int rank,
                                const int64_t *dim)
 {
-    int64_t count = 1;
-    for (int i = 0; i < rank; i++) {
-        if (dim[i] < 0 || __builtin_mul_overflow(count, dim[i], &count)) count = -1;
-        if (count < 0) break;
-    }
-    if (count != a->count)
+    int64_t count;
+    int wrong;
+    if (!ek_onnx_count(rank, dim, &count, &wrong) || count != a->count)
         return ek_fail(EK_E_FORMAT, "it reshapes a constant of %lld numbers into another number of them",
                        (long long)a->count);
     onnx_constant *c;
@@ -442,6 +443,7 @@ static ek_status fold_slice(onnx_import *im, const onnx_node *node)
     const int64_t *starts, *ends, *axes, *steps;
     int start_count, end_count, axis_count, step_count, axis;
     int64_t step[ONNX_MAX_RANK], dim[ONNX_MAX_RANK], first = 0;
+    bool seen[ONNX_MAX_RANK] = {false};
     EK_TRY(ek_onnx_constant_input(im, node, 0, true, "input", &a));
     EK_TRY(ek_onnx_load(im, a));
     EK_TRY(slice_list(im, node, "starts", 1, &starts, &start_count));
@@ -455,6 +457,8 @@ static ek_status fold_slice(onnx_import *im, const onnx_node *node)
     memcpy(dim, a->dim, sizeof dim);
     for (int i = 0; i < start_count; i++) {
         EK_TRY(axis_of(axes ? axes[i] : i, a->rank, &axis));
+        if (seen[axis]) return ek_fail(EK_E_FORMAT, "it names axis %d twice", axis);
+        seen[axis] = true;
         int64_t size = a->dim[axis], by = steps ? steps[i] : 1, start = starts[i], end = ends[i];
         if (start == ONNX_BATCH || end == ONNX_BATCH)
             return ek_onnx_touches_batch(im, "it slices by the size of the batch");
@@ -583,6 +587,7 @@ static ek_status fold_constant(onnx_import *im, const onnx_node *node)
                  {"value_int", ONNX_A_INT},
                  {"value_ints", ONNX_A_INTS}};
     const onnx_attribute *a;
+    if (node->input_count) return ek_fail(EK_E_FORMAT, "it has inputs, and a constant has none");
     EK_TRY(ek_onnx_find_attribute(node, "value", ONNX_A_TENSOR, &a));
     if (a) {
         EK_TRY(ek_onnx_tensor_check(im->model, a->t));

@@ -24,7 +24,7 @@ typedef struct walk {
     int *stack, *next;     /* nodes on the way, and which input of each is looked at next */
 } walk;
 
-static const char *shown_name(const onnx_model *model, const onnx_node *node)
+const char *ek_onnx_shown_name(const onnx_model *model, const onnx_node *node)
 {
     if (*node->name) return node->name;
     for (int k = 0; k < node->output_count; k++) {
@@ -52,12 +52,12 @@ static ek_status visit(walk *w, int first)
         if (name->producer < 0) {
             if (name->initializer || name->is_input) continue;
             return ek_fail(EK_E_FORMAT, "%s '%s' reads '%s', which nothing gives", node->op,
-                           shown_name(w->model, node), name->name);
+                           ek_onnx_shown_name(w->model, node), name->name);
         }
         if (w->colour[name->producer] == 1)
             return ek_fail(EK_E_FORMAT,
                            "its nodes go in a circle: %s '%s' reads '%s', which is made of what it gives",
-                           node->op, shown_name(w->model, node), name->name);
+                           node->op, ek_onnx_shown_name(w->model, node), name->name);
         if (w->colour[name->producer] == 2) continue;
         depth++;
         w->stack[depth] = name->producer;
@@ -144,7 +144,7 @@ ek_status ek_onnx_touches_batch(onnx_import *im, const char *format, ...)
 static ek_status add_problem(onnx_import *im, const onnx_node *node, ek_status status)
 {
     if (status == EK_E_MEMORY || status == EK_E_IO)
-        return ek_fail_in(status, "%s '%s': ", node->op, shown_name(im->model, node));
+        return ek_fail_in(status, "%s '%s': ", node->op, ek_onnx_shown_name(im->model, node));
     size_t length = strlen(ek_error());
     char *why = ek_onnx_keep(&im->memory, length + 1, 1);
     onnx_problem *grown = why ? ek_grow(im->list, (size_t)im->problems + 1, sizeof *grown) : NULL;
@@ -170,7 +170,7 @@ static void tell_problems(onnx_import *im, ek_text *text)
             if (other->told || strcmp(other->node->op, first->node->op) != 0 ||
                 strcmp(other->why, first->why) != 0)
                 continue;
-            ek_text_add(text, "%s%.200s", k > i ? ", " : "", shown_name(im->model, other->node));
+            ek_text_add(text, "%s%.200s", k > i ? ", " : "", ek_onnx_shown_name(im->model, other->node));
             other->told = true;
             left--;
         }
@@ -684,7 +684,9 @@ ek_status ek_onnx_bias_ahead(onnx_import *im, const onnx_node *node, ek_shape ou
     const onnx_node *add = &im->model->node[value->reader];
     if (strcmp(add->op, "Add") != 0 || add->input_count != 2 || add->output_count != 1 || add->output[0] < 0)
         return EK_OK;
-    const onnx_value *other = &im->value[add->input[0] == node->output[0] ? add->input[1] : add->input[0]];
+    int beside = add->input[add->input[0] == node->output[0]];
+    if (beside < 0) return EK_OK;
+    const onnx_value *other = &im->value[beside];
     if (other->kind != ONNX_CONSTANT || other->constant->count != out.dim[axis]) return EK_OK;
     const onnx_constant *c = other->constant;
     int from_end = out.rank - axis; /* where the dimension must stand in the constant, counted from its end */
@@ -894,7 +896,7 @@ static ek_status read_graph(onnx_import *im, int output, int bound_count, const 
     int *order, count;
     EK_TRY(ONNX_KEEP(&im->memory, im->value, (size_t)im->model->value_count));
     EK_TRY(ONNX_KEEP(&im->memory, im->done, (size_t)im->model->node_count));
-    im->room = ((int64_t)1 << 26) + 2 * (int64_t)im->model->size;
+    im->room = ((int64_t)1 << 24) + 2 * (int64_t)im->model->size;
     EK_TRY(find_order(im, output, &order, &count));
     EK_TRY(count_readers(im, order, count, output));
     EK_TRY(add_initializers(im));

@@ -78,6 +78,8 @@ onnx_translator ek_onnx_operator(const char *op);
 
 /* --- what a node is given */
 
+/* Its name, or else its first output's. */
+const char *ek_onnx_shown_name(const onnx_model *model, const onnx_node *node);
 /* The value of an input; NULL: it is left out. */
 onnx_value *ek_onnx_input(onnx_import *im, const onnx_node *node, int k);
 /* An input that must be there, as a layer. Affine maps and zeros around it become layers, a constant too. */
@@ -119,6 +121,8 @@ static inline double ek_onnx_number(const onnx_constant *c, int64_t i)
 {
     return c->real ? (double)c->real[i] : (double)c->whole[i];
 }
+/* Small files must not become large ones: what is made of their constants, beside the layers, is counted. */
+ek_status ek_onnx_take_room(onnx_import *im, int64_t count);
 ek_status ek_onnx_new_constant(onnx_import *im, int type, int rank, const int64_t *dim, onnx_constant **out);
 /* Whether the operator is one that is computed here where all that it reads is constant; if so, does it. */
 bool ek_onnx_folds(const char *op);

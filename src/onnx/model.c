@@ -134,6 +134,19 @@ static ek_status take_tensor_field(onnx_memory *memory, const ek_wire *message, 
     }
 }
 
+bool ek_onnx_count(int rank, const int64_t *dim, int64_t *count, int *wrong)
+{
+    bool empty = false;
+    *count = 1;
+    for (int i = 0; i < rank; i++) {
+        empty |= dim[i] == 0;
+        *wrong = i;
+        if (dim[i] < 0 || __builtin_mul_overflow(*count, dim[i] ? dim[i] : 1, count)) return false;
+    }
+    if (empty) *count = 0;
+    return true;
+}
+
 ek_status ek_onnx_tensor_parse(onnx_memory *memory, ek_wire message, onnx_tensor *tensor)
 {
     *tensor = (onnx_tensor){.name = "", .message = message, .length = -1, .count = 1};
@@ -146,12 +159,10 @@ ek_status ek_onnx_tensor_parse(onnx_memory *memory, ek_wire message, onnx_tensor
         if (status == EK_OK) status = take_tensor_field(memory, &tensor->message, &field, tensor);
         if (status != EK_OK) return ek_fail_in(status, "tensor '%s': ", tensor->name);
     }
-    for (int i = 0; i < tensor->rank; i++) {
-        if (tensor->dim[i] < 0 || __builtin_mul_overflow(tensor->count, tensor->dim[i], &tensor->count))
-            return ek_fail(EK_E_FORMAT, "tensor '%s': its dimension %d is %lld", tensor->name, i,
-                           (long long)tensor->dim[i]);
-    }
-    return EK_OK;
+    int wrong;
+    if (ek_onnx_count(tensor->rank, tensor->dim, &tensor->count, &wrong)) return EK_OK;
+    return ek_fail(EK_E_FORMAT, "tensor '%s': its dimension %d is %lld", tensor->name, wrong,
+                   (long long)tensor->dim[wrong]);
 }
 
 /* --- nodes. Names are kept as texts first; resolve() makes indices of them. */

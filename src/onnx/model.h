@@ -112,6 +112,10 @@ typedef struct onnx_model {
 ek_status ek_onnx_model_read(const char *path, onnx_model *out);
 void ek_onnx_model_free(onnx_model *model);
 
+/* The product of dimensions. False: dimension *wrong is negative, or the product of those up to it overflows, zeros left
+ * out: strides are such products too. */
+bool ek_onnx_count(int rank, const int64_t *dim, int64_t *count, int *wrong);
+
 /* A tensor alone, as in a .pb file: of these bytes, which must outlive it. */
 ek_status ek_onnx_tensor_parse(onnx_memory *memory, ek_wire message, onnx_tensor *out);
 

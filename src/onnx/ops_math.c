@@ -48,6 +48,7 @@ static ek_status spread(onnx_import *im, const double *from, ek_shape shape, ek_
                         double **out)
 {
     int64_t count = ek_shape_count(to);
+    EK_TRY(ek_onnx_take_room(im, count));
     EK_TRY(ONNX_KEEP(&im->memory, *out, (size_t)count));
     for (int64_t i = 0; i < count; i++) (*out)[i] = from ? from[place_of(shape, to, i)] : fallback;
     return EK_OK;
@@ -124,22 +125,25 @@ static bool is_number(const onnx_affine *a, double *scale, double *shift)
     return true;
 }
 
-static void give_scaled(onnx_import *im, const onnx_node *node, onnx_layer y, double scale)
+static ek_status give_scaled(onnx_import *im, const onnx_node *node, onnx_layer y, double scale)
 {
     if (scale == 1) {
         ek_onnx_give(im, node, y);
-        return;
+        return EK_OK;
     }
-    onnx_affine map = {.shape = y.shape, .scale = ek_onnx_keep(&im->memory, 1, sizeof(double))};
+    onnx_affine map = {.shape = y.shape};
+    EK_TRY(ONNX_KEEP(&im->memory, map.scale, 1));
     for (int i = 0; i < map.shape.rank; i++) map.shape.dim[i] = 1;
-    if (map.scale) map.scale[0] = scale;
+    map.scale[0] = scale;
     ek_onnx_give_more(im, node, y, &map, NULL);
+    return EK_OK;
 }
 
 ek_status ek_onnx_neg(onnx_import *im, const onnx_node *node)
 {
     onnx_constant *minus;
     onnx_value *value = ek_onnx_input(im, node, 0);
+    if (!value) return ek_fail(EK_E_FORMAT, "its input is left out");
     EK_TRY(ek_onnx_new_constant(im, ONNX_FLOAT, 0, NULL, &minus));
     minus->real[0] = -1;
     EK_TRY(ek_onnx_settle(im, value, true));
@@ -207,8 +211,7 @@ static ek_status multiply(onnx_import *im, const onnx_node *node)
     else
         EK_TRY(ek_onnx_binary(im, node, "mul", x[0], x[1], &y));
     if (x[0].shape.rank == 0) y.shape.rank = 0;
-    give_scaled(im, node, y, scale[0] * scale[1]);
-    return EK_OK;
+    return give_scaled(im, node, y, scale[0] * scale[1]);
 }
 
 /* Before opset 7 the second input is broadcast where `broadcast` says so, from dimension `axis` of the first on. */
@@ -222,7 +225,7 @@ static ek_status old_broadcast(onnx_import *im, const onnx_node *node, const onn
     EK_TRY(ek_onnx_get_int(node, "axis", -1, &axis));
     int rank = x->shape.rank + im->lead;
     if (!broadcast || axis < 0) return EK_OK;
-    if (axis + c->rank > rank)
+    if (axis > rank - c->rank)
         return ek_fail(EK_E_FORMAT, "its axis %lld leaves no room for its constant", (long long)axis);
     *behind = rank - c->rank - (int)axis;
     return EK_OK;
@@ -343,8 +346,7 @@ static ek_status clip_affine(onnx_import *im, const onnx_node *node, const onnx_
     EK_TRY(ek_onnx_add(im, node, NULL, "hardsigmoid", value->layer.index, -1, &y, "alpha=%s beta=%s",
                        ONNX_REAL(scale / most), ONNX_REAL(shift / most)));
     y.shape = value->layer.shape;
-    give_scaled(im, node, y, most);
-    return EK_OK;
+    return give_scaled(im, node, y, most);
 }
 
 ek_status ek_onnx_clip(onnx_import *im, const onnx_node *node)
@@ -486,7 +488,7 @@ ek_status ek_onnx_dropout(onnx_import *im, const onnx_node *node)
         EK_TRY(ek_onnx_note(
             im,
             "Dropout '%s' was exported in training mode: here it drops in training, and at inference nothing",
-            *node->name ? node->name : im->model->value[node->output[0]].name));
+            ek_onnx_shown_name(im->model, node)));
     char options[EK_REAL_TEXT + 2] = "p=";
     ek_real_text(round(share * 1e6) / 1e6, options + 2);
     EK_TRY(add_same(im, node, "dropout", x, &y, options));

@@ -29,7 +29,7 @@ static void name_in_training(onnx_import *im, const onnx_node *node)
     ek_text *names = &im->in_training;
     if (names->length > ROOM) return;
     ek_text_add(names, "%s'%.200s'", names->length ? ", " : "",
-                *node->name ? node->name : im->model->value[node->output[0]].name);
+                ek_onnx_shown_name(im->model, node));
     if (names->length > ROOM) ek_text_add(names, " and others");
 }
 
