@@ -1071,6 +1071,67 @@ static void tensors_that_lie(void **state)
     refused(13, EK_E_FORMAT, "its attribute 'axis' has another type");
 }
 
+/* What no exporter writes, and would be read from beyond its arrays, or computed beyond its numbers. */
+static void graphs_that_attack(void **state)
+{
+    (void)state;
+    static const struct {
+        int opset;
+        const char *op, *inputs, *options, *words;
+    } cases[] = {
+        {13, "Neg", "", "", "its input is left out"},
+        {13, "Add", "", "", "it lacks an input"},
+        {13, "ReduceMean", "", "axes=l1", "its input 0 is left out"},
+        {13, "Slice", "c at to twice", "", "it names axis 0 twice"},
+        {13, "Constant", "x", "value=t1:2:1,2", "it has inputs"},
+        {6, "Add", "x c", "broadcast=i1 axis=i9223372036854775807", "leaves no room for its constant"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        begin();
+        input("x", "N,2");
+        output("y");
+        floats("c", "10,1", "1,2,3,4,5,6,7,8,9,10");
+        wholes("at", "2", "9,9");
+        wholes("to", "2", "10,10");
+        wholes("twice", "2", "0,0");
+        node(cases[i].op, cases[i].inputs, "a", cases[i].options);
+        node("Sub", "x a", "y", "");
+        refused(cases[i].opset, EK_E_FORMAT, cases[i].words);
+    }
+    begin(); /* the bias behind a product is left out */
+    input("x", "N,2");
+    output("y");
+    floats("w", "2,2", "1,2,3,4");
+    node("MatMul", "x w", "h", "");
+    node("Add", "h -", "y", "");
+    refused(13, EK_E_FORMAT, "it lacks an input");
+    begin(); /* nothing, whose strides overflow */
+    input("x", "N,2");
+    output("y");
+    floats("c", "0,1099511627776,1099511627776", "");
+    node("Transpose", "c", "t", "");
+    node("Add", "x t", "y", "");
+    refused(13, EK_E_FORMAT, "its dimension 2 is 1099511627776");
+    begin();
+    input("x", "N,2");
+    output("y");
+    wholes("s", "3", "0,1099511627776,1099511627776");
+    node("ConstantOfShape", "s", "c", "");
+    node("Transpose", "c", "t", "");
+    node("Add", "x t", "y", "");
+    refused(13, EK_E_FORMAT, "it makes a constant with a dimension of 1099511627776");
+    begin(); /* a long row of maps with one large constant, each with numbers of its own */
+    input("x", "N,4000000");
+    output("y");
+    wholes("s", "2", "1,4000000");
+    node("ConstantOfShape", "s", "c", "value=t1:1:2");
+    node("Mul", "x c", "a", "");
+    node("Mul", "a c", "b", "");
+    node("Mul", "b c", "d", "");
+    node("Mul", "d c", "y", "");
+    refused(13, EK_E_UNSUPPORTED, "it makes a constant of 4000000 numbers");
+}
+
 static void whole_numbers_overflow(void **state)
 {
     (void)state;
@@ -1329,6 +1390,7 @@ int main(void)
         cmocka_unit_test(all_that_cannot_be_read_is_named),
         cmocka_unit_test(graphs_that_are_none),
         cmocka_unit_test(tensors_that_lie),
+        cmocka_unit_test(graphs_that_attack),
         cmocka_unit_test(whole_numbers_overflow),
         cmocka_unit_test(nodes_that_lie),
         cmocka_unit_test(a_small_file_stays_small),

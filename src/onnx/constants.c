@@ -589,6 +589,7 @@ static ek_status fold_constant(onnx_import *im, const onnx_node *node)
                  {"value_int", ONNX_A_INT},
                  {"value_ints", ONNX_A_INTS}};
     const onnx_attribute *a;
+    if (node->input_count) return ek_fail(EK_E_FORMAT, "it has inputs, and a constant has none");
     EK_TRY(ek_onnx_find_attribute(node, "value", ONNX_A_TENSOR, &a));
     if (a) {
         EK_TRY(ek_onnx_tensor_check(im->model, a->t));

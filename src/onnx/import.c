@@ -690,7 +690,9 @@ ek_status ek_onnx_bias_ahead(onnx_import *im, const onnx_node *node, ek_shape ou
     const onnx_node *add = &im->model->node[value->reader];
     if (strcmp(add->op, "Add") != 0 || add->input_count != 2 || add->output_count != 1 || add->output[0] < 0)
         return EK_OK;
-    const onnx_value *other = &im->value[add->input[0] == node->output[0] ? add->input[1] : add->input[0]];
+    int beside = add->input[add->input[0] == node->output[0]];
+    if (beside < 0) return EK_OK;
+    const onnx_value *other = &im->value[beside];
     if (other->kind != ONNX_CONSTANT || other->constant->count != out.dim[axis]) return EK_OK;
     const onnx_constant *c = other->constant;
     int from_end = out.rank - axis; /* where the dimension must stand in the constant, counted from its end */
@@ -900,7 +902,7 @@ static ek_status read_graph(onnx_import *im, int output, int bound_count, const 
     int *order, count;
     EK_TRY(ONNX_KEEP(&im->memory, im->value, (size_t)im->model->value_count));
     EK_TRY(ONNX_KEEP(&im->memory, im->done, (size_t)im->model->node_count));
-    im->room = ((int64_t)1 << 26) + 2 * (int64_t)im->model->size;
+    im->room = ((int64_t)1 << 24) + 2 * (int64_t)im->model->size;
     EK_TRY(find_order(im, output, &order, &count));
     EK_TRY(count_readers(im, order, count, output));
     EK_TRY(add_initializers(im));

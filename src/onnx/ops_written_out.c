@@ -144,7 +144,7 @@ ek_status ek_onnx_written_layer_norm(onnx_import *im, const onnx_node *mean, boo
     *found = false;
     if (mean->input_count < 1) return EK_OK;
     const onnx_node *sub = reader_of(im, mean, "Sub", &at[SUB]), *node[NODES];
-    if (!sub || sub->input_count != 2 || sub->input[0] != mean->input[0] || sub->output_count != 1 ||
+    if (!sub || mean->input_count < 1 || sub->input_count != 2 || sub->input[0] != mean->input[0] || sub->output_count != 1 ||
         sub->output[0] < 0)
         return EK_OK;
     EK_TRY(find_square(im, sub, &at[SQUARE]));
