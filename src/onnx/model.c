@@ -588,6 +588,7 @@ static ek_status take_model(onnx_model *model)
         EK_TRY(ek_wire_next(&message, &field, &more));
         if (!more) break;
         switch (field.number) {
+        case 1: EK_TRY(ek_wire_int(&field, &model->ir_version)); break;
         case 2: EK_TRY(take_text(&model->memory, &field, &model->producer)); break;
         case 3: EK_TRY(take_text(&model->memory, &field, &model->producer_version)); break;
         case 7:

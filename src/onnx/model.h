@@ -97,7 +97,7 @@ typedef struct onnx_model {
     unsigned char *file;
     size_t size;
     onnx_memory memory;
-    int64_t opset;
+    int64_t ir_version, opset;
     const char *producer, *producer_version;
     const char *classes; /* of a file written here (EK_CLASSES_KEY of its metadata); NULL: none */
     int node_count, value_count, initializer_count, input_count, output_count;
