@@ -104,6 +104,12 @@ ek_cc_over ek_cc_over_of(const ek_node *node, bool int8);
 /* A number of an option; fallback where the operator has none such, or it was not given. */
 double ek_cc_option(const ek_node *node, const char *name, int d, double fallback);
 
+/* What lies before, along and behind the dimension that the option axis names. */
+typedef struct ek_cc_axis {
+    int outer, count, step;
+} ek_cc_axis;
+ek_cc_axis ek_cc_axis_of(const ek_node *node);
+
 /* Convolutions and pools alike; a sequence is a map of one row. */
 typedef struct ek_cc_window {
     int ci, hi, wi, co, ho, wo, kh, kw, stride_h, stride_w, pad_h, pad_w, end_h, end_w, dilation_h, dilation_w, groups;

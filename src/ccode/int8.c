@@ -84,36 +84,23 @@ static void input(const work *k)
     write_end(k);
 }
 
-/* Dimensions around the axis of a softmax. */
-static void softmax_shape(const ek_node *node, int *outer, int *step)
-{
-    int axis = (int)ek_cc_option(node, "axis", 0, 0);
-    *outer = *step = 1;
-    for (int d = 0; d < node->out.rank; d++) {
-        if (d < axis) *outer *= (int)node->out.dim[d];
-        if (d > axis) *step *= (int)node->out.dim[d];
-    }
-}
-
 static void output(const work *k, const ek_node *softmax_node)
 {
     char number[EK_REAL_TEXT], text[EK_CC_PLACE_MAX];
-    int count = count_of(k->node), outer = 1, step = 1, n = 0;
-    if (softmax_node) {
-        softmax_shape(softmax_node, &outer, &step);
-        n = count / outer / step;
-    }
+    int count = count_of(k->node);
+    ek_cc_axis axis = {0};
+    if (softmax_node) axis = ek_cc_axis_of(softmax_node);
     if (!k->w) {
         int8_dequantize(count, (float)k->y->scale, k->y->zero, place(k, k->node->id), k->out);
-        if (n) softmax(outer, n, step, k->out);
+        if (softmax_node) softmax(axis.outer, axis.count, axis.step, k->out);
         return;
     }
     ek_cc_use(k->w, "int8_dequantize");
     ek_text_add(&k->w->body, "    int8_dequantize(%d, %s, %d, %s, out);\n", count, ek_cc_float((float)k->y->scale, number),
                 k->y->zero, ek_cc_place(k->w, k->node->id, text));
-    if (!n) return;
+    if (!softmax_node) return;
     ek_cc_use(k->w, "softmax");
-    ek_text_add(&k->w->body, "    softmax(%d, %d, %d, out);\n", outer, n, step);
+    ek_text_add(&k->w->body, "    softmax(%d, %d, %d, out);\n", axis.outer, axis.count, axis.step);
 }
 
 /* --- sums */
@@ -298,8 +285,7 @@ static void product(const work *k)
 
 static void concat(const work *k)
 {
-    int axis = (int)ek_cc_option(k->node, "axis", 0, 0), outer = 1, part[2];
-    for (int d = 0; d < axis; d++) outer *= (int)k->node->out.dim[d];
+    int outer = ek_cc_axis_of(k->node).outer, part[2];
     for (int i = 0; i < 2; i++) part[i] = (int)ek_shape_count(k->node->in[i]) / outer;
     if (!k->w) {
         int8_concat(outer, part[0], part[1], k->n->table[0], k->n->table[1], input_place(k, 0), input_place(k, 1),

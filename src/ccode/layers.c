@@ -141,14 +141,10 @@ static void emit_sample_norm(ek_cc_writer *w, const ek_node *node)
 static void emit_softmax(ek_cc_writer *w, const ek_node *node)
 {
     char y[EK_CC_PLACE_MAX];
-    int axis = (int)ek_cc_option(node, "axis", 0, 0), outer = 1, step = 1;
-    for (int d = 0; d < node->out.rank; d++) {
-        if (d < axis) outer *= (int)node->out.dim[d];
-        if (d > axis) step *= (int)node->out.dim[d];
-    }
+    ek_cc_axis axis = ek_cc_axis_of(node);
     ek_cc_use(w, "softmax");
     begin_in_place(w, node, y);
-    ek_text_add(&w->body, "    softmax(%d, %d, %d, %s);\n", outer, (int)node->out.dim[axis], step, y);
+    ek_text_add(&w->body, "    softmax(%d, %d, %d, %s);\n", axis.outer, axis.count, axis.step, y);
 }
 
 /* --- weights */
@@ -232,9 +228,9 @@ static void emit_pool(ek_cc_writer *w, const ek_node *node)
 
 /* --- two values, and values in another order */
 
-/* Four dimensions whose numbers stand `step` apart, those in front of 1; neighbours that run on are joined. */
+/* Dimensions whose numbers stand `step` apart; neighbours that run on can be joined. */
 typedef struct stepped {
-    int64_t dim[EK_MAX_RANK + 1], step[EK_MAX_RANK + 1];
+    int64_t dim[EK_MAX_VALUE_RANK], step[EK_MAX_VALUE_RANK];
     int rank;
 } stepped;
 
@@ -254,16 +250,15 @@ static stepped join_runs(const stepped *s)
     return out;
 }
 
-/* How `shape` is read to have the shape `out`: equal dimensions, or 1. */
+/* How `shape` is read to have the shape `out`, of the same rank: equal dimensions, or 1. */
 static stepped repeated(ek_shape shape, ek_shape out)
 {
     stepped s = {.rank = out.rank};
     int64_t step = 1;
     for (int d = out.rank - 1; d >= 0; d--) {
-        int64_t dim = d - out.rank + shape.rank >= 0 ? shape.dim[d - out.rank + shape.rank] : 1;
         s.dim[d] = out.dim[d];
-        s.step[d] = dim == 1 ? 0 : step;
-        step *= dim;
+        s.step[d] = shape.dim[d] == 1 ? 0 : step;
+        step *= shape.dim[d];
     }
     return join_runs(&s);
 }
@@ -368,8 +363,7 @@ static void emit_affine(ek_cc_writer *w, const ek_node *node)
 static void emit_concat(ek_cc_writer *w, const ek_node *node)
 {
     char a[EK_CC_PLACE_MAX], b[EK_CC_PLACE_MAX], y[EK_CC_PLACE_MAX];
-    int axis = (int)ek_cc_option(node, "axis", 0, 0), outer = 1;
-    for (int d = 0; d < axis; d++) outer *= (int)node->out.dim[d];
+    int outer = ek_cc_axis_of(node).outer;
     ek_cc_use(w, "concat");
     ek_text_add(&w->body, "    concat(%d, %d, %d, %s, %s, %s);\n", outer, (int)ek_shape_count(node->in[0]) / outer,
                 (int)ek_shape_count(node->in[1]) / outer, ek_cc_place(w, node->input[0], a), ek_cc_place(w, node->input[1], b),

@@ -8,7 +8,7 @@ cd "$project" || exit 1
 for ((i = 0; i < ${#rooms[@]}; i++)); do
     [ -d "src/${rooms[i]}" ] || fail "there is no room src/${rooms[i]}"
     for room in "${rooms[@]:i+1}"; do
-        upward=$(grep -n "^#include \"$room/" "src/${rooms[i]}"/*) && fail "upward: $upward"
+        upward=$(grep -rn "^#include \"$room/" "src/${rooms[i]}") && fail "upward: $upward"
     done
 done
 [ "$(find src -mindepth 1 -maxdepth 1 -type d | wc -l)" = ${#rooms[@]} ] || fail "a room is not in the list"

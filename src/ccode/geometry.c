@@ -1,4 +1,4 @@
-/* The windows of convolutions and pools, whatever their options are called. */
+/* Options of layers: the windows of convolutions and pools, whatever their options are called, and axes. */
 #include "ccode/ccode.h"
 
 #include <string.h>
@@ -9,6 +9,15 @@ double ek_cc_option(const ek_node *node, const char *name, int d, double fallbac
     if (i < 0) return fallback;
     bool pair = node->op->attrs[i].type == EK_ATTR_PAIR;
     return node->attr[i].v[pair ? d : 0];
+}
+
+ek_cc_axis ek_cc_axis_of(const ek_node *node)
+{
+    int at = (int)ek_cc_option(node, "axis", 0, 0);
+    ek_cc_axis axis = {1, (int)node->out.dim[at], 1};
+    for (int d = 0; d < at; d++) axis.outer *= (int)node->out.dim[d];
+    for (int d = at + 1; d < node->out.rank; d++) axis.step *= (int)node->out.dim[d];
+    return axis;
 }
 
 static int pick(const ek_node *node, const char *name, int d, int fallback)
