@@ -226,7 +226,7 @@ static ek_status old_broadcast(onnx_import *im, const onnx_node *node, const onn
     EK_TRY(ek_onnx_get_int(node, "axis", -1, &axis));
     int rank = x->shape.rank + im->lead;
     if (!broadcast || axis < 0) return EK_OK;
-    if (axis + c->rank > rank)
+    if (axis > rank - c->rank)
         return ek_fail(EK_E_FORMAT, "its axis %lld leaves no room for its constant", (long long)axis);
     *behind = rank - c->rank - (int)axis;
     return EK_OK;
