@@ -226,13 +226,13 @@ ek_status ek_onnx_transpose(onnx_import *im, const onnx_node *node)
 
 /* --- joining */
 
-/* The concat of these two that is there already: what DenseNets join again and again. */
+/* The concat of these two that is there already, behind both: what DenseNets join again and again. */
 static int find_concat(const onnx_import *im, int first, int second, int axis)
 {
-    for (int i = im->builder.graph.count - 1; i > 0; i--) {
+    const ek_op *concat = ek_op_find("concat");
+    for (int i = (first > second ? first : second) + 1; i < im->builder.graph.count; i++) {
         const ek_node *node = &im->builder.graph.node[i];
-        if (!strcmp(node->op->name, "concat") && node->input[0] == first && node->input[1] == second &&
-            (int)node->attr[0].v[0] == axis)
+        if (node->op == concat && node->input[0] == first && node->input[1] == second && (int)node->attr[0].v[0] == axis)
             return i;
     }
     return -1;
