@@ -15,7 +15,7 @@ typedef struct settings {
 } settings;
 
 static const cli_option options[] = {
-    ROW_OPERAND("MODEL", model, "A model file (.safetensors), however sick."),
+    ROW_OPERAND("MODEL", model, "A model file (.safetensors, .onnx), however sick."),
     ROW_HEADING("Data:"),
     ROW_TEXT("data", "DATA", data,
              "Labelled data that the model has to work on, as for train. Its test part is taken where there "

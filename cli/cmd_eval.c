@@ -12,7 +12,7 @@ typedef struct settings {
 } settings;
 
 static const cli_option options[] = {
-    ROW_OPERAND("MODEL", model, "A model file (.safetensors)."),
+    ROW_OPERAND("MODEL", model, "A model file (.safetensors, .onnx)."),
     ROW_HEADING("Data:"),
     ROW_REQUIRED("data", "DATA", data,
                  "Labelled data, as for train: a name, a folder, x.npy,y.npy or a CSV file."),

@@ -14,7 +14,7 @@ typedef struct settings {
 } settings;
 
 static const cli_option options[] = {
-    ROW_OPERAND("MODEL", model, "A model file (.safetensors)."),
+    ROW_OPERAND("MODEL", model, "A model file (.safetensors, .onnx)."),
     ROW_HEADING("What to show:"),
     ROW_TEXT("layer", "LABEL", layer,
              "Only this layer; any layer with parameters, not just normalizations."),

@@ -20,7 +20,7 @@ static const ek_split splits[] = {EK_SPLIT_TRAIN, EK_SPLIT_TEST, EK_SPLIT_ANY};
 
 static const cli_option options[] = {
     ROW_OPERAND("MODEL", model,
-                "A model file (.safetensors), also one whose running statistics are not finite."),
+                "A model file (.safetensors, .onnx), also one whose running statistics are not finite."),
     ROW_HEADING("Data:"),
     ROW_REQUIRED(
         "data", "DATA", data,

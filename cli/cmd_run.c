@@ -12,7 +12,7 @@ typedef struct settings {
 } settings;
 
 static const cli_option options[] = {
-    ROW_OPERAND("MODEL", model, "A model file (.safetensors)."),
+    ROW_OPERAND("MODEL", model, "A model file (.safetensors, .onnx)."),
     ROW_HEADING("Data:"),
     ROW_REQUIRED("input", "x.npy", input,
                  "The samples: [n, ...], each of the net's input shape. Bytes count as 0 to 1, other numbers "

@@ -33,7 +33,7 @@ static const cli_option options[] = {
 
     ROW_HEADING("Files:"),
     ROW_TEXT("out", "MODEL", out,
-             "Where the trained model goes (.safetensors). Replaced only by a whole new model."),
+             "Where the trained model goes (.safetensors, or .onnx for other programs). Replaced only by a whole new model."),
     ROW_TEXT("log", "FILE.jsonl", log, "Write each step and each epoch as one line of JSON."),
     ROW_TEXT("checkpoint", "FILE", checkpoint,
              "Keep all that is needed to go on: rewritten after every epoch and when stopped by Ctrl-C."),
@@ -80,6 +80,7 @@ static const char *files_wrong(const settings *s)
         const char *lost = cli_would_lose(written[i], s->training.data, s->net);
         if (lost) return lost;
     }
+    if (s->out && !cli_is_model_name(s->out)) return "a model is a .safetensors or .onnx file: name --out so";
     if (!s->out && !s->checkpoint) return "nothing would be kept: give --out MODEL (or --checkpoint FILE)";
     if (s->checkpoint_steps && !s->checkpoint) return "--checkpoint-steps needs --checkpoint FILE";
     if (cli_same_file(s->out, s->checkpoint)) return "--out and --checkpoint must be two files";
@@ -335,7 +336,7 @@ static int train(training *run, const ek_dataset *data, const ek_dataset *test, 
         return cli_fail(
             "no step had a finite loss and gradient: nothing was learned, and no model is saved; try "
             "a smaller --lr, and look for extreme values in the data");
-    if (s->out && ek_net_save(run->model->net, s->out) != EK_OK) return cli_fail_status();
+    if (s->out && cli_save_model(run->model->net, s->out) != EK_OK) return cli_fail_status();
     warn_skipped(&run->last);
     if (stopped) print_stopped(run, argc, argv);
     int code = answer(run, stopped);

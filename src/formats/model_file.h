@@ -14,6 +14,8 @@ ek_status ek_model_take(ek_net *net, const ek_safetensors *file, const char *pat
 /* EK_E_NUMERIC where a parameter holds what no sound model has, as ek_model_take says it. */
 ek_status ek_model_check(const ek_net *net, const char *path);
 #define EK_SICK_ADVICE "%s; evenkeel audit %s says what to do"
+/* Whether a model is an ONNX one: by its ending, else by how it begins. */
+ek_status ek_model_is_onnx(const char *path, bool *onnx);
 /* A net from an open model file, without the tensors. EK_E_FORMAT where it carries no net text: says to
  * give the net and use --init. */
 ek_status ek_model_net(ek_context *context, const ek_safetensors *file, const char *path, ek_net **out);

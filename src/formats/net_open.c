@@ -26,8 +26,7 @@ bool ek_is_model(const char *path)
     return all && (memchr(head, 0, sizeof head) || ek_onnx_is_model(head, sizeof head));
 }
 
-/* By its ending, else by how it begins. */
-static ek_status is_onnx(const char *path, bool *onnx)
+ek_status ek_model_is_onnx(const char *path, bool *onnx)
 {
     unsigned char head[8];
     size_t got;
@@ -54,7 +53,7 @@ static ek_status open_onnx(ek_context *context, const char *path, const ek_onnx_
 static ek_status open_model(ek_context *context, const char *path, bool sick, ek_net **out)
 {
     bool onnx;
-    EK_TRY(is_onnx(path, &onnx));
+    EK_TRY(ek_model_is_onnx(path, &onnx));
     if (onnx) return open_onnx(context, path, NULL, sick, out);
     ek_safetensors file;
     EK_TRY(ek_safetensors_read(path, &file));
@@ -137,6 +136,11 @@ ek_status ek_net_open_onnx(ek_context *context, const char *path, const ek_onnx_
 ek_status ek_net_load_weights(ek_net *net, const char *path)
 {
     if (!net || !path) return ek_fail(EK_E_ARGUMENT, "ek_net_load_weights needs a net and a path");
+    bool onnx;
+    EK_TRY(ek_model_is_onnx(path, &onnx));
+    if (onnx)
+        return ek_fail(EK_E_FORMAT, "%s is an ONNX model, which brings a net of its own: use it as the net, as in evenkeel train %s",
+                       path, path);
     ek_safetensors file;
     EK_TRY(ek_safetensors_read(path, &file));
     ek_status status = ek_model_take(net, &file, path, false);

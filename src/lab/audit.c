@@ -285,15 +285,20 @@ ek_status ek_audit_create(ek_context *context, const char *path, const ek_audit_
 {
     ek_audit_options o = options ? *options : ek_audit_options_default();
     EK_TRY(check(context, path, &o, out));
-    ek_safetensors file;
-    EK_TRY(ek_safetensors_read(path, &file));
+    ek_safetensors file = {0}; /* of an ONNX model there is none, and the net alone is examined */
     ek_audit *a = NULL;
     ek_status status = EK_OK;
     EK_GO(EK_NEW(a, 1));
     a->options = o;
     EK_GO(make_names(a, path));
-    EK_GO(ek_model_net(context, &file, path, &a->net));
-    EK_GO(ek_model_take(a->net, &file, path, true));
+    EK_GO(ek_model_is_onnx(path, &a->onnx));
+    if (a->onnx) {
+        EK_GO(ek_net_open_sick(context, path, &a->net));
+    } else {
+        EK_GO(ek_safetensors_read(path, &file));
+        EK_GO(ek_model_net(context, &file, path, &a->net));
+        EK_GO(ek_model_take(a->net, &file, path, true));
+    }
     a->recalibrated = ek_net_metadata(a->net, EK_RECALIBRATED_KEY) != NULL;
     EK_GO(take_norms(a));
     EK_GO(take_data(a));

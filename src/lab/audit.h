@@ -38,6 +38,7 @@ struct ek_audit {
     ek_net *net;
     ek_audit_options options;
     char *model_name, *data_name, *train_name; /* quoted for a shell */
+    bool onnx;         /* from an ONNX model */
     bool recalibrated;
     ek_norm_case *norm;
     ek_audit_layer *layer; /* what is shown of each norm */

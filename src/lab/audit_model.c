@@ -170,9 +170,12 @@ static ek_status check_untracked(ek_audit *a)
                     "beside it"),
             ek_strf(
                 "track=false, as PyTorch's track_running_stats=False, or an export in training mode, gives"),
-            ek_strf("take track=false out of the net text, take the parameters over with evenkeel train NET "
-                    "--init, then "
-                    "evenkeel recalibrate")));
+            a->onnx ? ek_strf("evenkeel convert %s --bn inference --out mended.safetensors reads it with the running statistics that "
+                              "are in the file; --data then says whether they are any good",
+                              a->model_name)
+                    : ek_strf("take track=false out of the net text, take the parameters over with evenkeel train NET "
+                              "--init, then "
+                              "evenkeel recalibrate")));
     }
     return EK_OK;
 }
