@@ -63,7 +63,8 @@ extern "C" {
     X(E_FORMAT, "a file's content is not valid")                                                    \
     X(E_UNSUPPORTED, "not supported")                                                               \
     X(E_NUMERIC, "a value is not finite")                                                           \
-    X(E_INTERRUPTED, "stopped on request")
+    X(E_INTERRUPTED, "stopped on request")                                                          \
+    X(E_RANK, "another process failed or is silent")
 
 typedef enum ek_status {
 #define X(name, text) EK_##name,
@@ -88,10 +89,12 @@ EK_API const char *ek_version(void);
  */
 
 typedef struct ek_context ek_context;
+typedef struct ek_comm ek_comm; /* section 14 */
 
 typedef struct ek_context_options {
     int threads;     /* worker threads, 1 to 256; 0: one for each core this process may use */
     const char *isa; /* "reference", "baseline", "avx2", "avx512"; NULL: $EVENKEEL_ISA, else the best */
+    ek_comm *comm;   /* NULL; the processes that compute together, and not one alone */
 } ek_context_options;
 
 EK_API ek_context_options ek_context_options_default(void);
@@ -563,6 +566,23 @@ EK_API EK_MUST_CHECK ek_status ek_trainer_step_lengths(ek_trainer *trainer, int6
 EK_API EK_MUST_CHECK ek_status ek_trainer_step_in_parts(ek_trainer *trainer, int64_t n, int64_t part, const float *x,
                                                         const int32_t *labels, ek_step_result *result);
 
+/* The same step with the batch cut into shards, as several machines would compute it: shard i takes samples [n*i/shards,
+ * n*(i+1)/shards), which may be none. What is summed over samples is summed within each shard, and then over the shards by the pairwise
+ * tree (shard i takes in shard i + gap, for gap = 1, 2, 4, ...): so that the result does not depend on where the shards
+ * are computed, to the last bit, and differs from ek_trainer_step's by rounding. Where the context has a comm its ranks
+ * compute shards/ranks each, and give the same arguments.
+ *
+ * Batch normalization takes the moments (count, mean, M2) of the whole batch, merged by Chan's formula in one exchange a layer, and
+ * in the backward pass the sums of g and g*(x - mean) in another. local_bn: each shard normalizes by its own samples, as ghost
+ * batches do, and the running statistics take the moments of all. Dropout draws what the whole batch draws.
+ *
+ * EK_E_ARGUMENT     shards is no multiple of the ranks, or each rank's part of it no power of two
+ * EK_E_SHAPE        local_bn or ghost batches, and a shard with one value a channel
+ * EK_E_UNSUPPORTED  the context runs the reference
+ * EK_E_RANK         another rank failed or is silent: nothing can be computed together any more */
+EK_API EK_MUST_CHECK ek_status ek_trainer_step_in_shards(ek_trainer *trainer, int64_t n, int shards, bool local_bn,
+                                                         const float *x, const int32_t *labels, ek_step_result *result);
+
 typedef enum ek_event_kind {
     EK_EVENT_START,      /* once, before the first step; after a resume at its position */
     EK_EVENT_STEP,
@@ -597,6 +617,8 @@ typedef struct ek_train_options {
     int64_t batch;                  /* 128 */
     int64_t accumulate;             /* 1: a step takes so many batches, as if they were one: see
                                        ek_trainer_step_in_parts */
+    int shards;                     /* 0: one a rank; a batch is cut into so many: see ek_trainer_step_in_shards */
+    bool local_bn;                  /* false; true: each shard normalizes by its own samples */
     ek_optimizer_options optimizer; /* SGD, lr 0.1 */
     ek_schedule schedule;           /* constant */
     int64_t step_epochs;            /* 30 */
@@ -619,7 +641,9 @@ typedef struct ek_train_options {
 EK_API ek_train_options ek_train_options_default(void);
 
 /* Trains the net on `train`, and after each epoch measures it on `test` (may be NULL). options NULL: the defaults.
- * One seed gives the same bits for any number of threads, interrupted and resumed or not.
+ * One seed gives the same bits for any number of threads, and of ranks with the same shards, interrupted and resumed or not.
+ * Where the context has a comm all ranks call it alike; each reads its share of each batch, and rank 0 alone writes the checkpoint, which
+ * all must be able to read to resume. Each rank's listener may ask to stop: all stop together, a step later at most.
  * EK_E_SHAPE        the data does not fit the net's input or its number of classes
  * EK_E_INTERRUPTED  the listener asked to stop; the net holds what was trained
  * EK_E_ARGUMENT     an option is out of range, or the checkpoint is of another run */
