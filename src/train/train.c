@@ -209,7 +209,7 @@ static ek_status run_step(training *t, ek_batches *batches)
     double began = ek_now(), lr = ek_schedule_lr(o, ek_run_steps(run), run->steps_per_epoch);
     int64_t n;
     ek_step_result result;
-    ek_batches_next(batches, &n);
+    EK_TRY(ek_batches_next(batches, &n));
     EK_TRY(ek_trainer_set_lr(run->trainer, lr));
     if (batches->in_parts) {
         ek_parted_batch batch = {
