@@ -3,6 +3,7 @@
 #define EK_TRAIN_PARTS_H
 
 #include "train/loss.h"
+#include "train/phases.h"
 
 typedef struct ek_parts ek_parts;
 
@@ -23,6 +24,7 @@ typedef struct ek_parted_batch {
     const int32_t *labels;
     uint64_t seed, step;
     ek_observer *observer; /* sees the first part, with the statistics of the whole, where the loss is finite; NULL: none */
+    ek_phases *phases;     /* begun; takes the times */
 } ek_parted_batch;
 
 /* The sum of the losses, with *correct counted; where it is finite, the gradients of the mean loss, and what
