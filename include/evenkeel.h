@@ -590,6 +590,16 @@ typedef enum ek_event_kind {
     EK_EVENT_CHECKPOINT, /* one was written */
 } ek_event_kind;
 
+/* What a step spends its time on. */
+typedef enum ek_phase {
+    EK_PHASE_DATA,     /* the batch into the net's input */
+    EK_PHASE_FORWARD,  /* the forward pass and the loss */
+    EK_PHASE_BACKWARD,
+    EK_PHASE_EXCHANGE, /* between processes; of one process 0 */
+    EK_PHASE_UPDATE,   /* of parameters and running statistics */
+    EK_PHASES,
+} ek_phase;
+
 /* What a listener is told. Fields that a kind of event lacks are 0, or NaN for measures. */
 typedef struct ek_event {
     ek_event_kind kind;
@@ -603,6 +613,7 @@ typedef struct ek_event {
     double valid_loss, valid_accuracy;
     double test_loss, test_accuracy; /* EPOCH; NaN where there is no such set */
     double images_per_second;        /* EPOCH: training alone */
+    double phase_seconds[EK_PHASES]; /* STEP: of it; EPOCH: of its steps in this process */
     double seconds;                  /* since the run began, or was resumed */
     const char *path;                /* CHECKPOINT */
 } ek_event;

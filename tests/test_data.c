@@ -721,7 +721,7 @@ static void batches_hold_what_the_formula_says(void **state)
         for (int size = 0; size < 5; size++) {
             int64_t index[33];
             for (int64_t i = 0; i < sizes[size]; i++) index[i] = (i * 7 + 3) % 40;
-            ek_batch_fill(net, d, index, sizes[size]);
+            assert_ok(ek_batch_fill(net, d, index, sizes[size]));
             check_batch(net, d, index, sizes[size]);
         }
         ek_dataset_destroy(d);
@@ -748,14 +748,17 @@ static void batches_follow_the_order(void **state)
         int64_t end = ek_batch_count(97, batches.batch, batches.drop_last), number = batches.next, n, first, size;
         assert_ok(ek_net_prepare(net, 97, false));
         assert_ok(ek_batches_start(&batches));
-        for (; ek_batches_next(&batches, &n); number++) {
+        for (;; number++) {
+            assert_ok(ek_batches_next(&batches, &n));
+            if (n == 0) break;
             ek_batch_range(97, batches.batch, batches.drop_last, number, &first, &size);
             assert_int_equal(n, size);
             check_batch(net, d, index + first, n);
             for (int64_t i = 0; i < n; i++) assert_int_equal(batches.labels[i], d->label[index[first + i]]);
         }
         assert_int_equal(number, end > k / 10 ? end : k / 10);
-        assert_false(ek_batches_next(&batches, &n));
+        assert_ok(ek_batches_next(&batches, &n));
+        assert_int_equal(n, 0);
         ek_batches_end(&batches);
     }
     for (failing f = {0}; fail_next(&f);) {

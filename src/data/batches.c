@@ -154,7 +154,7 @@ static void fill_piece(void *argument, int64_t piece, int thread)
     fill_lanes(f, c, index, live, x + c * f->plane * EK_LANES);
 }
 
-void ek_batch_fill(ek_net *net, const ek_dataset *dataset, const int64_t *index, int64_t n)
+ek_status ek_batch_fill(ek_net *net, const ek_dataset *dataset, const int64_t *index, int64_t n)
 {
     filling f = {
         .dataset = dataset,
@@ -169,6 +169,7 @@ void ek_batch_fill(ek_net *net, const ek_dataset *dataset, const int64_t *index,
     f.plane = dataset->item / f.pixels.channels;
     make_tables(&f);
     ek_pool_run(net->context->pool, ek_blocks(n) * f.pixels.channels, fill_piece, &f);
+    return EK_OK;
 }
 
 /* --- one after the other */
@@ -179,20 +180,21 @@ ek_status ek_batches_start(ek_batches *b)
     return EK_NEW(b->labels, (size_t)ek_batch_largest(b->count, b->batch, b->drop_last));
 }
 
-bool ek_batches_next(ek_batches *b, int64_t *n)
+ek_status ek_batches_next(ek_batches *b, int64_t *n)
 {
-    if (b->next >= ek_batch_count(b->count, b->batch, b->drop_last)) return false;
+    *n = 0;
+    if (b->next >= ek_batch_count(b->count, b->batch, b->drop_last)) return EK_OK;
     ek_batch_range(b->count, b->batch, b->drop_last, b->next++, &b->first, n);
     const int64_t *index = b->index + b->first;
-    if (!b->in_parts) ek_batches_fill(b, 0, *n);
+    if (!b->in_parts) EK_TRY(ek_batches_fill(b, b->net, 0, *n));
     for (int64_t i = 0; b->dataset->label && i < *n; i++) b->labels[i] = b->dataset->label[index[i]];
-    return true;
+    return EK_OK;
 }
 
-void ek_batches_fill(void *batches, int64_t first, int64_t n)
+ek_status ek_batches_fill(void *batches, ek_net *net, int64_t first, int64_t n)
 {
     const ek_batches *b = batches;
-    ek_batch_fill(b->net, b->dataset, b->index + b->first + first, n);
+    return ek_batch_fill(net, b->dataset, b->index + b->first + first, n);
 }
 
 void ek_batches_end(ek_batches *b) { ek_free(b->labels); }

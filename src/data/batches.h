@@ -19,7 +19,7 @@ int64_t ek_batch_largest(int64_t count, int64_t batch, bool drop_last); /* sampl
 
 /* Samples index[0] to index[n-1] into the input of a net prepared for n: pixels normalized, in lane blocks, dead
  * lanes zero; and their lengths. The dataset fits the net, which uses lengths (ek_net_use_lengths) where it has them. */
-void ek_batch_fill(ek_net *net, const ek_dataset *dataset, const int64_t *index, int64_t n);
+ek_status ek_batch_fill(ek_net *net, const ek_dataset *dataset, const int64_t *index, int64_t n);
 
 /* The batches of an order, one after the other. Filling one is work for the net's pool, spread like the first
  * layer's, which finds its part in its cache; a thread of its own would take a core from the pool at every step. */
@@ -36,10 +36,11 @@ typedef struct ek_batches {
 
 /* Room for the labels, and the net for lengths, or not, as the dataset is; all else is set. */
 ek_status ek_batches_start(ek_batches *batches);
-/* Puts the next batch into the net's input and its labels, where there are any, into batches->labels; false after the last. */
-bool ek_batches_next(ek_batches *batches, int64_t *n);
+/* Puts the next batch into the net's input and its labels, where there are any, into batches->labels: *n samples, 0 after
+ * the last. */
+ek_status ek_batches_next(ek_batches *batches, int64_t *n);
 /* Samples [first, first + n) of the present batch into the net's input; batches: an ek_batches. */
-void ek_batches_fill(void *batches, int64_t first, int64_t n);
+ek_status ek_batches_fill(void *batches, ek_net *net, int64_t first, int64_t n);
 void ek_batches_end(ek_batches *batches);
 
 #endif

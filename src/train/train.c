@@ -6,6 +6,7 @@
 #include "train/schedule.h"
 
 #include <math.h>
+#include <string.h>
 
 /* Far beyond use; keeps numbers of steps far from overflow. */
 #define MAX_EPOCHS 1000000
@@ -33,7 +34,8 @@ typedef struct training {
     int64_t *train_index, *valid_index;
     int64_t valid_count;
     double began;         /* by ek_now */
-    double train_seconds; /* of the present epoch, in this process */
+    /* Of the present epoch, in this process: */
+    double train_seconds, phase_seconds[EK_PHASES];
     int64_t train_images;
     bool stop;  /* the listener wants no more */
     bool saved; /* the checkpoint is of the present position */
@@ -200,6 +202,15 @@ static ek_status save(training *t)
     return EK_OK;
 }
 
+/* Where the step's time went: `data` seconds into its batch, before the trainer's clock began. */
+static void take_phases(training *t, double data, ek_event *event)
+{
+    for (int i = 0; i < EK_PHASES; i++) {
+        event->phase_seconds[i] = t->run.trainer->phases.seconds[i] + (i == EK_PHASE_DATA ? data : 0);
+        t->phase_seconds[i] += event->phase_seconds[i];
+    }
+}
+
 /* One batch: the step, its event, and a checkpoint where one is due. */
 static ek_status run_step(training *t, ek_batches *batches)
 {
@@ -209,7 +220,8 @@ static ek_status run_step(training *t, ek_batches *batches)
     double began = ek_now(), lr = ek_schedule_lr(o, ek_run_steps(run), run->steps_per_epoch);
     int64_t n;
     ek_step_result result;
-    ek_batches_next(batches, &n);
+    EK_TRY(ek_batches_next(batches, &n));
+    double data = ek_now() - began;
     EK_TRY(ek_trainer_set_lr(run->trainer, lr));
     if (batches->in_parts) {
         ek_parted_batch batch = {
@@ -234,6 +246,7 @@ static ek_status run_step(training *t, ek_batches *batches)
     event.step_skipped = result.skipped;
     event.loss = result.loss;
     event.lr = lr;
+    take_phases(t, data, &event);
     tell(t, &event);
     bool due = o->checkpoint_steps > 0 && ek_run_steps(run) % o->checkpoint_steps == 0;
     return due ? save(t) : EK_OK;
@@ -282,6 +295,8 @@ static ek_status finish_epoch(training *t)
     }
     event.seconds = ek_now() - t->began;
     *at = (ek_progress){.epoch = at->epoch + 1, .skipped = at->skipped};
+    memcpy(event.phase_seconds, t->phase_seconds, sizeof event.phase_seconds);
+    memset(t->phase_seconds, 0, sizeof t->phase_seconds);
     t->train_seconds = 0;
     t->train_images = 0;
     t->saved = false;

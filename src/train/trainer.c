@@ -68,14 +68,16 @@ ek_status ek_trainer_reserve_parts(ek_trainer *trainer, int64_t part)
 /* The update from the gradients; false: nothing changed. */
 static bool update(ek_trainer *trainer)
 {
-    if (!ek_optimizer_update(trainer->net, trainer->optimizer, trainer->lr)) return false;
-    ek_net_commit(trainer->net);
-    return true;
+    bool updated = ek_optimizer_update(trainer->net, trainer->optimizer, trainer->lr);
+    if (updated) ek_net_commit(trainer->net);
+    ek_phases_lap(&trainer->phases, EK_PHASE_UPDATE);
+    return updated;
 }
 
 ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const int32_t *labels, ek_step_result *result)
 {
     ek_net *net = trainer->net;
+    ek_phases_begin(&trainer->phases);
     EK_TRY(ek_net_run_forward(net, n, EK_MODE_TRAINING, trainer->seed, (uint64_t)trainer->step));
     trainer->step++;
 
@@ -83,8 +85,10 @@ ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const int32_t *labels, 
     r.loss = ek_loss_sum(&trainer->loss, net, n, labels, n, &r.correct) / (double)n;
     r.skipped = !isfinite(r.loss);
     if (trainer->observer) trainer->observer->forward(trainer->observer, net, n);
+    ek_phases_lap(&trainer->phases, EK_PHASE_FORWARD);
     if (!r.skipped) {
         ek_net_run_backward(net);
+        ek_phases_lap(&trainer->phases, EK_PHASE_BACKWARD);
         r.skipped = !update(trainer);
     }
     *result = r;
@@ -99,6 +103,8 @@ ek_status ek_trainer_run_parts(ek_trainer *trainer, const ek_parted_batch *batch
     whole.seed = trainer->seed;
     whole.step = (uint64_t)trainer->step;
     whole.observer = trainer->observer;
+    whole.phases = &trainer->phases;
+    ek_phases_begin(&trainer->phases);
     EK_GO(ek_parts_run(trainer->parts, &trainer->loss, &whole, &r.loss, &r.correct));
     trainer->step++;
     r.loss /= (double)batch->n;
@@ -148,10 +154,11 @@ typedef struct array {
     const float *x;
 } array;
 
-static void fill_from_array(void *user, int64_t first, int64_t n)
+static ek_status fill_from_array(void *user, ek_net *net, int64_t first, int64_t n)
 {
     const array *a = user;
     ek_net_set_input(a->net, n, a->x + first * ek_shape_count(ek_net_input_shape(a->net)));
+    return EK_OK;
 }
 
 ek_status ek_trainer_step_in_parts(ek_trainer *trainer, int64_t n, int64_t part, const float *x, const int32_t *labels,
