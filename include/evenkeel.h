@@ -1119,6 +1119,33 @@ typedef struct ek_c_answer {
  * EK_E_INTERRUPTED  the progress asked to stop */
 EK_API EK_MUST_CHECK ek_status ek_net_save_c(const ek_net *net, const ek_c_options *options, const char *path, ek_c_answer *answer);
 
+/* ---------------------------------------------------------------------------------------------
+ * 14. Several processes
+ *
+ * Ranks 0 to ranks-1 run the same program, each with a context that has the comm, and call the same functions with the same
+ * arguments; what differs is which samples each reads and computes on. ek_train, ek_evaluate, ek_recalibrate and ek_audit use them; all of
+ * them get the answer. evenkeel-mpi.h makes a comm of MPI's processes.
+ *
+ * A rank that fails, hangs or is gone is noticed by those that wait for it: they get EK_E_RANK, after which the comm is of no use,
+ * and the program should end all ranks (MPI_Abort).
+ */
+
+/* Of one process (NULL) they are 0 and 1. */
+EK_API int ek_comm_rank(const ek_comm *comm);
+EK_API int ek_comm_ranks(const ek_comm *comm);
+/* Seconds that a rank may keep others waiting, where ten times the longest that a rank computed between two exchanges is not more:
+ * 10. Reading data and writing checkpoints may take any time.
+ * EK_E_ARGUMENT  not above 0 */
+EK_API EK_MUST_CHECK ek_status ek_comm_set_patience(ek_comm *comm, double seconds);
+
+/* What this rank has sent so far. */
+typedef struct ek_traffic {
+    int64_t messages, bytes;
+} ek_traffic;
+EK_API ek_traffic ek_comm_sent(const ek_comm *comm);
+
+EK_API void ek_comm_destroy(ek_comm *comm);
+
 #ifdef __cplusplus
 }
 #endif

@@ -13,6 +13,9 @@
 
 #include "core/status.h"
 
+#define EK_PATIENCE 10.0 /* seconds */
+#define EK_MAX_SHARDS 65536
+
 /* A message to or from a rank. Of one pair of ranks those of one tag arrive in the order in which they were sent. */
 typedef struct ek_transfer {
     int peer, tag;

@@ -1,5 +1,6 @@
 #include "comm/shards.h"
 
+#include "core/clock.h"
 #include "core/memory.h"
 
 #include <pthread.h>
@@ -29,6 +30,7 @@ struct ek_shards {
 
     /* A merge: each leaves its numbers, shard 0 the result, in turns in one of two rooms, since the next merge may begin
      * before the last shard has taken its copy. */
+    double seconds; /* of shard 0 */
     double **data;
     double *result[2];
     int64_t capacity[2];
@@ -181,10 +183,19 @@ ek_status ek_shards_run(ek_shards *s, ek_shard_work run, void *argument)
 void ek_shard_meet(const ek_shard *shard)
 {
     ek_shards *s = shard->of;
+    double began = ek_now();
     if (s->local == 1) return;
     pthread_mutex_lock(&s->lock);
     meet(s);
     pthread_mutex_unlock(&s->lock);
+    if (shard->index == 0) s->seconds += ek_now() - began;
+}
+
+double ek_shards_meeting_seconds(ek_shards *s)
+{
+    double seconds = s->seconds;
+    s->seconds = 0;
+    return seconds;
 }
 
 /* --- merging */
@@ -228,13 +239,9 @@ static void merge_alone(ek_shards *s, double *data, int64_t count, ek_merge merg
     pthread_mutex_unlock(&s->lock);
 }
 
-void ek_shard_merge(const ek_shard *shard, double *data, int64_t count, ek_merge merge)
+static void merge_together(const ek_shard *shard, double *data, int64_t count, ek_merge merge)
 {
     ek_shards *s = shard->of;
-    if (s->local == 1) {
-        merge_alone(s, data, count, merge);
-        return;
-    }
     pthread_mutex_lock(&s->lock);
     s->data[shard->index] = data;
     meet(s);
@@ -249,4 +256,14 @@ void ek_shard_merge(const ek_shard *shard, double *data, int64_t count, ek_merge
     const double *result = s->failed == EK_OK ? s->result[s->turn] : NULL;
     pthread_mutex_unlock(&s->lock);
     if (result && shard->index) memcpy(data, result, (size_t)count * sizeof *data);
+}
+
+void ek_shard_merge(const ek_shard *shard, double *data, int64_t count, ek_merge merge)
+{
+    double began = ek_now();
+    if (shard->of->local == 1)
+        merge_alone(shard->of, data, count, merge);
+    else
+        merge_together(shard, data, count, merge);
+    if (shard->index == 0) shard->of->seconds += ek_now() - began;
 }

@@ -25,6 +25,7 @@ typedef struct ek_parted_batch {
     uint64_t seed, step;
     ek_observer *observer; /* sees the first part or shard, with the statistics of the whole, where the loss is finite; NULL: none */
     ek_phases *phases;     /* begun; takes the times */
+    bool stop;             /* in shards: this rank wants no more steps */
 } ek_parted_batch;
 
 /* The sum of the losses, with *correct counted; where it is finite, the gradients of the mean loss, and what
