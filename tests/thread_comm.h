@@ -103,7 +103,7 @@ static const ek_driver thread_driver = {thread_create_requests, thread_destroy_r
 
 typedef struct rank_of {
     int rank, ranks;
-    void (*run)(ek_comm *comm, void *argument);
+    void (*work)(ek_comm *comm, void *argument);
     void *argument;
 } rank_of;
 
@@ -114,18 +114,18 @@ static void *run_rank(void *argument)
     assert_ok(EK_NEW(comm, 1));
     assert_ok(ek_comm_begin(comm, r->rank, r->ranks, &thread_driver));
     ek_comm_be_patient(comm, false);
-    r->run(comm, r->argument);
+    r->work(comm, r->argument);
     ek_comm_destroy(comm);
     return NULL;
 }
 
 /* Runs it as each rank, on a thread of its own; argument [ranks] of `size` bytes each. */
-static void run_ranks(int ranks, void (*run)(ek_comm *comm, void *argument), void *argument, size_t size)
+static void run_ranks(int ranks, void (*work)(ek_comm *comm, void *argument), void *argument, size_t size)
 {
     pthread_t thread[MOST_RANKS];
     rank_of of[MOST_RANKS];
     for (int i = 0; i < ranks; i++) {
-        of[i] = (rank_of){i, ranks, run, (char *)argument + (size_t)i * size};
+        of[i] = (rank_of){i, ranks, work, (char *)argument + (size_t)i * size};
         assert_int_equal(pthread_create(&thread[i], NULL, run_rank, &of[i]), 0);
     }
     for (int i = 0; i < ranks; i++) pthread_join(thread[i], NULL);
