@@ -1,6 +1,7 @@
 #include "core/clock.h"
 #include "core/file.h"
 #include "core/memory.h"
+#include "train/agreement.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/schedule.h"
@@ -37,11 +38,13 @@ typedef struct training {
     /* Of the present epoch, in this process: */
     double train_seconds, phase_seconds[EK_PHASES];
     int64_t train_images;
-    bool stop;  /* the listener wants no more */
-    bool saved; /* the checkpoint is of the present position */
+    ek_comm *comm;   /* NULL: this process alone */
+    bool wants_stop; /* the listener wants no more, which other ranks are told with the next step */
+    bool stop;       /* no more steps */
+    bool saved;      /* the checkpoint is of the present position */
 } training;
 
-static ek_status check_options(const ek_train_options *o)
+static ek_status check_options(const ek_train_options *o, int shards)
 {
     if (o->epochs < 1 || o->epochs > MAX_EPOCHS)
         return ek_fail(EK_E_ARGUMENT, "epochs must be 1 to %d, not %lld", MAX_EPOCHS, (long long)o->epochs);
@@ -52,6 +55,11 @@ static ek_status check_options(const ek_train_options *o)
     if (o->batch > EK_MAX_BATCH / o->accumulate)
         return ek_fail(EK_E_ARGUMENT, "%lld times a batch of %lld is more than the %lld samples that a step takes",
                        (long long)o->accumulate, (long long)o->batch, (long long)EK_MAX_BATCH);
+    if (o->accumulate > 1 && shards > 1)
+        return ek_fail(EK_E_ARGUMENT,
+                       "a batch is either run in parts one after the other (accumulate is %lld) or cut into shards (%d): give a "
+                       "larger batch, or no more than one shard",
+                       (long long)o->accumulate, shards);
     EK_TRY(ek_optimizer_check(&o->optimizer));
     EK_TRY(ek_schedule_check(o));
     if (o->checkpoint_steps < 0)
@@ -65,6 +73,11 @@ static ek_status check_options(const ek_train_options *o)
 
 /* Samples of a step. */
 static int64_t step_samples(const ek_train_options *o) { return o->batch * o->accumulate; }
+
+static bool in_shards(const training *t) { return t->run.shards != 1 || t->comm; }
+
+/* Rank 0 alone writes. */
+static bool writes(const training *t) { return ek_comm_rank(t->comm) == 0; }
 
 /* So that a wrong path is found before hours of training. */
 static ek_status check_writable(const char *path)
@@ -112,6 +125,7 @@ static ek_status check_batches(const training *t)
         int64_t first, size;
         ek_batch_range(run->train_count, step_samples(o), o->drop_last, last ? run->steps_per_epoch - 1 : 0, &first, &size);
         EK_TRY(ek_net_check(t->net, size, length, EK_MODE_TRAINING));
+        if (in_shards(t)) EK_TRY(ek_sharding_check(t->net, t->run.shards, o->local_bn, size));
     }
     return EK_OK;
 }
@@ -120,7 +134,9 @@ static ek_status check_batches(const training *t)
 static ek_status prepare(training *t)
 {
     const ek_train_options *o = t->run.options;
-    EK_TRY(check_options(o));
+    t->comm = ek_comm_ranks(t->net->context->comm) > 1 ? t->net->context->comm : NULL;
+    t->run.shards = o->shards ? o->shards : ek_comm_ranks(t->comm);
+    EK_TRY(check_options(o, t->run.shards));
     EK_TRY(ek_labelled_check(t->data, t->net, "the training data"));
     if (t->test) EK_TRY(ek_labelled_check(t->test, t->net, "the test data"));
     EK_TRY(ek_split_indices(t->data->count, o->valid_fraction, o->seed, &t->train_index, &t->run.train_count,
@@ -135,7 +151,7 @@ static ek_status prepare(training *t)
                        (long long)t->run.train_count, (long long)step_samples(o));
     EK_TRY(check_batches(t));
     if (o->accumulate > 1) EK_TRY(ek_parts_check(t->net));
-    if (o->checkpoint) EK_TRY(check_writable(o->checkpoint));
+    if (o->checkpoint && writes(t)) EK_TRY(check_writable(o->checkpoint));
     EK_TRY(ek_net_use_lengths(t->net, t->data->length));
     return ek_trainer_create(t->net, &o->optimizer, o->seed, &t->run.trainer);
 }
@@ -143,11 +159,15 @@ static ek_status prepare(training *t)
 static ek_status make_room(training *t)
 {
     const ek_train_options *o = t->run.options;
-    if (o->accumulate > 1)
+    if (in_shards(t))
+        EK_TRY(ek_trainer_reserve_shards(t->run.trainer, t->run.shards, o->local_bn,
+                                         ek_batch_largest(t->run.train_count, o->batch, o->drop_last)));
+    else if (o->accumulate > 1)
         EK_TRY(ek_trainer_reserve_parts(t->run.trainer, o->batch));
     else
         EK_TRY(ek_trainer_reserve(t->run.trainer, ek_batch_largest(t->run.train_count, o->batch, o->drop_last)));
-    return o->resume ? ek_checkpoint_read(&t->run, o->resume) : EK_OK;
+    if (o->resume) EK_TRY(ek_checkpoint_read(&t->run, o->resume));
+    return t->comm ? ek_agreement_check(t->comm, &t->run, t->data) : EK_OK;
 }
 
 /* --- Telling the listener */
@@ -187,14 +207,26 @@ static void tell(training *t, const ek_event *event)
 {
     const ek_train_options *o = t->run.options;
     if (o->observer) o->observer->event(o->observer, event);
-    if (o->listener && !o->listener(o->user, event)) t->stop = true;
+    if (o->listener && !o->listener(o->user, event)) t->wants_stop = true;
+    if (!t->comm) t->stop = t->wants_stop;
 }
 
 /* --- The loop */
 
+/* Until all ranks have come here. */
+static ek_status meet(const training *t)
+{
+    double nothing = 0;
+    return t->comm ? ek_comm_merge(t->comm, &nothing, 1, ek_merge_sum) : EK_OK;
+}
+
 static ek_status save(training *t)
 {
-    EK_TRY(ek_checkpoint_write(&t->run, t->run.options->checkpoint));
+    /* The others wait as long as it takes. */
+    ek_comm_be_patient(t->comm, true);
+    if (writes(t)) EK_TRY(ek_checkpoint_write(&t->run, t->run.options->checkpoint));
+    EK_TRY(meet(t));
+    ek_comm_be_patient(t->comm, false);
     t->saved = true;
     ek_event event = event_here(t, EK_EVENT_CHECKPOINT);
     event.path = t->run.options->checkpoint;
@@ -223,9 +255,11 @@ static ek_status run_step(training *t, ek_batches *batches)
     EK_TRY(ek_batches_next(batches, &n));
     double data = ek_now() - began;
     EK_TRY(ek_trainer_set_lr(run->trainer, lr));
-    if (batches->in_parts) {
-        ek_parted_batch batch = {
-            .n = n, .part = o->batch, .fill = ek_batches_fill, .user = batches, .labels = batches->labels};
+    ek_parted_batch batch = {.n = n, .part = o->batch, .fill = ek_batches_fill, .user = batches, .labels = batches->labels,
+                             .stop = t->wants_stop};
+    if (in_shards(t)) {
+        EK_TRY(ek_trainer_run_shards(run->trainer, &batch, &result, &t->stop));
+    } else if (batches->in_parts) {
         EK_TRY(ek_trainer_run_parts(run->trainer, &batch, &result));
     } else {
         EK_TRY(ek_trainer_run(run->trainer, n, batches->labels, &result));
@@ -262,7 +296,7 @@ static ek_status run_steps(training *t)
                           .count = run->train_count,
                           .batch = step_samples(o),
                           .drop_last = o->drop_last,
-                          .in_parts = o->accumulate > 1,
+                          .in_parts = o->accumulate > 1 || in_shards(t),
                           .next = run->progress.step};
     ek_status status = EK_OK;
     ek_epoch_order(t->train_index, run->train_count, o->seed, run->progress.epoch + 1, o->shuffle);
@@ -313,6 +347,7 @@ static ek_status run_all(training *t)
     t->run.trainer->observer = o->observer;
     if (o->observer) EK_TRY(o->observer->begin(o->observer, t->net, &event));
     tell(t, &event);
+    ek_comm_be_patient(t->comm, false);
     while (!t->stop && t->run.progress.epoch < o->epochs) {
         EK_TRY(run_steps(t));
         if (!t->stop) EK_TRY(finish_epoch(t));
@@ -323,6 +358,7 @@ static ek_status run_all(training *t)
 
 static void finish(training *t)
 {
+    ek_comm_be_patient(t->comm, true);
     ek_trainer_destroy(t->run.trainer);
     ek_free(t->train_index);
     ek_free(t->valid_index);
