@@ -3,6 +3,7 @@
 #include "output.h"
 #include "picture.h"
 #include "progress.h"
+#include "ranks.h"
 #include "stop.h"
 #include "train_log.h"
 #include "train_pictures.h"
@@ -28,6 +29,13 @@ static const cli_option options[] = {
     ROW_TEXT("init", "WHAT", init,
              "Initial weights: default (PyTorch's), xavier, kaiming, the deviation of a normal distribution "
              "such as 0.01, or a .safetensors FILE with a PyTorch state dict."),
+
+    ROW_INTEGER("shards", "N", training.shards, 1, 65536,
+                "Compute each batch in N shards, as N machines would, with the batch normalization of the whole batch. The result "
+                "depends on N, and not on how many processes (evenkeel-mpi) share the work: mpirun -n R gives the bits of "
+                "--shards R (default: one a process)."),
+    ROW_CHOICE("bn", "sync|local", training.bn,
+               "What shards normalize by: the whole batch, or their own samples alone, as ghost batches do (default sync)."),
 
     ROWS_SCHEDULE,
 
@@ -343,11 +351,19 @@ static int train(training *run, const ek_dataset *data, const ek_dataset *test, 
     return stopped || !reported ? CLI_FAILED : code;
 }
 
+/* Of several ranks, all but the first. Checkpoints are the library's, which knows. */
+static void write_nothing(settings *s)
+{
+    s->out = s->log = s->report = s->tensorboard = NULL;
+    s->quiet = true;
+}
+
 static int run(int argc, char **argv)
 {
     settings s = {.training = cli_training_default()};
     int code;
     if (!cli_parse(&cli_train, argc, argv, &s, &code) || !check(&s, &code)) return code;
+    if (!cli_speaks()) write_nothing(&s);
     /* A reader of the answer that goes away must not take the training with it. */
     signal(SIGPIPE, SIG_IGN);
 
@@ -403,4 +419,5 @@ const cli_command cli_train = {
                 "      --out my.safetensors\n",
     .options = options,
     .run = run,
+    .ranks = true,
 };

@@ -1,6 +1,7 @@
 #include "common.h"
 
 #include "output.h"
+#include "ranks.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -17,7 +18,8 @@ static bool open_by(ek_status (*open)(ek_context *, const char *, ek_net **), cl
 {
     *model = (cli_model){.trained = ek_is_model(name)};
     ek_context_options options = ek_context_options_default();
-    options.threads = (int)threads;
+    options.threads = threads ? (int)threads : cli_default_threads();
+    options.comm = cli_comm();
     if (ek_context_create(&options, &model->context) == EK_OK &&
         open(model->context, name, &model->net) == EK_OK)
         return true;
