@@ -39,14 +39,32 @@ void ek_comm_end(ek_comm *comm)
 
 /* --- messages */
 
+/* What is under way after a failure never comes. */
+static ek_status lose(ek_comm *comm, ek_status status)
+{
+    comm->lost = true;
+    return status;
+}
+
+static ek_status is_lost(void) { return ek_fail(EK_E_RANK, "the other ranks are lost since an exchange failed"); }
+
 ek_status ek_comm_start(ek_comm *comm, ek_requests *requests, const ek_transfer *transfer, int count)
 {
+    if (comm->lost) return is_lost();
     for (int i = 0; i < count; i++) {
         if (!transfer[i].sends) continue;
         comm->sent.messages++;
         comm->sent.bytes += (int64_t)transfer[i].bytes;
     }
-    return comm->driver->start(comm, requests, transfer, count);
+    ek_status status = comm->driver->start(comm, requests, transfer, count);
+    return status == EK_OK ? EK_OK : lose(comm, status);
+}
+
+ek_status ek_comm_test(ek_comm *comm, ek_requests *requests, bool *done)
+{
+    if (comm->lost) return is_lost();
+    ek_status status = comm->driver->test(comm, requests, done);
+    return status == EK_OK ? EK_OK : lose(comm, status);
 }
 
 ek_status ek_comm_set_patience(ek_comm *comm, double seconds)
@@ -83,11 +101,11 @@ ek_status ek_comm_wait(ek_comm *comm, ek_requests *requests, const ek_transfer *
     if (!comm->patient && began - comm->left > comm->busy) comm->busy = began - comm->left;
     limit = comm->patient ? INFINITY : fmax(comm->patience, 10 * comm->busy);
     for (int64_t look = 0;; look++) {
-        EK_TRY(comm->driver->test(comm, requests, &done));
+        EK_TRY(ek_comm_test(comm, requests, &done));
         if (done) break;
         if (look < LOOKS) continue;
         sched_yield();
-        if (ek_now() - began > limit) return silent(comm, transfer, count, ek_now() - began);
+        if (ek_now() - began > limit) return lose(comm, silent(comm, transfer, count, ek_now() - began));
     }
     comm->left = ek_now();
     return EK_OK;

@@ -40,6 +40,7 @@ typedef struct ek_driver {
 struct ek_comm {
     int rank, ranks;
     const ek_driver *driver;
+    bool lost;       /* an exchange failed: there will be no other */
     double patience; /* seconds that a rank may be silent, see ek_comm_wait */
     bool patient;    /* for now all may take their time */
     double busy;     /* the longest time that this rank computed between two exchanges */
@@ -57,6 +58,8 @@ void ek_comm_end(ek_comm *comm);
 
 /* Begins an ek_driver's messages, counted. */
 ek_status ek_comm_start(ek_comm *comm, ek_requests *requests, const ek_transfer *transfer, int count);
+/* *done: all have arrived. */
+ek_status ek_comm_test(ek_comm *comm, ek_requests *requests, bool *done);
 /* Until all have arrived. A rank that is silent for longer than `patience`, and than ten times what this rank took between any
  * two exchanges so far, hangs or is gone.
  * EK_E_RANK  one is silent, or MPI fails; nothing can be exchanged any more */

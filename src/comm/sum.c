@@ -159,7 +159,7 @@ ek_status ek_sum_poll(ek_sum *s)
         bucket *b = &s->bucket[i];
         bool done = false;
         if (b->stage != SCATTERS && b->stage != GATHERS) continue;
-        EK_TRY(s->comm->driver->test(s->comm, b->requests, &done));
+        EK_TRY(ek_comm_test(s->comm, b->requests, &done));
         if (done) EK_TRY(go_on(s, b));
     }
     return EK_OK;
