@@ -967,7 +967,8 @@ EK_API const ek_fold_run *ek_fold_run_at(const ek_fold *fold, int index);
 /* How an ONNX model is read. */
 typedef struct ek_onnx_options {
     ek_shape input;     /* rank 0: as the file says; else the shape of a sample, for a file that leaves sizes open */
-    const char *output; /* NULL: the only one; else the output by its name that the net is to end with */
+    const char *output; /* NULL: the only one; else the name of the output, or of any value that a node gives, that the
+                           net is to end with: such as what goes into a last Softmax, to train the net */
     bool bn_inference;  /* false; true: a batch normalization exported in training mode uses its running statistics at
                            inference, as one exported in inference mode */
 } ek_onnx_options;
@@ -979,7 +980,7 @@ EK_API ek_onnx_options ek_onnx_options_default(void);
  * EK_E_UNSUPPORTED  nodes that no layer here does; the message names all of them, and why
  * EK_E_FORMAT       the file is damaged, or is no ONNX model
  * EK_E_SHAPE        options->input does not fit the file's, or shapes in it do not meet
- * EK_E_NOT_FOUND    there is no such file or output
+ * EK_E_NOT_FOUND    there is no such file or value
  * EK_E_NUMERIC      a parameter is not finite, or a variance negative */
 EK_API EK_MUST_CHECK ek_status ek_net_open_onnx(ek_context *context, const char *path, const ek_onnx_options *options,
                                                 ek_net **out);
