@@ -1,11 +1,11 @@
 #include "core/clock.h"
-#include "core/file.h"
 #include "core/memory.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/schedule.h"
 
 #include <math.h>
+#include <string.h>
 
 /* Far beyond use; keeps numbers of steps far from overflow. */
 #define MAX_EPOCHS 1000000
@@ -37,6 +37,9 @@ typedef struct training {
     int64_t train_images;
     bool stop;  /* the listener wants no more */
     bool saved; /* the checkpoint is of the present position */
+    ek_claim *claim;   /* to the checkpoint */
+    ek_status unsaved; /* of the last checkpoint that was due */
+    char why[512];     /* its sentence, where it is not EK_OK */
 } training;
 
 static ek_status check_options(const ek_train_options *o)
@@ -63,15 +66,6 @@ static ek_status check_options(const ek_train_options *o)
 
 /* Samples of a step. */
 static int64_t step_samples(const ek_train_options *o) { return o->batch * o->accumulate; }
-
-/* So that a wrong path is found before hours of training. */
-static ek_status check_writable(const char *path)
-{
-    ek_replacement replacement;
-    EK_TRY(ek_replace_begin(&replacement, path));
-    ek_replace_cancel(&replacement);
-    return EK_OK;
-}
 
 /* Of the samples to train on only so many: the first of a shuffle of their own. */
 static ek_status draw_samples(training *t)
@@ -133,7 +127,8 @@ static ek_status prepare(training *t)
                        (long long)t->run.train_count, (long long)step_samples(o));
     EK_TRY(check_batches(t));
     if (o->accumulate > 1) EK_TRY(ek_parts_check(t->net));
-    if (o->checkpoint) EK_TRY(check_writable(o->checkpoint));
+    /* So that a wrong path is found before hours of training. */
+    if (o->checkpoint) EK_TRY(ek_file_claim(o->checkpoint, &t->claim));
     EK_TRY(ek_net_use_lengths(t->net, t->data->length));
     return ek_trainer_create(t->net, &o->optimizer, o->seed, &t->run.trainer);
 }
@@ -190,12 +185,17 @@ static void tell(training *t, const ek_event *event)
 
 /* --- The loop */
 
+/* For want of room or memory the run goes on: hours are not lost for a disk that is full for a minute. A state that is
+ * sick itself ends it. */
 static ek_status save(training *t)
 {
-    EK_TRY(ek_checkpoint_write(&t->run, t->run.options->checkpoint));
-    t->saved = true;
+    ek_status status = ek_checkpoint_write(&t->run, t->run.options->checkpoint);
+    if (status != EK_OK && status != EK_E_IO && status != EK_E_MEMORY) return status;
+    t->saved = status == EK_OK;
+    t->unsaved = status;
     ek_event event = event_here(t, EK_EVENT_CHECKPOINT);
     event.path = t->run.options->checkpoint;
+    if (!t->saved) event.failed = strncpy(t->why, ek_error(), sizeof t->why - 1);
     tell(t, &event);
     return EK_OK;
 }
@@ -306,9 +306,21 @@ static ek_status run_all(training *t)
     return EK_OK;
 }
 
+static ek_status fail_stopped(const training *t)
+{
+    const char *checkpoint = t->run.options->checkpoint;
+    return ek_fail(EK_E_INTERRUPTED, "stopped on request after step %lld of %lld; %s%s", (long long)ek_run_steps(&t->run),
+                   (long long)(t->run.options->epochs * t->run.steps_per_epoch),
+                   !checkpoint  ? "without a checkpoint it cannot be resumed"
+                   : t->unsaved ? "the checkpoint of this place could not be written: "
+                                : "to go on, resume from ",
+                   !checkpoint ? "" : t->unsaved ? t->why : checkpoint);
+}
+
 static void finish(training *t)
 {
     ek_trainer_destroy(t->run.trainer);
+    ek_claim_release(t->claim);
     ek_free(t->train_index);
     ek_free(t->valid_index);
 }
@@ -325,11 +337,9 @@ ek_status ek_train(ek_net *net, const ek_dataset *train, const ek_dataset *test,
     EK_GO(make_room(&t));
     EK_GO(run_all(&t));
     if (t.stop && t.run.progress.epoch < options->epochs) /* else it came when all was done */
-        status = ek_fail(
-            EK_E_INTERRUPTED, "stopped on request after step %lld of %lld; %s%s",
-            (long long)ek_run_steps(&t.run), (long long)(options->epochs * t.run.steps_per_epoch),
-            options->checkpoint ? "to go on, resume from " : "without a checkpoint it cannot be resumed",
-            options->checkpoint ? options->checkpoint : "");
+        status = fail_stopped(&t);
+    else if (t.unsaved != EK_OK)
+        status = ek_fail(t.unsaved, "all is trained, but the last checkpoint is missing: %s", t.why);
 done:
     finish(&t);
     return status;
