@@ -259,7 +259,12 @@ static ek_status claim(ek_claim *c, const char *path)
 {
     do {
         c->descriptor = open(c->name, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
-        if (c->descriptor < 0) return ek_fail_errno("cannot write %s", access(c->name, F_OK) == 0 ? c->name : path);
+        if (c->descriptor < 0) {
+            int error = errno;
+            bool in_the_way = access(c->name, F_OK) == 0; /* another user's */
+            errno = error;
+            return ek_fail_errno("cannot write %s", in_the_way ? c->name : path);
+        }
         if (flock(c->descriptor, LOCK_EX | LOCK_NB) != 0) {
             ek_status status = errno == EWOULDBLOCK ? refuse(path, c->descriptor) : EK_OK;
             close(c->descriptor);

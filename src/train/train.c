@@ -190,7 +190,8 @@ static void tell(training *t, const ek_event *event)
 static ek_status save(training *t)
 {
     ek_status status = ek_checkpoint_write(&t->run, t->run.options->checkpoint);
-    if (status != EK_OK && status != EK_E_IO && status != EK_E_MEMORY) return status;
+    bool passes = status == EK_E_IO || status == EK_E_NOT_FOUND || status == EK_E_MEMORY;
+    if (status != EK_OK && !passes) return status;
     t->saved = status == EK_OK;
     t->unsaved = status;
     ek_event event = event_here(t, EK_EVENT_CHECKPOINT);
@@ -339,7 +340,7 @@ ek_status ek_train(ek_net *net, const ek_dataset *train, const ek_dataset *test,
     if (t.stop && t.run.progress.epoch < options->epochs) /* else it came when all was done */
         status = fail_stopped(&t);
     else if (t.unsaved != EK_OK)
-        status = ek_fail(t.unsaved, "all is trained, but the last checkpoint is missing: %s", t.why);
+        status = ek_fail(t.unsaved == EK_E_MEMORY ? EK_E_MEMORY : EK_E_IO, "all is trained, but the last checkpoint is missing: %s", t.why);
 done:
     finish(&t);
     return status;
