@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct settings {
     const char *net, *out, *init, *log, *checkpoint, *resume, *report, *tensorboard;
@@ -69,6 +70,8 @@ typedef struct training {
     json_t *epochs; /* measures of each, for --json */
     ek_event start, last;
     bool checkpointed; /* a checkpoint of this run was written */
+    bool unsaved;      /* the last one could not be */
+    ek_claim *out, *report;
 } training;
 
 /* --- options */
@@ -181,6 +184,20 @@ static void on_epoch(training *run, const ek_event *epoch)
     if (!run->s->json) print_epoch(run, epoch);
 }
 
+/* Of several that fail one after the other, the first is told. */
+static void on_checkpoint(training *run, const ek_event *event)
+{
+    bool again = run->unsaved;
+    run->unsaved = event->failed != NULL;
+    run->checkpointed |= !run->unsaved;
+    if (run->unsaved == again) return;
+    cli_progress_clear(&run->progress);
+    if (run->unsaved)
+        cli_note("%s; what was there stands, and the next checkpoint is tried when it is due", event->failed);
+    else
+        cli_note("the checkpoint of step %lld could be written again", (long long)event->step);
+}
+
 static bool listen(void *user, const ek_event *event)
 {
     training *run = user;
@@ -202,7 +219,7 @@ static bool listen(void *user, const ek_event *event)
         on_epoch(run, event);
         cli_log_event(&run->log, event);
         break;
-    case EK_EVENT_CHECKPOINT: run->checkpointed = true; break;
+    case EK_EVENT_CHECKPOINT: on_checkpoint(run, event); break;
     }
     if (event->kind != EK_EVENT_CHECKPOINT) run->last = *event;
     return !cli_stop_requested();
@@ -226,16 +243,20 @@ static void print_resume(const settings *s, int argc, char **argv)
     fputc('\n', stderr);
 }
 
-static void print_stopped(const training *run, int argc, char **argv)
+static void print_stopped(const training *run, bool saved, int argc, char **argv)
 {
     const settings *s = run->s;
     const ek_event *last = &run->last;
+    bool kept = saved && s->out;
     cli_fail("stopped in epoch %lld of %lld, after step %lld of %lld%s%s", (long long)last->epoch,
              (long long)last->epochs, (long long)last->step, (long long)last->steps,
-             s->out ? "; the model so far is in " : "", s->out ? s->out : "");
+             kept ? "; the model so far is in " : "", kept ? s->out : "");
+    if (run->unsaved)
+        cli_fail("the checkpoint of this step could not be written%s",
+                 run->checkpointed ? "; the one before it is as it was" : "");
     if (run->checkpointed) {
         print_resume(s, argc, argv);
-    } else if (s->out) {
+    } else if (kept) {
         fprintf(stderr,
                 "Without --checkpoint the run cannot be resumed, but evenkeel train %s ... trains on from "
                 "there.\n",
@@ -323,6 +344,40 @@ static bool write_report(const training *run)
     return written;
 }
 
+/* A model that cannot go where it should, for a disk that is full or a folder that went away: the work is not lost where
+ * a checkpoint has it, or there is room for it among temporary files. */
+static void rescue(const training *run, int argc, char **argv)
+{
+    const settings *s = run->s;
+    const char *temporary = getenv("TMPDIR"), *slash = strrchr(s->out, '/');
+    if (run->checkpointed && !run->unsaved) {
+        fprintf(stderr, "All that was trained is in the checkpoint. ");
+        print_resume(s, argc, argv);
+        return;
+    }
+    char *folder = cli_text("%s/evenkeel-XXXXXX", temporary && *temporary ? temporary : "/tmp");
+    if (mkdtemp(folder)) {
+        char *path = cli_text("%s/%s", folder, slash ? slash + 1 : s->out);
+        if (cli_save_model(run->model->net, path) == EK_OK) {
+            fprintf(stderr, "The model was saved as %s instead.\n", path);
+        } else {
+            cli_fail_status();
+            rmdir(folder);
+        }
+        free(path);
+    }
+    free(folder);
+}
+
+/* The model at its place, or said where it is. */
+static bool save(const training *run, int argc, char **argv)
+{
+    if (!run->s->out || cli_save_model(run->model->net, run->s->out) == EK_OK) return true;
+    cli_fail_status();
+    rescue(run, argc, argv);
+    return false;
+}
+
 /* Trains, saves what was trained, also after a stop, and says so. */
 static int train(training *run, const ek_dataset *data, const ek_dataset *test, int argc, char **argv)
 {
@@ -338,17 +393,20 @@ static int train(training *run, const ek_dataset *data, const ek_dataset *test, 
     ek_status status = ek_train(run->model->net, data, test, &o);
     cli_progress_clear(&run->progress);
     bool stopped = status == EK_E_INTERRUPTED;
-    if (status != EK_OK && !stopped) return cli_fail_status();
+    bool trained = run->last.kind == EK_EVENT_EPOCH && run->last.epoch == run->last.epochs;
+    if (status != EK_OK && !stopped) cli_fail_status();
+    if (status != EK_OK && !stopped && !(trained && run->unsaved)) return CLI_FAILED;
     bool reported = write_report(run);
     if (run->last.step > 0 && run->last.skipped == run->last.step)
         return cli_fail(
             "no step had a finite loss and gradient: nothing was learned, and no model is saved; try "
             "a smaller --lr, and look for extreme values in the data");
-    if (s->out && cli_save_model(run->model->net, s->out) != EK_OK) return cli_fail_status();
+    bool saved = save(run, argc, argv);
     warn_skipped(&run->last);
-    if (stopped) print_stopped(run, argc, argv);
+    if (stopped) print_stopped(run, saved, argc, argv);
+    if (!saved) return CLI_FAILED;
     int code = answer(run, stopped);
-    return stopped || !reported ? CLI_FAILED : code;
+    return stopped || !reported || run->unsaved ? CLI_FAILED : code;
 }
 
 /* Of several ranks, all but the first. Checkpoints are the library's, which knows. */
@@ -377,8 +435,7 @@ static int run(int argc, char **argv)
         cli_fail_status();
         goto done;
     }
-    if (s.out && !cli_can_write(s.out)) goto done;
-    if (s.report && !cli_can_write(s.report)) goto done;
+    if (!cli_claim(s.out, &run.out) || !cli_claim(s.report, &run.report)) goto done;
     if ((s.report || s.tensorboard) && ek_observer_create(&run.observer) != EK_OK) {
         cli_fail_status();
         goto done;
@@ -390,6 +447,8 @@ done:
     cli_log_close(&run.log);
     cli_events_close(&run.events);
     if (run.log.failed || run.events.failed) code = CLI_FAILED;
+    ek_claim_release(run.out);
+    ek_claim_release(run.report);
     ek_observer_destroy(run.observer);
     json_decref(run.epochs);
     ek_dataset_destroy(test);

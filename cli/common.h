@@ -36,8 +36,10 @@ ek_status cli_save_model(const ek_net *net, const char *path);
 
 /* Whether there is a regular file. */
 bool cli_is_file(const char *path);
-/* Whether `path` can be written or replaced: tried with a file beside it that is taken away again.
- * False: no, which was said. */
+/* Keeps a file for this run, which writes it at its end (ek_file_claim). path NULL: none is written. False: it cannot be
+ * written, or is another run's to write, which was said. */
+bool cli_claim(const char *path, ek_claim **claim);
+/* Whether `path` can be written or replaced: claimed, and given up again. False: no, which was said. */
 bool cli_can_write(const char *path);
 /* Replaces a file by a text, wholly or not at all. False: it could not, which was said. */
 bool cli_write_file(const char *path, const char *text, size_t length);

@@ -587,7 +587,7 @@ typedef enum ek_event_kind {
     EK_EVENT_START,      /* once, before the first step; after a resume at its position */
     EK_EVENT_STEP,
     EK_EVENT_EPOCH,
-    EK_EVENT_CHECKPOINT, /* one was written */
+    EK_EVENT_CHECKPOINT, /* one was written, or could not be */
 } ek_event_kind;
 
 /* What a step spends its time on. */
@@ -616,6 +616,7 @@ typedef struct ek_event {
     double phase_seconds[EK_PHASES]; /* STEP: of it; EPOCH: of its steps in this process */
     double seconds;                  /* since the run began, or was resumed */
     const char *path;                /* CHECKPOINT */
+    const char *failed;              /* CHECKPOINT: why it could not be written; NULL: it was */
 } ek_event;
 
 /* false: stop after saving what is trained; ek_train then returns EK_E_INTERRUPTED. */
@@ -655,9 +656,17 @@ EK_API ek_train_options ek_train_options_default(void);
  * One seed gives the same bits for any number of threads, and of ranks with the same shards, interrupted and resumed or not.
  * Where the context has a comm all ranks call it alike; each reads its share of each batch, and rank 0 alone writes the checkpoint, which
  * all must be able to read to resume. Each rank's listener may ask to stop: all stop together, a step later at most.
+ *
+ *
+ * A checkpoint that cannot be written, for a disk that is full or a folder that went away, ends no run: the earlier one stands,
+ * the listener is told, and the next is tried at its time. Where the last one fails, the net is trained all the same. The checkpoint
+ * is claimed (ek_file_claim) for the time of the run.
+ *
  * EK_E_SHAPE        the data does not fit the net's input or its number of classes
  * EK_E_INTERRUPTED  the listener asked to stop; the net holds what was trained
- * EK_E_ARGUMENT     an option is out of range, or the checkpoint is of another run */
+ * EK_E_ARGUMENT     an option is out of range, or the checkpoint is of another run
+ * EK_E_IO           the checkpoint is another run's to write; or all was trained, and the last checkpoint, which the
+ *                   listener was told of, could not be written (so also EK_E_MEMORY) */
 EK_API EK_MUST_CHECK ek_status ek_train(ek_net *net, const ek_dataset *train, const ek_dataset *test,
                                         const ek_train_options *options);
 
@@ -676,6 +685,19 @@ typedef struct ek_metrics {
 /* Inference mode over the whole set, `batch` samples at a time. */
 EK_API EK_MUST_CHECK ek_status ek_evaluate(ek_net *net, const ek_dataset *dataset, int64_t batch,
                                            ek_metrics *out);
+
+/* Keeps a file for this process, which will write it when long work is done: whoever else claims it, here or on another machine
+ * that shares the folder, is refused with EK_E_IO and told who has it. Nothing is written to the file itself; the claim is a lock on
+ * path.lock, which the system gives up with the process, however that ends, so that what a killed process leaves is in nobody's
+ * way. Where the file system has no locks, nobody is refused.
+ * EK_E_IO  also: a file cannot be made there, or `path` is no regular file */
+typedef struct ek_claim ek_claim;
+EK_API EK_MUST_CHECK ek_status ek_file_claim(const char *path, ek_claim **out);
+EK_API void ek_claim_release(ek_claim *claim);
+
+/* Replaces a file, or makes it: written beside the path (path.unfinished), synced, then renamed, so that it is whole or as before.
+ * What a process left there that was killed is taken away. */
+EK_API EK_MUST_CHECK ek_status ek_file_write(const char *path, const void *data, size_t size);
 
 /* ---------------------------------------------------------------------------------------------
  * 8. Reports
@@ -1002,7 +1024,8 @@ EK_API const ek_fold_run *ek_fold_run_at(const ek_fold *fold, int index);
 /* How an ONNX model is read. */
 typedef struct ek_onnx_options {
     ek_shape input;     /* rank 0: as the file says; else the shape of a sample, for a file that leaves sizes open */
-    const char *output; /* NULL: the only one; else the output by its name that the net is to end with */
+    const char *output; /* NULL: the only one; else the name of the output, or of any value that a node gives, that the
+                           net is to end with: such as what goes into a last Softmax, to train the net */
     bool bn_inference;  /* false; true: a batch normalization exported in training mode uses its running statistics at
                            inference, as one exported in inference mode */
 } ek_onnx_options;
@@ -1014,7 +1037,7 @@ EK_API ek_onnx_options ek_onnx_options_default(void);
  * EK_E_UNSUPPORTED  nodes that no layer here does; the message names all of them, and why
  * EK_E_FORMAT       the file is damaged, or is no ONNX model
  * EK_E_SHAPE        options->input does not fit the file's, or shapes in it do not meet
- * EK_E_NOT_FOUND    there is no such file or output
+ * EK_E_NOT_FOUND    there is no such file or value
  * EK_E_NUMERIC      a parameter is not finite, or a variance negative */
 EK_API EK_MUST_CHECK ek_status ek_net_open_onnx(ek_context *context, const char *path, const ek_onnx_options *options,
                                                 ek_net **out);

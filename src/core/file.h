@@ -13,11 +13,13 @@ ek_status ek_file_read(const char *path, size_t limit, unsigned char **data, siz
 /* The first bytes of a regular file, *got of them: fewer than `size` where it is shorter. */
 ek_status ek_file_begin(const char *path, size_t size, unsigned char *bytes, size_t *got);
 
-/* Replacing: writes go to a new file beside `path`; finish syncs and renames it, so that `path` holds
- * either what it held or all of the new content; cancel removes it. A link at `path` is followed. */
+/* Replacing: writes go to a new file beside `path`, path.unfinished; finish syncs and renames it, so that `path` holds
+ * either what it held or all of the new content; cancel removes it. A link at `path` is followed. What a process leaves
+ * that is killed while it writes is taken away by the next one that writes the file. */
 typedef struct ek_replacement {
     FILE *file;
     char *path, *temporary;
+    int lock; /* a descriptor of the file beyond `file`'s end: it must not be taken for a leftover before it is renamed */
 } ek_replacement;
 
 ek_status ek_replace_begin(ek_replacement *replacement, const char *path);

@@ -1,5 +1,4 @@
 #include "core/clock.h"
-#include "core/file.h"
 #include "core/memory.h"
 #include "train/agreement.h"
 #include "train/checkpoint.h"
@@ -7,6 +6,7 @@
 #include "train/schedule.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Far beyond use; keeps numbers of steps far from overflow. */
@@ -42,6 +42,9 @@ typedef struct training {
     bool wants_stop; /* the listener wants no more, which other ranks are told with the next step */
     bool stop;       /* no more steps */
     bool saved;      /* the checkpoint is of the present position */
+    ek_claim *claim;   /* to the checkpoint */
+    ek_status unsaved; /* of the last checkpoint that was due */
+    char why[512];     /* its sentence, where it is not EK_OK */
 } training;
 
 static ek_status check_options(const ek_train_options *o, int shards)
@@ -78,15 +81,6 @@ static bool in_shards(const training *t) { return t->run.shards != 1 || t->comm;
 
 /* Rank 0 alone writes. */
 static bool writes(const training *t) { return ek_comm_rank(t->comm) == 0; }
-
-/* So that a wrong path is found before hours of training. */
-static ek_status check_writable(const char *path)
-{
-    ek_replacement replacement;
-    EK_TRY(ek_replace_begin(&replacement, path));
-    ek_replace_cancel(&replacement);
-    return EK_OK;
-}
 
 /* Of the samples to train on only so many: the first of a shuffle of their own. */
 static ek_status draw_samples(training *t)
@@ -151,7 +145,8 @@ static ek_status prepare(training *t)
                        (long long)t->run.train_count, (long long)step_samples(o));
     EK_TRY(check_batches(t));
     if (o->accumulate > 1) EK_TRY(ek_parts_check(t->net));
-    if (o->checkpoint && writes(t)) EK_TRY(check_writable(o->checkpoint));
+    /* So that a wrong path is found before hours of training. */
+    if (o->checkpoint && writes(t)) EK_TRY(ek_file_claim(o->checkpoint, &t->claim));
     EK_TRY(ek_net_use_lengths(t->net, t->data->length));
     return ek_trainer_create(t->net, &o->optimizer, o->seed, &t->run.trainer);
 }
@@ -220,16 +215,29 @@ static ek_status meet(const training *t)
     return t->comm ? ek_comm_merge(t->comm, &nothing, 1, ek_merge_sum) : EK_OK;
 }
 
-static ek_status save(training *t)
+/* By rank 0, while the others wait as long as it takes. */
+static ek_status write_checkpoint(training *t)
 {
-    /* The others wait as long as it takes. */
     ek_comm_be_patient(t->comm, true);
-    if (writes(t)) EK_TRY(ek_checkpoint_write(&t->run, t->run.options->checkpoint));
+    ek_status status = writes(t) ? ek_checkpoint_write(&t->run, t->run.options->checkpoint) : EK_OK;
+    if (status != EK_OK) snprintf(t->why, sizeof t->why, "%s", ek_error());
     EK_TRY(meet(t));
     ek_comm_be_patient(t->comm, false);
-    t->saved = true;
+    return status;
+}
+
+/* For want of room or memory the run goes on: hours are not lost for a disk that is full for a minute. A state that is
+ * sick itself ends it. */
+static ek_status save(training *t)
+{
+    ek_status status = write_checkpoint(t);
+    bool passes = status == EK_E_IO || status == EK_E_NOT_FOUND || status == EK_E_MEMORY;
+    if (status != EK_OK && !passes) return status;
+    t->saved = status == EK_OK;
+    t->unsaved = status;
     ek_event event = event_here(t, EK_EVENT_CHECKPOINT);
     event.path = t->run.options->checkpoint;
+    if (!t->saved) event.failed = t->why;
     tell(t, &event);
     return EK_OK;
 }
@@ -356,10 +364,22 @@ static ek_status run_all(training *t)
     return EK_OK;
 }
 
+static ek_status fail_stopped(const training *t)
+{
+    const char *checkpoint = t->run.options->checkpoint;
+    return ek_fail(EK_E_INTERRUPTED, "stopped on request after step %lld of %lld; %s%s", (long long)ek_run_steps(&t->run),
+                   (long long)(t->run.options->epochs * t->run.steps_per_epoch),
+                   !checkpoint  ? "without a checkpoint it cannot be resumed"
+                   : t->unsaved ? "the checkpoint of this place could not be written: "
+                                : "to go on, resume from ",
+                   !checkpoint ? "" : t->unsaved ? t->why : checkpoint);
+}
+
 static void finish(training *t)
 {
     ek_comm_be_patient(t->comm, true);
     ek_trainer_destroy(t->run.trainer);
+    ek_claim_release(t->claim);
     ek_free(t->train_index);
     ek_free(t->valid_index);
 }
@@ -376,11 +396,9 @@ ek_status ek_train(ek_net *net, const ek_dataset *train, const ek_dataset *test,
     EK_GO(make_room(&t));
     EK_GO(run_all(&t));
     if (t.stop && t.run.progress.epoch < options->epochs) /* else it came when all was done */
-        status = ek_fail(
-            EK_E_INTERRUPTED, "stopped on request after step %lld of %lld; %s%s",
-            (long long)ek_run_steps(&t.run), (long long)(options->epochs * t.run.steps_per_epoch),
-            options->checkpoint ? "to go on, resume from " : "without a checkpoint it cannot be resumed",
-            options->checkpoint ? options->checkpoint : "");
+        status = fail_stopped(&t);
+    else if (t.unsaved != EK_OK)
+        status = ek_fail(t.unsaved == EK_E_MEMORY ? EK_E_MEMORY : EK_E_IO, "all is trained, but the last checkpoint is missing: %s", t.why);
 done:
     finish(&t);
     return status;

@@ -20,7 +20,8 @@ ek_status ek_trainer_create(ek_net *net, const ek_optimizer_options *options, ui
     if (ek_graph_logits(&net->graph) != net->graph.count - 1)
         return ek_fail(
             EK_E_ARGUMENT,
-            "training takes the cross-entropy of logits, and this net ends in softmax: leave that line out");
+            "training takes the cross-entropy of logits, and this net ends in softmax: leave that line out; "
+            "of an ONNX model, end the net before it (convert --output NAME, which a note of the model names)");
     ek_trainer *trainer;
     EK_TRY(EK_NEW(trainer, 1));
     ek_status status = EK_OK;
