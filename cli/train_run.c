@@ -237,11 +237,11 @@ static void print_resume(const settings *s, int argc, char **argv)
         if (strcmp(argv[i], "--resume") == 0) {
             i++;
         } else if (strncmp(argv[i], "--resume=", strlen("--resume=")) != 0) {
-            cli_print_quoted(argv[i]);
+            cli_print_quoted(stderr, argv[i]);
         }
     }
-    cli_print_quoted("--resume");
-    cli_print_quoted(s->checkpoint);
+    cli_print_quoted(stderr, "--resume");
+    cli_print_quoted(stderr, s->checkpoint);
     fputc('\n', stderr);
 }
 

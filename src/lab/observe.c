@@ -343,6 +343,8 @@ ek_status ek_observer_retell(ek_observer *observer, const ek_event *event)
     bool step = event->kind == EK_EVENT_STEP;
     if (event->step != seen->last.step + step || event->step > seen->start.steps)
         return out_of_order(step ? "a step" : "an epoch", event->step, seen->last.step);
+    bool again = !step && seen->epochs > 0 && seen->epoch[seen->epochs - 1].epoch == event->epoch;
+    if (again) seen->epochs--; /* a run that was killed after it, and had a checkpoint of before */
     on_event(observer, event);
     return seen->status;
 }
