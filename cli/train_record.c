@@ -108,7 +108,16 @@ static int64_t hashed_samples(int64_t count, int64_t numbers)
     return count < most ? count : most;
 }
 
-/* Of each sample its label and its length as little-endian 32-bit integers, then its numbers as 32-bit floats. */
+/* A sample's label and its length as 32-bit integers, then its numbers as 32-bit floats; of a sequence those within its length, as
+ * anything may stand beyond. */
+static void hash_sample(cli_sha256 *hash, ek_shape shape, const float *x, int32_t label, int32_t length)
+{
+    int64_t row = shape.rank > 0 ? shape.dim[shape.rank - 1] : 1, rows = cli_numbers(shape) / row;
+    cli_sha256_add(hash, &label, sizeof label);
+    cli_sha256_add(hash, &length, sizeof length);
+    for (int64_t i = 0; i < rows; i++) cli_sha256_add(hash, x + i * row, (size_t)(length ? length : row) * sizeof *x);
+}
+
 static bool hash_samples(const ek_dataset *data, char text[CLI_SHA256_TEXT])
 {
     int64_t count = ek_dataset_count(data), numbers = cli_numbers(ek_dataset_shape(data));
@@ -121,9 +130,7 @@ static bool hash_samples(const ek_dataset *data, char text[CLI_SHA256_TEXT])
         int64_t index = hashed > 1 ? i * (count - 1) / (hashed - 1) : 0;
         int label = -1;
         fine = ek_dataset_item(data, index, x, &label) == EK_OK;
-        int32_t two[2] = {label, ek_dataset_length(data, index)};
-        cli_sha256_add(&hash, two, sizeof two);
-        cli_sha256_add(&hash, x, (size_t)numbers * sizeof *x);
+        if (fine) hash_sample(&hash, ek_dataset_shape(data), x, label, ek_dataset_length(data, index));
     }
     cli_sha256_end(&hash, text);
     free(x);
