@@ -166,23 +166,23 @@ const char *cli_would_lose(const char *path, const char *data, const char *net)
     return NULL;
 }
 
-void cli_print_quoted(const char *word)
+void cli_print_quoted(FILE *file, const char *word)
 {
     bool plain = *word;
     for (const char *c = word; *c; c++)
         plain = plain && (isalnum((unsigned char)*c) || strchr("-_./,:=+@%", *c));
-    fputc(' ', stderr);
+    fputc(' ', file);
     if (plain) {
-        fputs(word, stderr);
+        fputs(word, file);
         return;
     }
-    fputc('\'', stderr);
+    fputc('\'', file);
     for (const char *c = word; *c; c++) {
         if (*c == '\'') {
-            fputs("'\\''", stderr);
+            fputs("'\\''", file);
         } else {
-            fputc(*c, stderr);
+            fputc(*c, file);
         }
     }
-    fputc('\'', stderr);
+    fputc('\'', file);
 }

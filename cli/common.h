@@ -4,6 +4,8 @@
 
 #include "evenkeel.h"
 
+#include <stdio.h>
+
 typedef struct cli_model {
     ek_context *context;
     ek_net *net;
@@ -49,7 +51,7 @@ bool cli_same_file(const char *a, const char *b);
  * the net's text; NULL: it may. Any may be NULL. */
 const char *cli_would_lose(const char *path, const char *data, const char *net);
 
-/* A word of a command on stderr, a blank before it, quoted as a shell needs it. */
-void cli_print_quoted(const char *word);
+/* A word of a command, a blank before it, quoted as a shell needs it. */
+void cli_print_quoted(FILE *file, const char *word);
 
 #endif

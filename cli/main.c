@@ -8,8 +8,8 @@
 #include <string.h>
 
 const cli_command *const cli_commands[] = {
-    &cli_train,   &cli_compare, &cli_eval,        &cli_predict, &cli_run,   &cli_summary,
-    &cli_inspect, &cli_audit,   &cli_recalibrate, &cli_fold,    &cli_convert, &cli_bench, NULL,
+    &cli_train,   &cli_rerun,   &cli_report, &cli_compare,     &cli_eval, &cli_predict, &cli_run,
+    &cli_summary, &cli_inspect, &cli_audit,  &cli_recalibrate, &cli_fold, &cli_convert, &cli_bench, NULL,
 };
 enum { COMMANDS = sizeof cli_commands / sizeof cli_commands[0] - 1 };
 

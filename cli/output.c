@@ -97,6 +97,15 @@ char *cli_measure(char text[CLI_TEXT_SIZE], double measure)
     return text;
 }
 
+char *cli_real(char text[CLI_TEXT_SIZE], double value)
+{
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, CLI_TEXT_SIZE, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) break;
+    }
+    return text;
+}
+
 char *cli_shape(char text[CLI_TEXT_SIZE], ek_shape shape)
 {
     snprintf(text, CLI_TEXT_SIZE, "1"); /* rank 0: a single number */

@@ -22,6 +22,7 @@ char *cli_count(char text[CLI_TEXT_SIZE], int64_t count);     /* "44,426" */
 char *cli_bytes(char text[CLI_TEXT_SIZE], double bytes);      /* "1.2 MiB" */
 char *cli_duration(char text[CLI_TEXT_SIZE], double seconds); /* "0:07", "1:02:03" */
 char *cli_measure(char text[CLI_TEXT_SIZE], double measure);  /* "0.4123"; "-" where it is not finite */
+char *cli_real(char text[CLI_TEXT_SIZE], double value);       /* 0.1: the fewest digits that give it back; nan */
 char *cli_shape(char text[CLI_TEXT_SIZE], ek_shape shape);    /* "1x28x28" */
 
 /* How many numbers a value of this shape has. */

@@ -112,6 +112,7 @@ static void drop_metadata(ek_net *net, const char *key)
 
 ek_status ek_net_set_metadata(ek_net *net, const char *key, const char *value)
 {
+    if (!net || !key) return ek_fail(EK_E_ARGUMENT, "ek_net_set_metadata needs a net and a key");
     if (!value) {
         drop_metadata(net, key);
         return EK_OK;

@@ -119,10 +119,8 @@ ek_status ek_net_run_to(ek_net *net, int layer, int64_t n, ek_mode mode, uint64_
  * by channel. Conditions as for ek_net_norm_input. parts: room for [ek_blocks(n)][channels]; out [channels]. */
 void ek_net_norm_moments(const ek_net *net, int layer, ek_moments *parts, ek_moments *out);
 
-/* What is noted in the model file. value NULL: taken away. A value that is not there is NULL. */
-#define EK_RECALIBRATED_KEY "evenkeel.recalibrated" /* running statistics were measured, not averaged in training */
-ek_status ek_net_set_metadata(ek_net *net, const char *key, const char *value);
-const char *ek_net_metadata(const ek_net *net, const char *key);
+/* In the net's metadata (ek_net_set_metadata): running statistics were measured, not averaged in training. */
+#define EK_RECALIBRATED_KEY "evenkeel.recalibrated"
 
 /* A further sentence for ek_net_note. */
 __attribute__((format(printf, 2, 3))) ek_status ek_net_add_note(ek_net *net, const char *format, ...);

@@ -361,6 +361,7 @@ ek_status ek_checkpoint_read(ek_run *run, const char *path)
         ek_fail_in(status, "%s is a damaged checkpoint: ", path);
         goto done;
     }
+    EK_GO(ek_net_set_metadata(trainer->net, EK_RUN_KEY, ek_safetensors_metadata(&file, EK_RUN_KEY)));
     EK_GO(ek_model_take(trainer->net, &file, path, false));
     run->progress = progress;
     trainer->step = ek_run_steps(run);

@@ -288,6 +288,7 @@ static ek_status run_step(training *t, ek_batches *batches)
     event.step_skipped = result.skipped;
     event.loss = result.loss;
     event.lr = lr;
+    event.samples = n;
     take_phases(t, data, &event);
     tell(t, &event);
     bool due = o->checkpoint_steps > 0 && ek_run_steps(run) % o->checkpoint_steps == 0;
@@ -352,6 +353,7 @@ static ek_status run_all(training *t)
     const ek_train_options *o = t->run.options;
     t->began = ek_now();
     ek_event event = event_here(t, EK_EVENT_START);
+    if (!o->resume) EK_TRY(ek_net_set_metadata(t->net, EK_RUN_KEY, NULL));
     t->run.trainer->observer = o->observer;
     if (o->observer) EK_TRY(o->observer->begin(o->observer, t->net, &event));
     tell(t, &event);
