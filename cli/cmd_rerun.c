@@ -214,4 +214,5 @@ const cli_command cli_rerun = {
                 "  evenkeel rerun models/my.safetensors --data data/x.npy,data/y.npy --out again.safetensors\n",
     .options = options,
     .run = run,
+    .ranks = true,
 };
