@@ -11,8 +11,9 @@ struct ek_dataset {
     int classes;          /* highest label + 1, or the number of names */
     int32_t *label;       /* NULL: none */
     int32_t *length;      /* of sequences [c, l]: how many positions of an item are alive; NULL: all */
-    unsigned char *bytes; /* either bytes, which count as value/255 ... */
-    float *floats;        /* ... or floats */
+    unsigned char *bytes; /* either bytes, which count as value/255, ... */
+    float *floats;        /* ... or floats ... */
+    struct ek_stored *stored; /* ... or neither: items are read when they are wanted (stored.h) */
     char **class_name;    /* NULL: none */
 };
 

@@ -45,9 +45,11 @@ static ek_status open_csv(const char *path, ek_dataset **out)
     int64_t features = t.columns - 1;
     ek_source x = {
         .name = path,
-        .array = {.type = EK_ARRAY_F32, .rank = 2, .dim = {t.rows, features}, .count = t.rows * features}};
+        .array = {.type = EK_ARRAY_F32, .rank = 2, .dim = {t.rows, features}, .count = t.rows * features},
+        .file.descriptor = -1};
     ek_source y = {.name = path,
-                   .array = {.type = EK_ARRAY_F32, .rank = 1, .dim = {t.rows}, .count = t.rows}};
+                   .array = {.type = EK_ARRAY_F32, .rank = 1, .dim = {t.rows}, .count = t.rows},
+                   .file.descriptor = -1};
     if (features < 1) {
         status = ek_fail(EK_E_FORMAT,
                          "%s has one column; features and, in the last column, the class are needed", path);
@@ -69,8 +71,8 @@ static ek_status open_csv(const char *path, ek_dataset **out)
     d = NULL;
 done:
     ek_dataset_destroy(d);
-    ek_array_clear(&x.array);
-    ek_array_clear(&y.array);
+    ek_source_clear(&x);
+    ek_source_clear(&y);
     ek_table_clear(&t);
     return status;
 }
