@@ -14,13 +14,13 @@ typedef struct slot {
 
 struct ek_ahead {
     ek_ahead_plan plan;
-    slot *slot;         /* batch `number` is in slot number % depth */
+    slot *slot; /* batch `number` is in slot number % depth */
     unsigned char *items, *scratch;
     pthread_mutex_t lock;
     pthread_cond_t work, ready; /* there is something to read; a batch is complete */
     int64_t taken;              /* the batch in use: those up to taken + depth - 1 may be read */
     int64_t opened;             /* the next batch to be given a slot */
-    ek_failure failure; /* the first; its place is of all items in the order of the batches */
+    ek_failure failure;         /* the first; its place is of all items in the order of the batches */
     bool at_end, stop;
     pthread_t *thread;
     struct reader *reader;
@@ -135,7 +135,8 @@ ek_status ek_ahead_start(const ek_ahead_plan *plan, ek_ahead **out)
     EK_GO(EK_NEW(a->reader, (size_t)plan->threads));
     EK_GO(EK_NEW(a->items, (size_t)plan->depth * bytes));
     EK_GO(ek_scratch_create(stored, plan->threads, &a->scratch));
-    for (int i = 0; i < plan->depth; i++) a->slot[i] = (slot){.number = -1, .items = a->items + (size_t)i * bytes};
+    for (int i = 0; i < plan->depth; i++)
+        a->slot[i] = (slot){.number = -1, .items = a->items + (size_t)i * bytes};
     EK_GO(start_threads(a));
     *out = a;
     a = NULL;

@@ -6,7 +6,6 @@
 #include "kernels/context.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* --- which samples, in which order */
@@ -23,50 +22,65 @@ ek_status ek_split_indices(int64_t count, double valid_fraction, uint64_t seed, 
         return ek_fail(EK_E_ARGUMENT, "holding out %g of %lld samples leaves nothing to %s", valid_fraction,
                        (long long)count, held == 0 ? "validate on" : "train on");
     ek_status status = EK_OK;
-    int64_t *drawn = NULL, *t = NULL, *v = NULL;
+    int64_t *drawn = NULL, *v = NULL, in_train = 0, in_valid = 0;
     bool *is_valid = NULL;
     EK_GO(EK_NEW(drawn, (size_t)count));
-    EK_GO(EK_NEW(is_valid, (size_t)count));
-    EK_GO(EK_NEW(t, (size_t)(count - held)));
     EK_GO(EK_NEW(v, (size_t)held));
     for (int64_t i = 0; i < count; i++) drawn[i] = i;
+    *train = drawn;
+    *train_count = count - held;
+    *valid = v;
+    *valid_count = held;
+    if (held == 0) return EK_OK; /* all in order */
+    EK_GO(EK_NEW(is_valid, (size_t)count));
     ek_random random = ek_random_start(seed, EK_STREAM_SPLIT, 0);
     ek_random_shuffle(&random, drawn, count);
     for (int64_t i = 0; i < held; i++) is_valid[drawn[i]] = true;
-    int64_t in_train = 0, in_valid = 0;
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < count; i++) { /* many samples: no further copy of their numbers */
         if (is_valid[i])
             v[in_valid++] = i;
         else
-            t[in_train++] = i;
+            drawn[in_train++] = i;
     }
-    *train = t;
-    *train_count = in_train;
-    *valid = v;
-    *valid_count = in_valid;
 done:
-    ek_free(drawn);
     ek_free(is_valid);
     if (status != EK_OK) {
-        ek_free(t);
+        *train = *valid = NULL;
+        ek_free(drawn);
         ek_free(v);
     }
     return status;
 }
 
-static int ascending(const void *a, const void *b)
+/* Distinct numbers from 0 on are marked, and then met in order: nothing but a bit for each up to the largest. */
+static ek_status sort(int64_t *index, int64_t count)
 {
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
+    int64_t largest = 0;
+    bool sorted = true;
+    for (int64_t i = 0; i < count; i++) {
+        sorted = sorted && (i == 0 || index[i - 1] < index[i]);
+        if (index[i] > largest) largest = index[i];
+    }
+    if (sorted) return EK_OK;
+    uint64_t *mark;
+    EK_TRY(EK_NEW(mark, (size_t)largest / 64 + 1));
+    for (int64_t i = 0; i < count; i++) mark[index[i] / 64] |= (uint64_t)1 << index[i] % 64;
+    for (int64_t word = 0, i = 0; word <= largest / 64; word++) {
+        for (uint64_t rest = mark[word]; rest; rest &= rest - 1)
+            index[i++] = 64 * word + __builtin_ctzll(rest);
+    }
+    ek_free(mark);
+    return EK_OK;
 }
 
-void ek_epoch_order(int64_t *index, int64_t count, uint64_t seed, int64_t epoch, bool shuffle)
+ek_status ek_epoch_order(int64_t *index, int64_t count, uint64_t seed, int64_t epoch, bool shuffle)
 {
-    if (count < 2) return;
-    qsort(index, (size_t)count, sizeof *index, ascending);
-    if (!shuffle) return;
+    if (count < 2) return EK_OK;
+    EK_TRY(sort(index, count));
+    if (!shuffle) return EK_OK;
     ek_random random = ek_random_start(seed, EK_STREAM_SHUFFLE, (uint32_t)epoch);
     ek_random_shuffle(&random, index, count);
+    return EK_OK;
 }
 
 int64_t ek_batch_count(int64_t count, int64_t batch, bool drop_last)
@@ -99,13 +113,14 @@ int64_t ek_batch_largest(int64_t count, int64_t batch, bool drop_last)
 
 /* One filling; a piece of the work is a channel of a block of EK_LANES samples. */
 typedef struct filling {
-    const unsigned char *bytes; /* of the items, either of both; item i is at place[i], or at i where that is NULL */
+    const unsigned char
+        *bytes; /* of the items, either of both; item i is at place[i], or at i where that is NULL */
     const float *floats;
     const int64_t *place;
     int64_t n, item;
     float *x;
     ek_pixels pixels;
-    int64_t plane;                     /* numbers of an item that share a channel's mean and deviation */
+    int64_t plane;                         /* numbers of an item that share a channel's mean and deviation */
     float of_byte[EK_MAX_VALUE_RANK][256]; /* by channel: what bytes become */
 } filling;
 
@@ -157,12 +172,17 @@ static void fill_piece(void *argument, int64_t piece, int thread)
 }
 
 /* Items of the dataset's kind at `items`, one behind the other (NULL: in its memory, by index), and the lengths of `index`. */
-static void fill(ek_net *net, const ek_dataset *d, const unsigned char *items, const int64_t *index, int64_t n)
+static void fill(ek_net *net, const ek_dataset *d, const unsigned char *items, const int64_t *index,
+                 int64_t n)
 {
     bool bytes = items ? d->stored->bytes : d->bytes != NULL;
     filling f = {
-        .bytes = !bytes ? NULL : items ? items : d->bytes,
-        .floats = bytes ? NULL : items ? (const float *)(const void *)items : d->floats,
+        .bytes = !bytes  ? NULL
+                 : items ? items
+                         : d->bytes,
+        .floats = bytes   ? NULL
+                  : items ? (const float *)(const void *)items
+                          : d->floats,
         .place = items ? NULL : index,
         .n = n,
         .item = d->item,
@@ -178,8 +198,8 @@ static void fill(ek_net *net, const ek_dataset *d, const unsigned char *items, c
 }
 
 /* Reads the items by the pool's threads first. */
-static ek_status read_and_fill(ek_net *net, const ek_dataset *d, const int64_t *index, int64_t n, unsigned char *items,
-                               unsigned char *scratch)
+static ek_status read_and_fill(ek_net *net, const ek_dataset *d, const int64_t *index, int64_t n,
+                               unsigned char *items, unsigned char *scratch)
 {
     EK_TRY(ek_dataset_gather(d, net->context->pool, index, n, items, scratch));
     fill(net, d, items, index, n);
@@ -239,8 +259,7 @@ static ek_status start_reading(ek_batches *b)
     size_t bytes, memory = ek_memory_limit() / 4;
     bool fits = !ek_multiply_overflows((size_t)largest, ek_stored_item_bytes(b->dataset->stored), &bytes);
     size_t batches = fits ? memory / (bytes + 1) : 0;
-    if (batches < 2 || b->none_ahead)
-        return ek_scratch_create(b->dataset->stored, threads, &b->scratch);
+    if (batches < 2 || b->none_ahead) return ek_scratch_create(b->dataset->stored, threads, &b->scratch);
     ek_ahead_plan plan = {
         .dataset = b->dataset,
         .batch = plan_batch,

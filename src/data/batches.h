@@ -4,11 +4,13 @@
 
 #include "data/dataset.h"
 
-/* Which samples train and which validate: by seed alone. *train and *valid (ek_free) are sorted. */
+/* Which samples train and which validate: by seed alone. *train and *valid (ek_free) are sorted. Of many samples that is
+ * 8 bytes each, and while it runs one more, and 8 for each that validates. */
 ek_status ek_split_indices(int64_t count, double valid_fraction, uint64_t seed, int64_t **train,
                            int64_t *train_count, int64_t **valid, int64_t *valid_count);
-/* Puts `index` into the order of an epoch (from 1): sorted, then shuffled by (seed, epoch) alone. */
-void ek_epoch_order(int64_t *index, int64_t count, uint64_t seed, int64_t epoch, bool shuffle);
+/* Puts `index`, distinct numbers from 0 on, into the order of an epoch (from 1): sorted, then shuffled by (seed, epoch)
+ * alone. */
+ek_status ek_epoch_order(int64_t *index, int64_t count, uint64_t seed, int64_t epoch, bool shuffle);
 
 /* Where batches begin: `batch` samples each; a last batch of one is joined to the one before it (or
  * dropped with drop_last, as is any short one). */
@@ -28,16 +30,16 @@ typedef struct ek_batches {
     ek_net *net; /* prepared for the largest batch */
     const ek_dataset *dataset;
     const int64_t *index;
-    int64_t count, batch; /* samples in all and in a batch */
+    int64_t count, batch;     /* samples in all and in a batch */
     bool drop_last, in_parts; /* in_parts: who runs a batch puts it in part by part, by ek_batches_fill */
     bool none_ahead;          /* items are read when they are put in */
     /* Of a batch of n only samples from n * share_first / shares up to n * share_end / shares, rounded down, are wanted
      * here: others are not read. 0 shares: all are wanted. */
     int share_first, share_end, shares;
-    int64_t next;    /* number of the next batch */
-    int64_t first;   /* where the present one begins in `index` */
-    int32_t *labels; /* and its labels, of all its samples */
-    struct ek_ahead *ahead;         /* reads the items; NULL: they are in memory, or read when wanted, into `items` */
+    int64_t next;           /* number of the next batch */
+    int64_t first;          /* where the present one begins in `index` */
+    int32_t *labels;        /* and its labels, of all its samples */
+    struct ek_ahead *ahead; /* reads the items; NULL: they are in memory, or read when wanted, into `items` */
     unsigned char *scratch, *items; /* with room for so many */
     int64_t room;
 } ek_batches;

@@ -186,7 +186,8 @@ static int64_t whole_at(const ek_array *y, int64_t i, int64_t most)
 static bool is_column(const ek_array *y) { return y->rank == 1 || (y->rank == 2 && y->dim[1] == 1); }
 
 /* Numbers [first, first + n) of an array, from memory; *bad: the first that is no whole one from `least` to `most`. */
-static void take_part(const ek_array *a, int64_t first, int64_t n, int64_t least, int64_t most, int32_t *out, int64_t *bad)
+static void take_part(const ek_array *a, int64_t first, int64_t n, int64_t least, int64_t most, int32_t *out,
+                      int64_t *bad)
 {
     for (int64_t i = 0; i < n && *bad < 0; i++) {
         int64_t value = whole_at(a, i, most);
@@ -227,9 +228,10 @@ static ek_status take_lengths(const ek_source *s, int64_t n, int64_t positions, 
                        (long long)a->count, (long long)n);
     EK_TRY(take_wholes(s, 1, positions, out, &bad));
     if (bad < 0) return EK_OK;
-    return ek_fail(EK_E_FORMAT,
-                   "%s: the length of sequence %lld is not a whole number from 1 to %lld, the positions that there are",
-                   s->name, (long long)bad, (long long)positions);
+    return ek_fail(
+        EK_E_FORMAT,
+        "%s: the length of sequence %lld is not a whole number from 1 to %lld, the positions that there are",
+        s->name, (long long)bad, (long long)positions);
 }
 
 ek_status ek_lengths_read(const char *path, int64_t n, int64_t positions, int32_t *lengths)
@@ -267,13 +269,15 @@ static ek_status check_memory(const ek_source *s)
 {
     size_t memory, bytes;
     EK_TRY(ek_data_memory(&memory));
-    if (!ek_multiply_overflows((size_t)s->file.count, ek_number_size(s->file.number), &bytes) && bytes <= memory)
+    if (!ek_multiply_overflows((size_t)s->file.count, ek_number_size(s->file.number), &bytes) &&
+        bytes <= memory)
         return EK_OK;
-    return ek_fail(EK_E_UNSUPPORTED,
-                   "%s has %.3g GB %s, and at most %.3g GB of a data set are kept in memory; %s, and its items are "
-                   "read when they are needed",
-                   s->name, (double)bytes * 1e-9, s->file.packed ? "when it is unpacked" : "in Fortran order",
-                   (double)memory * 1e-9, s->file.packed ? "unpack it with gunzip" : "save it in C order");
+    return ek_fail(
+        EK_E_UNSUPPORTED,
+        "%s has %.3g GB %s, and at most %.3g GB of a data set are kept in memory; %s, and its items are "
+        "read when they are needed",
+        s->name, (double)bytes * 1e-9, s->file.packed ? "when it is unpacked" : "in Fortran order",
+        (double)memory * 1e-9, s->file.packed ? "unpack it with gunzip" : "save it in C order");
 }
 
 ek_status ek_source_load(const char *path, ek_source *out)
@@ -372,7 +376,8 @@ static ek_status open_lengths(ek_dataset *d, const char *path)
 {
     char text[EK_SHAPE_TEXT];
     if (d->shape.rank != 2)
-        return ek_fail(EK_E_SHAPE, "lengths are for sequences, and items are %s here, not CxL (such as 8x100)",
+        return ek_fail(EK_E_SHAPE,
+                       "lengths are for sequences, and items are %s here, not CxL (such as 8x100)",
                        ek_shape_text(d->shape, text));
     EK_TRY(EK_NEW(d->length, (size_t)d->count));
     return ek_lengths_read(path, d->count, d->shape.dim[1], d->length);

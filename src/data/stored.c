@@ -39,9 +39,18 @@ ek_status ek_data_memory(size_t *bytes)
     const char *unit = *end ? strchr("KMG", *end) : NULL;
     int shift = !unit ? 0 : *unit == 'K' ? 10 : *unit == 'M' ? 20 : 30;
     if (*text < '0' || *text > '9' || errno || end[unit != NULL] || value > SIZE_MAX >> shift)
-        return ek_fail(EK_E_ARGUMENT, "EVENKEEL_DATA_MEMORY is '%s'; it takes bytes, such as 0, 500M or 4G", text);
+        return ek_fail(EK_E_ARGUMENT, "EVENKEEL_DATA_MEMORY is '%s'; it takes bytes, such as 0, 500M or 4G",
+                       text);
     *bytes = (size_t)value << shift;
     return EK_OK;
+}
+
+/* Frees what is to have the name where there is none. */
+static ek_status take_name(ek_stored *stored, const char *name)
+{
+    stored->name = ek_strdup(name);
+    if (!stored->name) ek_free(stored);
+    return stored->name ? EK_OK : EK_E_MEMORY;
 }
 
 /* --- arrays */
@@ -52,7 +61,8 @@ typedef struct stored_array {
 } stored_array;
 
 /* Items that lie one behind the other are read at once. */
-static ek_status read_array(const ek_stored *stored, const int64_t *index, int64_t n, void *out, unsigned char *scratch)
+static ek_status read_array(const ek_stored *stored, const int64_t *index, int64_t n, void *out,
+                            unsigned char *scratch)
 {
     const stored_array *s = (const stored_array *)stored;
     int64_t item = stored->item, width = (int64_t)ek_number_size(s->file.number), run;
@@ -61,8 +71,8 @@ static ek_status read_array(const ek_stored *stored, const int64_t *index, int64
         unsigned char *raw = stored->bytes ? (unsigned char *)out + i * item : scratch;
         EK_TRY(ek_array_file_read(&s->file, index[i] * item, run * item, raw));
         for (int64_t k = 0; !stored->bytes && k < run; k++) {
-            ek_status status = ek_numbers_to_float(s->file.number, s->file.big_endian, raw + k * item * width, item,
-                                                   (float *)out + (i + k) * item);
+            ek_status status = ek_numbers_to_float(s->file.number, s->file.big_endian, raw + k * item * width,
+                                                   item, (float *)out + (i + k) * item);
             if (status != EK_OK) return ek_fail_in(status, "item %lld: ", (long long)(index[i] + k));
         }
     }
@@ -77,15 +87,38 @@ ek_status ek_stored_array(ek_array_file *file, const char *name, int64_t item, e
     EK_TRY(EK_NEW(s, 1));
     s->head = (ek_stored){
         .bytes = file->number == EK_NUMBER_U8, .item = item, .read = read_array, .close = close_array};
-    s->head.name = ek_strdup(name);
-    if (!s->head.name) {
-        ek_free(s);
-        return EK_E_MEMORY;
-    }
+    EK_TRY(take_name(&s->head, name));
     if (!s->head.bytes)
         s->head.scratch = (size_t)(ek_stored_piece(&s->head) * item) * ek_number_size(file->number);
     s->file = *file;
     file->descriptor = -1;
+    *out = &s->head;
+    return EK_OK;
+}
+
+/* --- tables */
+
+typedef struct stored_rows {
+    ek_stored head;
+    ek_table_rows *rows;
+} stored_rows;
+
+static ek_status read_rows(const ek_stored *stored, const int64_t *index, int64_t n, void *out, unsigned char *scratch)
+{
+    return ek_table_rows_read(((const stored_rows *)stored)->rows, index, n, out, scratch);
+}
+
+static void close_rows(ek_stored *stored) { ek_table_rows_destroy(((stored_rows *)stored)->rows); }
+
+ek_status ek_stored_rows(ek_table_rows **rows, const char *name, int64_t item, ek_stored **out)
+{
+    stored_rows *s;
+    EK_TRY(EK_NEW(s, 1));
+    s->head = (ek_stored){
+        .item = item, .scratch = ek_table_rows_scratch(*rows), .read = read_rows, .close = close_rows};
+    EK_TRY(take_name(&s->head, name));
+    s->rows = *rows;
+    *rows = NULL;
     *out = &s->head;
     return EK_OK;
 }
@@ -98,7 +131,8 @@ static bool is_padding(const ek_dataset *d, int64_t index, int64_t i)
     return d->length && i % d->shape.dim[1] >= d->length[index];
 }
 
-ek_status ek_dataset_read(const ek_dataset *d, const int64_t *index, int64_t n, void *out, unsigned char *scratch)
+ek_status ek_dataset_read(const ek_dataset *d, const int64_t *index, int64_t n, void *out,
+                          unsigned char *scratch)
 {
     const ek_stored *s = d->stored;
     ek_status status = s->read(s, index, n, out, scratch);
@@ -177,7 +211,8 @@ ek_status ek_dataset_keep(ek_dataset *d)
 {
     size_t memory, bytes;
     EK_TRY(ek_data_memory(&memory));
-    if (ek_multiply_overflows((size_t)d->count, ek_stored_item_bytes(d->stored), &bytes) || bytes > memory) return EK_OK;
+    if (ek_multiply_overflows((size_t)d->count, ek_stored_item_bytes(d->stored), &bytes) || bytes > memory)
+        return EK_OK;
     enum { FEW = 1 << 20 }; /* bytes that are read before other threads have begun */
     int threads = bytes > FEW ? ek_cores() : 1;
     ek_pool *pool = NULL;
