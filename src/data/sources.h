@@ -3,16 +3,23 @@
 #define EK_DATA_SOURCES_H
 
 #include "data/dataset.h"
-#include "formats/arrays.h"
+#include "formats/array_file.h"
 
-/* An array, and what it is called in messages. */
+/* An array, and what it is called in messages. Its numbers are in memory, or else in its file, or what `stored` reads. */
 typedef struct ek_source {
-    ek_array array;
+    ek_array array; /* data NULL: not in memory */
     const char *name;
+    ek_array_file file;       /* descriptor -1: none */
+    struct ek_stored *stored; /* NULL: none */
 } ek_source;
 
+/* IDX or NPY, into memory only where it is packed or in Fortran's order; EK_E_UNSUPPORTED: too large for that. The name
+ * is not copied. */
+ek_status ek_source_load(const char *path, ek_source *out);
+void ek_source_clear(ek_source *source);
+
 /* Puts images [n, h, w] or [n, c, h, w] or features [n, f] and their labels [n] together; with lengths [n] (NULL: none)
- * sequences [n, c, l] or [n, l]. x's data may be taken over. */
+ * sequences [n, c, l] or [n, l]. What x holds may be taken over. */
 ek_status ek_dataset_from_arrays(ek_source *x, const ek_source *y, const ek_source *lengths,
                                  ek_dataset **out);
 

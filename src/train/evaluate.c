@@ -32,13 +32,13 @@ static ek_status run_batch(ek_net *net, ek_loss *loss, int64_t n, const int32_t 
 static ek_status run_batches(ek_net *net, ek_loss *loss, ek_batches *batches, const tally *t)
 {
     ek_comm *comm = net->context->comm;
-    int64_t rank = ek_comm_rank(comm), ranks = ek_comm_ranks(comm), end = t->batches * (rank + 1) / ranks, n;
-    for (batches->next = t->batches * rank / ranks; batches->next < end;) {
+    int64_t end = t->batches * (ek_comm_rank(comm) + 1) / ek_comm_ranks(comm), n;
+    while (batches->next < end) {
         int64_t number = batches->next;
         EK_TRY(ek_batches_next(batches, &n));
         EK_TRY(run_batch(net, loss, n, batches->labels, &t->loss[number], &t->correct[number]));
     }
-    return ranks > 1 ? ek_comm_merge(comm, t->loss, 2 * t->batches, ek_merge_sum) : EK_OK;
+    return ek_comm_ranks(comm) > 1 ? ek_comm_merge(comm, t->loss, 2 * t->batches, ek_merge_sum) : EK_OK;
 }
 
 ek_status ek_evaluate_at(ek_net *net, const ek_dataset *dataset, const int64_t *index, int64_t count,
@@ -46,8 +46,14 @@ ek_status ek_evaluate_at(ek_net *net, const ek_dataset *dataset, const int64_t *
 {
     double began = ek_now(), sum = 0, correct = 0;
     ek_loss loss = {0};
-    ek_batches batches = {.net = net, .dataset = dataset, .index = index, .count = count, .batch = batch};
     tally t = {.batches = ek_batch_count(count, batch, false)};
+    ek_comm *comm = net->context->comm;
+    ek_batches batches = {.net = net,
+                          .dataset = dataset,
+                          .index = index,
+                          .count = count,
+                          .batch = batch,
+                          .next = t.batches * ek_comm_rank(comm) / ek_comm_ranks(comm)};
     ek_status status = EK_OK;
     int64_t largest = ek_batch_largest(count, batch, false);
     EK_GO(EK_NEW(t.loss, 2 * (size_t)t.batches));

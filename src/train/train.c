@@ -39,6 +39,7 @@ typedef struct training {
     double train_seconds, phase_seconds[EK_PHASES];
     int64_t train_images;
     ek_comm *comm;   /* NULL: this process alone */
+    int first_shard, local_shards; /* of this process */
     bool wants_stop; /* the listener wants no more, which other ranks are told with the next step */
     bool stop;       /* no more steps */
     bool saved;      /* the checkpoint is of the present position */
@@ -92,7 +93,7 @@ static ek_status draw_samples(training *t)
         return ek_fail(EK_E_ARGUMENT, "samples=%lld is more than the %lld there are to train on",
                        (long long)o->samples, (long long)t->run.train_count);
     if (o->samples == 0) return EK_OK;
-    ek_epoch_order(t->train_index, t->run.train_count, o->seed, 0, true);
+    EK_TRY(ek_epoch_order(t->train_index, t->run.train_count, o->seed, 0, true));
     t->run.train_count = o->samples;
     return EK_OK;
 }
@@ -130,6 +131,8 @@ static ek_status prepare(training *t)
     const ek_train_options *o = t->run.options;
     t->comm = ek_comm_ranks(t->net->context->comm) > 1 ? t->net->context->comm : NULL;
     t->run.shards = o->shards ? o->shards : ek_comm_ranks(t->comm);
+    t->local_shards = t->run.shards / ek_comm_ranks(t->comm);
+    t->first_shard = t->local_shards * ek_comm_rank(t->comm);
     EK_TRY(check_options(o, t->run.shards));
     EK_TRY(ek_labelled_check(t->data, t->net, "the training data"));
     if (t->test) EK_TRY(ek_labelled_check(t->test, t->net, "the test data"));
@@ -306,9 +309,12 @@ static ek_status run_steps(training *t)
                           .batch = step_samples(o),
                           .drop_last = o->drop_last,
                           .in_parts = o->accumulate > 1 || in_shards(t),
+                          .share_first = t->first_shard,
+                          .share_end = t->first_shard + t->local_shards,
+                          .shares = in_shards(t) ? run->shards : 0,
                           .next = run->progress.step};
     ek_status status = EK_OK;
-    ek_epoch_order(t->train_index, run->train_count, o->seed, run->progress.epoch + 1, o->shuffle);
+    EK_GO(ek_epoch_order(t->train_index, run->train_count, o->seed, run->progress.epoch + 1, o->shuffle));
     EK_GO(ek_batches_start(&batches));
     while (!t->stop && run->progress.step < run->steps_per_epoch) EK_GO(run_step(t, &batches));
 done:
