@@ -19,7 +19,7 @@ mkdir whole run
 began=${EPOCHREALTIME/[.,]/}
 exits 0 "${train[@]}" --out whole/model.safetensors --checkpoint whole/run.checkpoint --log whole/log.jsonl
 lasts=$((${EPOCHREALTIME/[.,]/} - began)) # microseconds
-grep -o '"step":.*' whole/log.jsonl | sort -u >steps
+grep -o '"event":"step",.*' whole/log.jsonl | sort -u >steps
 
 # start OPTIONS...: a run in the background, its process in $pid.
 start() {
@@ -58,7 +58,7 @@ while [ $kills -lt "$wanted" ] && [ $late -lt $((20 + wanted)) ]; do
     same run/model.safetensors whole/model.safetensors
     same run/run.checkpoint whole/run.checkpoint
     # Steps that were done again stand in the log again, with the same numbers.
-    grep -o '"step":.*' run/log.jsonl | sort -u | diff - steps >&2 || fail "the log's steps are not those of an unbroken run"
+    grep -o '"event":"step",.*' run/log.jsonl | sort -u | diff - steps >&2 || fail "the log's steps are not those of an unbroken run"
     names=$(cd run && echo *)
     [ "$names" = "log.jsonl model.safetensors run.checkpoint" ] || fail "something is left: $names"
     runs=$((runs + 1))

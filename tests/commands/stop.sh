@@ -16,14 +16,17 @@ stop_with() { # SIGNAL OPTIONS: a run that gets the signal after some steps
     "$evenkeel" "${run[@]}" --log pipe "$@" >out 2>err &
     local pid=$!
     exec 3<pipe
-    for _ in 1 2 3 4 5; do read -r line <&3; done
+    local steps=0
+    while [ $steps -lt 5 ] && read -r line <&3; do
+        [[ $line == '{"event":"step",'* ]] && steps=$((steps + 1))
+    done
     kill -s "$signal" $pid
     cat <&3 >rest
     exec 3<&-
     wait $pid
     local code=$?
     [ "$code" = 1 ] || fail "exit code $code, not 1"
-    echo "$line" | grep -q '^{"event":"step",' || fail "the fifth line of the log is not a step: $line"
+    [ $steps = 5 ] || fail "the log ends before five steps: $line"
     says err "evenkeel: stopped in epoch "
 }
 
