@@ -129,14 +129,15 @@ static void add_option(json_t *words, const char *name, const char *value)
 
 static json_t *command_of(const settings *plan, const json_t *record)
 {
-    json_t *words = json_pack("[s, s]", "evenkeel", "train"), *value;
-    const char *key;
+    json_t *words = json_pack("[s, s]", "evenkeel", "train");
     json_array_append_new(words, cli_json_text(plan->net));
-    json_object_foreach(json_object_get(record, "options"), key, value) {
+    for (const cli_option *option = cli_train.options; option->kind != CLI_END; option++) {
+        const json_t *value = json_object_get(json_object_get(record, "options"), option->name);
+        bool data = strcmp(option->name, "data") == 0;
         if (json_is_string(value))
-            add_option(words, key, strcmp(key, "data") == 0 ? plan->training.data : json_string_value(value));
+            add_option(words, option->name, data ? plan->training.data : json_string_value(value));
         else if (json_is_true(value))
-            json_array_append_new(words, json_sprintf("--%s", key));
+            json_array_append_new(words, json_sprintf("--%s", option->name));
     }
     if (plan->init) add_option(words, "init", plan->init);
     add_option(words, "out", plan->out ? plan->out : "again.safetensors");

@@ -228,7 +228,7 @@ bool cli_record_keep(json_t *record, ek_net *net, bool resumed)
     bool known = !resumed || is_record(before);
     if (before && known) take_over(record, before);
     if (known)
-        made = json_dumps(record, JSON_COMPACT | JSON_SORT_KEYS);
+        made = json_dumps(record, JSON_COMPACT | JSON_SORT_KEYS); /* however it was put together */
     else
         cli_note("the checkpoint does not say how its run began; evenkeel rerun will not be able to repeat it");
     bool fine = (made || !known) && ek_net_set_metadata(net, EK_RUN_KEY, made) == EK_OK;
