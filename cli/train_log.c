@@ -90,10 +90,10 @@ void cli_log_event(cli_log *log, const ek_event *event)
     json_t *line = json_pack("{s:s}", "event", epoch ? "epoch" : "step");
     json_t *measures = epoch ? cli_epoch_json(event) : step_json(event);
     json_object_update(line, measures);
-    cli_json_write(log->file, line);
+    bool written = cli_json_write(log->file, line) && fflush(log->file) == 0;
     json_decref(measures);
     json_decref(line);
-    if (fflush(log->file) != 0 || ferror(log->file)) report(log);
+    if (!written) report(log);
 }
 
 void cli_log_close(cli_log *log)
