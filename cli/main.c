@@ -98,6 +98,7 @@ int main(int argc, char **argv)
     /* A file that outgrows the limit for files is then an error, and leaves no part of itself behind. */
     signal(SIGXFSZ, SIG_IGN);
     if (!cli_ranks_begin(&argc, &argv)) return CLI_FAILED;
+    cli_json_begin();
     int code = run(argc, argv);
     /* An answer that did not arrive is a failure. */
     errno = 0;

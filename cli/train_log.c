@@ -90,9 +90,12 @@ void cli_log_begin(cli_log *log, const ek_event *start, const json_t *about, con
     json_object_set_new(line, "valid_count", json_integer(start->valid_count));
     json_object_set_new(line, "test_count", json_integer(start->test_count));
     json_object_set_new(line, "batchnorms", norms_json(observer));
-    cli_json_write_exact(log->file, line);
+    bool written = cli_json_write_exact(log->file, line);
     json_decref(line);
-    end_write(log);
+    if (written)
+        end_write(log);
+    else
+        report(log);
 }
 
 json_t *cli_epoch_json(const ek_event *epoch)

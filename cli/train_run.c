@@ -464,12 +464,13 @@ static int train(training *run, const ek_dataset *data, const ek_dataset *test, 
     bool trained = run->last.kind == EK_EVENT_EPOCH && run->last.epoch == run->last.epochs;
     if (status != EK_OK && !stopped) cli_fail_status();
     if (status != EK_OK && !stopped && !(trained && run->unsaved)) return CLI_FAILED;
+    bool learned = run->last.step == 0 || run->last.skipped < run->last.step;
+    bool saved = !learned || save(run, argc, argv); /* before the page: what can fail there must not cost the model */
     bool reported = write_report(run);
-    if (run->last.step > 0 && run->last.skipped == run->last.step)
+    if (!learned)
         return cli_fail(
             "no step had a finite loss and gradient: nothing was learned, and no model is saved; try "
             "a smaller --lr, and look for extreme values in the data");
-    bool saved = save(run, argc, argv);
     warn_skipped(&run->last);
     if (stopped) print_stopped(run, saved, argc, argv);
     if (!saved) return CLI_FAILED;

@@ -46,5 +46,6 @@ ek_memory_counts ek_memory_count(void);
 
 /* The allocation this many calls from now fails, and all after it (0: none fails). For tests. */
 void ek_memory_fail_after(uint64_t calls);
+void ek_memory_fail_one(uint64_t calls); /* that one alone */
 
 #endif

@@ -6,23 +6,31 @@
 #ifdef EK_HAVE_PNG
 
 #include <png.h>
+#include <string.h>
 
 enum { MAX_SIDE = 4096, CHANNELS = 4 };
 
 static const size_t MAX_FILE = (size_t)1 << 28;
 
+/* libpng's sentence is all there is to tell the reasons apart. */
+static ek_status fail_png(const png_image *image, const char *what)
+{
+    return ek_fail(strstr(image->message, "memory") ? EK_E_MEMORY : EK_E_FORMAT, "it is %s PNG: %s", what,
+                   image->message);
+}
+
 /* Decodes to RGBA bytes [h, w, 4]. */
 static ek_status decode(const unsigned char *bytes, size_t size, png_image *image, unsigned char **rgba)
 {
     if (!png_image_begin_read_from_memory(image, bytes, size))
-        return ek_fail(EK_E_FORMAT, "it is not a readable PNG: %s", image->message);
+        return fail_png(image, "not a readable");
     if (image->width > MAX_SIDE || image->height > MAX_SIDE)
         return ek_fail(EK_E_UNSUPPORTED, "it has %u x %u pixels; at most %d x %d are read",
                        (unsigned)image->width, (unsigned)image->height, MAX_SIDE, MAX_SIDE);
     image->format = PNG_FORMAT_RGBA;
     EK_TRY(EK_NEW(*rgba, PNG_IMAGE_SIZE(*image)));
     if (!png_image_finish_read(image, NULL, *rgba, 0, NULL))
-        return ek_fail(EK_E_FORMAT, "it is a broken PNG: %s", image->message);
+        return fail_png(image, "a broken");
     return EK_OK;
 }
 
