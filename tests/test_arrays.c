@@ -511,7 +511,7 @@ static bool png_is_there(void)
     ek_array a;
     unsigned char file[512];
     put(file, make_png(file, 1, 1, 0, "\0x", 2));
-    ek_status status = ek_png_read(path, 1, &a);
+    ek_status status = ek_image_read(path, 1, &a);
     if (status == EK_E_UNSUPPORTED) return false;
     assert_ok(status);
     ek_array_clear(&a);
@@ -521,7 +521,7 @@ static bool png_is_there(void)
 static void png_is(int channels, const void *expected, size_t size)
 {
     ek_array a;
-    assert_ok(ek_png_read(path, channels, &a));
+    assert_ok(ek_image_read(path, channels, &a));
     assert_true(a.type == EK_ARRAY_U8 && a.rank == 3 && a.dim[0] == channels);
     assert_int_equal(a.count, size);
     assert_memory_equal(a.data, expected, size);
@@ -551,18 +551,18 @@ static void png_is_refused(void **state)
     unsigned char file[512];
     size_t size = make_png(file, 2, 2, 0, "\0ab\0cd", 6);
     put(file, size);
-    assert_fails(EK_E_SHAPE, "1 or 3 channels, not 2", ek_png_read(path, 2, &a));
+    assert_fails(EK_E_SHAPE, "1 or 3 channels, not 2", ek_image_read(path, 2, &a));
     for (size_t cut = 0; cut < size - 12; cut++) { /* the end's own chunk may be missing */
         put(file, cut);
-        assert_fails(EK_E_FORMAT, "PNG", ek_png_read(path, 1, &a));
+        assert_fails(EK_E_FORMAT, "PNG", ek_image_read(path, 1, &a));
     }
     file[size - 20] ^= 1;
     put(file, size);
-    assert_fails(EK_E_FORMAT, "broken PNG", ek_png_read(path, 1, &a));
+    assert_fails(EK_E_FORMAT, "broken PNG", ek_image_read(path, 1, &a));
     put(file, make_png(file, 5000, 1, 0, "\0", 1));
-    assert_fails(EK_E_UNSUPPORTED, "5000 x 1 pixels", ek_png_read(path, 1, &a));
+    assert_fails(EK_E_UNSUPPORTED, "5000 x 1 pixels", ek_image_read(path, 1, &a));
     PUT("words");
-    assert_fails(EK_E_FORMAT, "not a readable PNG", ek_png_read(path, 1, &a));
+    assert_fails(EK_E_FORMAT, "neither a PNG nor a JPEG", ek_image_read(path, 1, &a));
 }
 
 /* --- damage: whatever bytes change, the answer is an array or an error, and memory stays small */
@@ -573,7 +573,7 @@ static void read_anything(void)
     ek_table t;
     if (ek_array_load(path, &a) == EK_OK) ek_array_clear(&a);
     if (ek_csv_read(path, SIZE_MAX, &t) == EK_OK) ek_table_clear(&t);
-    if (ek_png_read(path, 3, &a) == EK_OK) ek_array_clear(&a);
+    if (ek_image_read(path, 3, &a) == EK_OK) ek_array_clear(&a);
 }
 
 static void damage(const void *valid, size_t size, uint32_t seed)
