@@ -1,4 +1,5 @@
 /* IDX, gzip, NPY, CSV and PNG: what is read, and that whatever is wrong is refused in words. */
+#include "images.h"
 #include "testing.h"
 
 #include "scratch.h"
@@ -474,38 +475,6 @@ static void csv_is_refused(void **state)
 
 /* --- PNG */
 
-static unsigned char *put_chunk(unsigned char *out, const char *type, const void *data, size_t size)
-{
-    unsigned char *start = out;
-    for (int i = 0; i < 4; i++) *out++ = (unsigned char)(size >> (24 - 8 * i));
-    memcpy(out, type, 4);
-    memcpy(out + 4, data, size);
-    uint32_t crc = (uint32_t)crc32(crc32(0, NULL, 0), start + 4, (uInt)size + 4);
-    out += 4 + size;
-    for (int i = 0; i < 4; i++) *out++ = (unsigned char)(crc >> (24 - 8 * i));
-    return out;
-}
-
-/* A PNG of 8 bits a sample: `type` 0 grey, 2 RGB, 6 RGBA; rows with their filter byte. Returns its size. */
-static size_t make_png(unsigned char file[512], unsigned w, unsigned h, int type, const void *rows,
-                       size_t size)
-{
-    unsigned char header[13] = {[2] = (unsigned char)(w >> 8),
-                                [3] = (unsigned char)w,
-                                [6] = (unsigned char)(h >> 8),
-                                [7] = (unsigned char)h,
-                                [8] = 8,
-                                [9] = (unsigned char)type};
-    unsigned char packed[256], *end = file;
-    uLongf packed_size = sizeof packed;
-    assert_int_equal(compress(packed, &packed_size, rows, size), Z_OK);
-    memcpy(end, "\x89PNG\r\n\x1a\n", 8);
-    end = put_chunk(end + 8, "IHDR", header, sizeof header);
-    end = put_chunk(end, "IDAT", packed, packed_size);
-    end = put_chunk(end, "IEND", "", 0);
-    return (size_t)(end - file);
-}
-
 static bool png_is_there(void)
 {
     ek_array a;
@@ -611,6 +580,8 @@ static void damage_is_survived(void **state)
     static const char csv[] = "length;\"the width\";kind\n1.5;2e1;good\n-3;4;\"bad\"\n# five\n5;6;good\n";
     damage(csv, sizeof csv - 1, 4);
     damage(file, make_png(file, 2, 2, 6, "\0abcdefgh\1ijklmnop", 18), 5);
+    damage(colour_jpeg, sizeof colour_jpeg, 6);
+    damage(progressive_jpeg, sizeof progressive_jpeg, 7);
     assert_int_equal(ek_memory_count().live_bytes, live);
 }
 
