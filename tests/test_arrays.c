@@ -1,4 +1,5 @@
 /* IDX, gzip, NPY, CSV and PNG: what is read, and that whatever is wrong is refused in words. */
+#include "images.h"
 #include "testing.h"
 
 #include "scratch.h"
@@ -474,44 +475,12 @@ static void csv_is_refused(void **state)
 
 /* --- PNG */
 
-static unsigned char *put_chunk(unsigned char *out, const char *type, const void *data, size_t size)
-{
-    unsigned char *start = out;
-    for (int i = 0; i < 4; i++) *out++ = (unsigned char)(size >> (24 - 8 * i));
-    memcpy(out, type, 4);
-    memcpy(out + 4, data, size);
-    uint32_t crc = (uint32_t)crc32(crc32(0, NULL, 0), start + 4, (uInt)size + 4);
-    out += 4 + size;
-    for (int i = 0; i < 4; i++) *out++ = (unsigned char)(crc >> (24 - 8 * i));
-    return out;
-}
-
-/* A PNG of 8 bits a sample: `type` 0 grey, 2 RGB, 6 RGBA; rows with their filter byte. Returns its size. */
-static size_t make_png(unsigned char file[512], unsigned w, unsigned h, int type, const void *rows,
-                       size_t size)
-{
-    unsigned char header[13] = {[2] = (unsigned char)(w >> 8),
-                                [3] = (unsigned char)w,
-                                [6] = (unsigned char)(h >> 8),
-                                [7] = (unsigned char)h,
-                                [8] = 8,
-                                [9] = (unsigned char)type};
-    unsigned char packed[256], *end = file;
-    uLongf packed_size = sizeof packed;
-    assert_int_equal(compress(packed, &packed_size, rows, size), Z_OK);
-    memcpy(end, "\x89PNG\r\n\x1a\n", 8);
-    end = put_chunk(end + 8, "IHDR", header, sizeof header);
-    end = put_chunk(end, "IDAT", packed, packed_size);
-    end = put_chunk(end, "IEND", "", 0);
-    return (size_t)(end - file);
-}
-
 static bool png_is_there(void)
 {
     ek_array a;
     unsigned char file[512];
     put(file, make_png(file, 1, 1, 0, "\0x", 2));
-    ek_status status = ek_png_read(path, 1, &a);
+    ek_status status = ek_image_read(path, 1, &a);
     if (status == EK_E_UNSUPPORTED) return false;
     assert_ok(status);
     ek_array_clear(&a);
@@ -521,7 +490,7 @@ static bool png_is_there(void)
 static void png_is(int channels, const void *expected, size_t size)
 {
     ek_array a;
-    assert_ok(ek_png_read(path, channels, &a));
+    assert_ok(ek_image_read(path, channels, &a));
     assert_true(a.type == EK_ARRAY_U8 && a.rank == 3 && a.dim[0] == channels);
     assert_int_equal(a.count, size);
     assert_memory_equal(a.data, expected, size);
@@ -551,18 +520,18 @@ static void png_is_refused(void **state)
     unsigned char file[512];
     size_t size = make_png(file, 2, 2, 0, "\0ab\0cd", 6);
     put(file, size);
-    assert_fails(EK_E_SHAPE, "1 or 3 channels, not 2", ek_png_read(path, 2, &a));
+    assert_fails(EK_E_SHAPE, "1 or 3 channels, not 2", ek_image_read(path, 2, &a));
     for (size_t cut = 0; cut < size - 12; cut++) { /* the end's own chunk may be missing */
         put(file, cut);
-        assert_fails(EK_E_FORMAT, "PNG", ek_png_read(path, 1, &a));
+        assert_fails(EK_E_FORMAT, "PNG", ek_image_read(path, 1, &a));
     }
     file[size - 20] ^= 1;
     put(file, size);
-    assert_fails(EK_E_FORMAT, "broken PNG", ek_png_read(path, 1, &a));
+    assert_fails(EK_E_FORMAT, "broken PNG", ek_image_read(path, 1, &a));
     put(file, make_png(file, 5000, 1, 0, "\0", 1));
-    assert_fails(EK_E_UNSUPPORTED, "5000 x 1 pixels", ek_png_read(path, 1, &a));
+    assert_fails(EK_E_UNSUPPORTED, "5000 x 1 pixels", ek_image_read(path, 1, &a));
     PUT("words");
-    assert_fails(EK_E_FORMAT, "not a readable PNG", ek_png_read(path, 1, &a));
+    assert_fails(EK_E_FORMAT, "neither a PNG nor a JPEG", ek_image_read(path, 1, &a));
 }
 
 /* --- damage: whatever bytes change, the answer is an array or an error, and memory stays small */
@@ -573,7 +542,7 @@ static void read_anything(void)
     ek_table t;
     if (ek_array_load(path, &a) == EK_OK) ek_array_clear(&a);
     if (ek_csv_read(path, SIZE_MAX, &t) == EK_OK) ek_table_clear(&t);
-    if (ek_png_read(path, 3, &a) == EK_OK) ek_array_clear(&a);
+    if (ek_image_read(path, 3, &a) == EK_OK) ek_array_clear(&a);
 }
 
 static void damage(const void *valid, size_t size, uint32_t seed)
@@ -611,6 +580,8 @@ static void damage_is_survived(void **state)
     static const char csv[] = "length;\"the width\";kind\n1.5;2e1;good\n-3;4;\"bad\"\n# five\n5;6;good\n";
     damage(csv, sizeof csv - 1, 4);
     damage(file, make_png(file, 2, 2, 6, "\0abcdefgh\1ijklmnop", 18), 5);
+    damage(colour_jpeg, sizeof colour_jpeg, 6);
+    damage(progressive_jpeg, sizeof progressive_jpeg, 7);
     assert_int_equal(ek_memory_count().live_bytes, live);
 }
 

@@ -4,6 +4,7 @@
 #include "core/memory.h"
 #include "data/sources.h"
 #include "data/stored.h"
+#include "formats/image.h"
 
 #include <math.h>
 #include <string.h>
@@ -363,15 +364,6 @@ static int64_t items_in(const ek_array *x, ek_shape shape)
     return -1;
 }
 
-static ek_status is_png(const char *path, bool *png)
-{
-    unsigned char start[4];
-    size_t got;
-    EK_TRY(ek_file_begin(path, sizeof start, start, &got));
-    *png = got == sizeof start && !memcmp(start, "\x89PNG", sizeof start);
-    return EK_OK;
-}
-
 static ek_status open_lengths(ek_dataset *d, const char *path)
 {
     char text[EK_SHAPE_TEXT];
@@ -383,19 +375,43 @@ static ek_status open_lengths(ek_dataset *d, const char *path)
     return ek_lengths_read(path, d->count, d->shape.dim[1], d->length);
 }
 
+/* An image for a net whose input is `shape`; "image.jpg:3x32x32": scaled to that. */
+static ek_status load_image(const char *path, const char *scaled, ek_shape shape, ek_shape to, ek_array *out)
+{
+    if (!scaled) return ek_image_read(path, shape.rank == 3 ? (int)shape.dim[0] : 1, out);
+    ek_array image;
+    int channels = (int)to.dim[0];
+    unsigned char *data = NULL;
+    float *rows = NULL;
+    ek_status status = EK_OK;
+    EK_TRY(ek_image_read(scaled, channels, &image));
+    EK_GO(EK_NEW(data, (size_t)ek_shape_count(to)));
+    EK_GO(EK_NEW(rows, ek_image_scale_scratch(image.dim[1], to.dim[2])));
+    ek_image_scale(image.data, channels, image.dim[1], image.dim[2], to.dim[1], to.dim[2], data, rows);
+    *out = (ek_array){.type = EK_ARRAY_U8, .rank = 3, .count = ek_shape_count(to), .data = data};
+    memcpy(out->dim, to.dim, 3 * sizeof *out->dim);
+    data = NULL;
+done:
+    ek_free(rows);
+    ek_free(data);
+    ek_array_clear(&image);
+    return status;
+}
+
 static ek_status open_items(const char *path, const char *lengths, ek_shape shape, ek_dataset **out)
 {
     ek_source source = {.name = path, .file.descriptor = -1};
     const ek_array *x = &source.array;
-    bool png;
-    EK_TRY(is_png(path, &png));
-    if (png)
-        EK_TRY(ek_png_read(path, shape.rank == 3 ? (int)shape.dim[0] : 1, &source.array));
-    else
-        EK_TRY(ek_source_load(path, &source));
+    char *scaled = NULL;
+    ek_shape to;
+    bool image;
     ek_status status = EK_OK;
     ek_dataset *d = NULL;
-    int64_t count = items_in(x, shape);
+    int64_t count;
+    EK_GO(ek_scaled_spec(path, &scaled, &to, &image));
+    if (!image) EK_GO(ek_image_is(path, &image));
+    EK_GO(image ? load_image(path, scaled, shape, to, &source.array) : ek_source_load(path, &source));
+    count = items_in(x, shape);
     if (count < 0) {
         ek_shape have = {.rank = x->rank};
         for (int i = 0; i < have.rank; i++) have.dim[i] = x->dim[i];
@@ -415,6 +431,7 @@ static ek_status open_items(const char *path, const char *lengths, ek_shape shap
 done:
     ek_dataset_destroy(d);
     ek_source_clear(&source);
+    ek_free(scaled);
     return status;
 }
 

@@ -74,6 +74,16 @@ done:
     return status;
 }
 
+/* Files with names that are known, or else folders of images. */
+static ek_status open_folder(const char *folder, ek_split split, ek_dataset **out)
+{
+    bool files, images;
+    EK_TRY(ek_folder_has(folder, EK_SPLIT_ANY, &files));
+    EK_TRY(ek_image_folder_is(folder, &images));
+    return !files && images ? ek_image_folder_open(folder, split, NULL, out)
+                            : ek_folder_open(folder, split, out);
+}
+
 ek_status ek_dataset_open(const char *spec, ek_split split, ek_dataset **out)
 {
     if (!spec || !*spec)
@@ -85,10 +95,19 @@ ek_status ek_dataset_open(const char *spec, ek_split split, ek_dataset **out)
     if (!strncmp(spec, "synthetic", 9) && (!spec[9] || spec[9] == ':'))
         return ek_synthetic_open(spec, split, out);
 
+    char *folder = NULL;
+    ek_shape scale;
+    bool scaled;
+    EK_TRY(ek_scaled_spec(spec, &folder, &scale, &scaled));
+    if (scaled) {
+        ek_status status = ek_image_folder_open(folder, split, &scale, out);
+        ek_free(folder);
+        return status;
+    }
     static const char *const names[] = {"fashion-mnist", "mnist", "synthetic"};
     struct stat info;
     bool there = stat(spec, &info) == 0;
-    if (there && S_ISDIR(info.st_mode)) return ek_folder_open(spec, split, out);
+    if (there && S_ISDIR(info.st_mode)) return open_folder(spec, split, out);
     if (ek_ends_with(spec, ".csv") || ek_ends_with(spec, ".csv.gz")) {
         EK_TRY(one_set_only(spec, split));
         return open_csv(spec, out);

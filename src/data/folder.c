@@ -86,9 +86,11 @@ ek_status ek_folder_open(const char *folder, ek_split split, ek_dataset **out)
     EK_GO(find_file(folder, split, 'x', &x));
     EK_GO(find_file(folder, split, 'y', &y));
     if (!x) {
-        status = ek_fail(EK_E_NOT_FOUND,
-                         "the folder %s has no %s data: neither %s-images-idx3-ubyte (or .gz) nor %s_x.npy",
-                         folder, word(split), split == EK_SPLIT_TEST ? "t10k" : "train", word(split));
+        status =
+            ek_fail(EK_E_NOT_FOUND,
+                    "the folder %s has no %s data: neither %s-images-idx3-ubyte (or .gz) nor %s_x.npy, nor "
+                    "folders with images",
+                    folder, word(split), split == EK_SPLIT_TEST ? "t10k" : "train", word(split));
         goto done;
     }
     if (!y) {

@@ -35,6 +35,14 @@ ek_status ek_folder_open(const char *folder, ek_split split, ek_dataset **out);
 /* Whether the folder has the images of the split (EK_SPLIT_ANY: of any). */
 ek_status ek_folder_has(const char *folder, ek_split split, bool *has);
 
+/* A folder of images, a folder for each class; in the folders train and test (or val), or one set. shape NULL: they are all
+ * of one size; else they are scaled to it (ek_image_scale), [c, h, w] with c 1 or 3. */
+ek_status ek_image_folder_open(const char *folder, ek_split split, const ek_shape *shape, ek_dataset **out);
+/* Whether there may be one: the folder has folders, or images. */
+ek_status ek_image_folder_is(const char *folder, bool *is);
+/* "path:3x32x32" where nothing is called so: *path (ek_free) is what stands before the colon, *scaled tells. */
+ek_status ek_scaled_spec(const char *spec, char **path, ek_shape *shape, bool *scaled);
+
 /* fashion-mnist, mnist: from the first place that has it. */
 bool ek_named_set_known(const char *name);
 ek_status ek_named_set_open(const char *name, ek_split split, ek_dataset **out);

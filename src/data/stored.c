@@ -25,7 +25,8 @@ int64_t ek_stored_piece(const ek_stored *s)
 {
     enum { WORTH = 1 << 16 }; /* bytes */
     int64_t items = WORTH / (int64_t)ek_stored_item_bytes(s);
-    return items < 1 ? 1 : items > EK_PIECE_ITEMS ? EK_PIECE_ITEMS : items;
+    int64_t most = s->most ? s->most : EK_PIECE_ITEMS;
+    return items < 1 ? 1 : items > most ? most : items;
 }
 
 ek_status ek_data_memory(size_t *bytes)
@@ -103,7 +104,8 @@ typedef struct stored_rows {
     ek_table_rows *rows;
 } stored_rows;
 
-static ek_status read_rows(const ek_stored *stored, const int64_t *index, int64_t n, void *out, unsigned char *scratch)
+static ek_status read_rows(const ek_stored *stored, const int64_t *index, int64_t n, void *out,
+                           unsigned char *scratch)
 {
     return ek_table_rows_read(((const stored_rows *)stored)->rows, index, n, out, scratch);
 }
@@ -136,7 +138,7 @@ ek_status ek_dataset_read(const ek_dataset *d, const int64_t *index, int64_t n, 
 {
     const ek_stored *s = d->stored;
     ek_status status = s->read(s, index, n, out, scratch);
-    if (status != EK_OK) return ek_fail_in(status, "%s: ", s->name);
+    if (status != EK_OK) return s->name ? ek_fail_in(status, "%s: ", s->name) : status;
     const float *x = out;
     for (int64_t i = 0; !s->bytes && i < n * s->item; i++) {
         if (!isfinite(x[i]) && !is_padding(d, index[i / s->item], i % s->item))

@@ -10,10 +10,11 @@ typedef struct ek_stored ek_stored;
 
 /* The head of each kind. */
 struct ek_stored {
-    char *name;     /* in messages */
+    char *name;     /* in front of messages; NULL: they name a file */
     bool bytes;     /* items are bytes; else floats */
     int64_t item;   /* numbers of one */
     size_t scratch; /* bytes that a thread that reads needs */
+    int64_t most;   /* items that are read in one go; 0: EK_PIECE_ITEMS */
     /* Items index[0] to index[n-1], n up to EK_PIECE_ITEMS, one after the other. Several threads at a time, each with
      * scratch of its own. */
     ek_status (*read)(const ek_stored *stored, const int64_t *index, int64_t n, void *out,

@@ -1,4 +1,4 @@
-/* Arrays of numbers from IDX (plain or gzip), NPY, CSV and PNG files. Every file is taken as hostile. */
+/* Arrays of numbers from IDX (plain or gzip), NPY, CSV and image files. Every file is taken as hostile. */
 #ifndef EK_FORMATS_ARRAYS_H
 #define EK_FORMATS_ARRAYS_H
 
@@ -53,8 +53,8 @@ ek_status ek_table_rows_read(const ek_table_rows *rows, const int64_t *index, in
                              unsigned char *scratch);
 size_t ek_table_rows_scratch(const ek_table_rows *rows); /* bytes */
 void ek_table_rows_destroy(ek_table_rows *rows);
-/* u8 [c, h, w], c = 1 or 3 as asked (colour is turned to grey, grey repeated; alpha over black).
- * EK_E_UNSUPPORTED: built without libpng. */
-ek_status ek_png_read(const char *path, int channels, ek_array *out);
+/* u8 [c, h, w] of a PNG or JPEG file, c = 1 or 3 as asked (colour is turned to grey, grey repeated; alpha over black).
+ * EK_E_UNSUPPORTED: built without its library, or more pixels than are read (image.h). */
+ek_status ek_image_read(const char *path, int channels, ek_array *out);
 
 #endif

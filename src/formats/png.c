@@ -1,37 +1,36 @@
 /* PNG through libpng's simplified interface, which reports errors by value: no longjmp crosses our frames. */
-#include "core/file.h"
-#include "core/memory.h"
-#include "formats/arrays.h"
+#include "formats/image.h"
 
 #ifdef EK_HAVE_PNG
 
 #include <png.h>
 #include <string.h>
 
-enum { MAX_SIDE = 4096, CHANNELS = 4 };
-
-static const size_t MAX_FILE = (size_t)1 << 28;
+enum { CHANNELS = 4 };
 
 /* libpng's sentence is all there is to tell the reasons apart. */
 static ek_status fail_png(const png_image *image, const char *what)
 {
-    return ek_fail(strstr(image->message, "memory") ? EK_E_MEMORY : EK_E_FORMAT, "it is %s PNG: %s", what,
-                   image->message);
+    return ek_fail(strstr(image->message, "memory") ? EK_E_MEMORY : EK_E_FORMAT, "it is %s PNG: %s", what, image->message);
 }
 
-/* Decodes to RGBA bytes [h, w, 4]. */
-static ek_status decode(const unsigned char *bytes, size_t size, png_image *image, unsigned char **rgba)
+static ek_status begin(FILE *file, png_image *image)
 {
-    if (!png_image_begin_read_from_memory(image, bytes, size))
-        return fail_png(image, "not a readable");
-    if (image->width > MAX_SIDE || image->height > MAX_SIDE)
-        return ek_fail(EK_E_UNSUPPORTED, "it has %u x %u pixels; at most %d x %d are read",
-                       (unsigned)image->width, (unsigned)image->height, MAX_SIDE, MAX_SIDE);
-    image->format = PNG_FORMAT_RGBA;
-    EK_TRY(EK_NEW(*rgba, PNG_IMAGE_SIZE(*image)));
-    if (!png_image_finish_read(image, NULL, *rgba, 0, NULL))
-        return fail_png(image, "a broken");
-    return EK_OK;
+    if (png_image_begin_read_from_stdio(image, file)) return EK_OK;
+    return fail_png(image, "not a readable");
+}
+
+static ek_status look(FILE *file, ek_image_info *out)
+{
+    png_image image = {.version = PNG_IMAGE_VERSION};
+    ek_status status = begin(file, &image);
+    if (status == EK_OK) {
+        *out = (ek_image_info){
+            .h = image.height, .w = image.width, .colour = image.format & PNG_FORMAT_FLAG_COLOR};
+        out->scratch = (size_t)CHANNELS * image.height * image.width;
+    }
+    png_image_free(&image);
+    return status;
 }
 
 /* [h, w, 4] to [channels, h, w], alpha over black; grey is Rec. 601's luma. */
@@ -48,36 +47,41 @@ static void arrange(const unsigned char *rgba, int64_t pixels, int channels, uns
     }
 }
 
-ek_status ek_png_read(const char *path, int channels, ek_array *out)
+static ek_status decode(FILE *file, const ek_image_info *info, int channels, unsigned char *out,
+                        unsigned char *scratch)
 {
-    if (channels != 1 && channels != 3)
-        return ek_fail(EK_E_SHAPE, "%s: a PNG gives 1 or 3 channels, not %d", path, channels);
-    unsigned char *bytes, *rgba = NULL, *data = NULL;
-    size_t size;
-    EK_TRY(ek_file_read(path, MAX_FILE, &bytes, &size));
-    ek_status status = EK_OK;
     png_image image = {.version = PNG_IMAGE_VERSION};
-    EK_GO(decode(bytes, size, &image, &rgba));
-    int64_t h = image.height, w = image.width;
-    EK_GO(EK_NEW(data, (size_t)(channels * h * w)));
-    arrange(rgba, h * w, channels, data);
-    *out = (ek_array){
-        .type = EK_ARRAY_U8, .rank = 3, .dim = {channels, h, w}, .count = channels * h * w, .data = data};
-done:
-    if (status != EK_OK) ek_fail_in(status, "%s: ", path);
+    ek_status status = begin(file, &image);
+    size_t bytes = (size_t)CHANNELS * image.height * image.width;
+    if (status == EK_OK && (image.height != info->h || image.width != info->w || bytes > info->scratch))
+        status = ek_image_changed();
+    image.format = PNG_FORMAT_RGBA;
+    if (status == EK_OK && !png_image_finish_read(&image, NULL, scratch, 0, NULL))
+        status = fail_png(&image, "a broken");
+    if (status == EK_OK) arrange(scratch, info->h * info->w, channels, out);
     png_image_free(&image);
-    ek_free(rgba);
-    ek_free(bytes);
     return status;
 }
 
 #else
 
-ek_status ek_png_read(const char *path, int channels, ek_array *out)
+static ek_status look(FILE *file, ek_image_info *out)
 {
+    (void)file;
+    (void)out;
+    return ek_fail(EK_E_UNSUPPORTED, "this build has no PNG support (it needs libpng)");
+}
+
+static ek_status decode(FILE *file, const ek_image_info *info, int channels, unsigned char *out,
+                        unsigned char *scratch)
+{
+    (void)info;
     (void)channels;
     (void)out;
-    return ek_fail(EK_E_UNSUPPORTED, "cannot read %s: this build has no PNG support (it needs libpng)", path);
+    (void)scratch;
+    return look(file, NULL);
 }
 
 #endif
+
+const ek_image_kind ek_image_png = {look, decode};
