@@ -199,6 +199,36 @@ static void the_nearest_name_is_found(void **state)
     assert_int_equal(ek_edit_distance("ab", "ba"), 1);
 }
 
+/* What stands in a message may come from a file, and a terminal obeys it. */
+static void messages_are_plain(void **state)
+{
+    (void)state;
+    assert_int_equal(ek_fail(EK_E_FORMAT, "no '%s' here", "a\x1b[2J\n\x7f\xc2\x9b\xff\xc3\xa4"), EK_E_FORMAT);
+    assert_string_equal(ek_error(), "no 'a?[2J?????\xc3\xa4' here");
+    assert_int_equal(ek_fail_in(EK_E_IO, "%.1s\t: ", "\xc3\xa4"), EK_E_IO); /* cut within a character */
+    assert_string_equal(ek_error(), "??: no 'a?[2J?????\xc3\xa4' here");
+    char endless[20000];
+    memset(endless, 'x', sizeof endless);
+    endless[sizeof endless - 1] = 0;
+    ek_fail(EK_E_FORMAT, "%s", endless);
+    ek_fail_in(EK_E_FORMAT, "%s", endless);
+    assert_true(strlen(ek_error()) < sizeof endless);
+}
+
+static void memory_has_a_limit_on_demand(void **state)
+{
+    (void)state;
+    size_t live = ek_memory_count().live_bytes;
+    ek_memory_limit(live + 100);
+    assert_null(ek_calloc(101, 1));
+    void *block = ek_calloc(100, 1);
+    assert_non_null(block);
+    assert_null(ek_calloc(1, 1));
+    ek_memory_limit(0);
+    ek_free(block);
+    assert_int_equal(ek_memory_count().live_bytes, live);
+}
+
 static void texts_grow(void **state)
 {
     (void)state;
@@ -388,6 +418,8 @@ int main(void)
         cmocka_unit_test(two_threads_work_at_once),
         cmocka_unit_test(the_nearest_name_is_found),
         cmocka_unit_test(texts_grow),
+        cmocka_unit_test(messages_are_plain),
+        cmocka_unit_test(memory_has_a_limit_on_demand),
         cmocka_unit_test(numbers_have_a_point_in_every_locale),
         cmocka_unit_test(files_are_replaced_whole_or_not),
         cmocka_unit_test(a_new_file_is_as_open_as_the_mask_allows),

@@ -15,7 +15,29 @@ typedef struct header {
 } header;
 
 static atomic_uint_fast64_t allocations, fail_at;
-static atomic_size_t live_bytes, peak_bytes;
+static atomic_size_t live_bytes, peak_bytes, most_bytes;
+
+/* With the address sanitizer, what lies around a block's own bytes is out of bounds too. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define EK_ADDRESS_SANITIZER
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define EK_ADDRESS_SANITIZER
+#endif
+#ifdef EK_ADDRESS_SANITIZER
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#endif
+
+static void mark_borders(header *block, size_t room)
+{
+    char *start = (char *)(block + 1), *end = start + block->size;
+    ASAN_POISON_MEMORY_REGION(block->pad, sizeof block->pad);
+    ASAN_POISON_MEMORY_REGION(end, (size_t)((char *)block + room - end));
+}
 
 /* Whether the block and all that there is fit the machine. The system promises more than it has, and ends
  * the process that takes the promise at its word. */
@@ -45,7 +67,8 @@ static void ask_for_large_pages(char *block, size_t room)
 void *ek_calloc(size_t count, size_t size)
 {
     size_t bytes;
-    if (ek_multiply_overflows(count, size, &bytes) || !fits(bytes)) {
+    size_t most = atomic_load(&most_bytes);
+    if (ek_multiply_overflows(count, size, &bytes) || !fits(bytes) || (most && bytes + atomic_load(&live_bytes) > most)) {
         ek_fail(EK_E_MEMORY, "%zu items of %zu bytes are more than memory can hold", count, size);
         return NULL;
     }
@@ -61,6 +84,7 @@ void *ek_calloc(size_t count, size_t size)
     ask_for_large_pages((char *)block, room);
     memset(block, 0, room);
     block->size = bytes;
+    mark_borders(block, room);
     size_t live = atomic_fetch_add(&live_bytes, bytes) + bytes;
     size_t peak = atomic_load(&peak_bytes);
     while (live > peak && !atomic_compare_exchange_weak(&peak_bytes, &peak, live)) {
@@ -73,6 +97,7 @@ void ek_free(void *memory)
     if (!memory) return;
     header *block = (header *)memory - 1;
     atomic_fetch_sub(&live_bytes, block->size);
+    ASAN_UNPOISON_MEMORY_REGION(block->pad, sizeof block->pad);
     free(block);
 }
 
@@ -127,3 +152,5 @@ void ek_memory_fail_after(uint64_t calls)
 {
     atomic_store(&fail_at, calls ? atomic_load(&allocations) + calls : 0);
 }
+
+void ek_memory_limit(size_t bytes) { atomic_store(&most_bytes, bytes); }

@@ -19,6 +19,10 @@ static ek_status decode(const unsigned char *bytes, size_t size, png_image *imag
     if (image->width > MAX_SIDE || image->height > MAX_SIDE)
         return ek_fail(EK_E_UNSUPPORTED, "it has %u x %u pixels; at most %d x %d are read",
                        (unsigned)image->width, (unsigned)image->height, MAX_SIDE, MAX_SIDE);
+    /* A pixel has a bit or more, of which deflate's best makes 1032 from one: room is asked for what the file can hold. */
+    if ((uint64_t)image->width * image->height / 8 > 1032 * (uint64_t)size)
+        return ek_fail(EK_E_FORMAT, "it is cut short: %u x %u pixels cannot be in its %zu bytes", (unsigned)image->width,
+                       (unsigned)image->height, size);
     image->format = PNG_FORMAT_RGBA;
     EK_TRY(EK_NEW(*rgba, PNG_IMAGE_SIZE(*image)));
     if (!png_image_finish_read(image, NULL, *rgba, 0, NULL))
