@@ -219,12 +219,12 @@ static void memory_has_a_limit_on_demand(void **state)
 {
     (void)state;
     size_t live = ek_memory_count().live_bytes;
-    ek_memory_limit(live + 100);
+    ek_memory_fail_beyond(live + 100);
     assert_null(ek_calloc(101, 1));
     void *block = ek_calloc(100, 1);
     assert_non_null(block);
     assert_null(ek_calloc(1, 1));
-    ek_memory_limit(0);
+    ek_memory_fail_beyond(0);
     ek_free(block);
     assert_int_equal(ek_memory_count().live_bytes, live);
 }

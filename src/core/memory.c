@@ -153,4 +153,4 @@ void ek_memory_fail_after(uint64_t calls)
     atomic_store(&fail_at, calls ? atomic_load(&allocations) + calls : 0);
 }
 
-void ek_memory_limit(size_t bytes) { atomic_store(&most_bytes, bytes); }
+void ek_memory_fail_beyond(size_t bytes) { atomic_store(&most_bytes, bytes); }

@@ -44,6 +44,6 @@ ek_memory_counts ek_memory_count(void);
 void ek_memory_fail_after(uint64_t calls);
 
 /* From now on an allocation fails that would make live_bytes more than this (0: there is no such limit). For tests. */
-void ek_memory_limit(size_t bytes);
+void ek_memory_fail_beyond(size_t bytes);
 
 #endif

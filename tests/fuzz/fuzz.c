@@ -202,7 +202,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     size_t before = ek_memory_count().live_bytes;
-    ek_memory_limit(before + FUZZ_MEMORY);
+    ek_memory_fail_beyond(before + FUZZ_MEMORY);
     fuzz_one(data, size);
     fuzz_require(ek_memory_count().live_bytes == before, "all memory is given back");
     return 0;
