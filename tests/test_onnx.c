@@ -1136,9 +1136,10 @@ static void external(const char *location, const char *offset, const char *lengt
     const char *const entries[] = {"location", location, "offset", offset, "length", length};
     for (int i = 0; i < 6; i += 2) {
         if (!entries[i + 1]) continue;
-        size_t entry = ek_protobuf_begin(&graph, 13);
+        size_t entry = ek_protobuf_begin(&graph, 13), length_of = strlen(entries[i + 1]);
+        bool cut = !strcmp(entries[i + 1], "weights.bin%00/../x"); /* a zero there */
         ek_protobuf_text(&graph, 1, entries[i]);
-        ek_protobuf_text(&graph, 2, entries[i + 1]);
+        ek_protobuf_bytes(&graph, 2, cut ? "weights.bin\0/../x" : entries[i + 1], cut ? 17 : length_of);
         ek_protobuf_end(&graph, entry);
     }
     ek_protobuf_end(&graph, start);
@@ -1176,6 +1177,9 @@ static void external_data_lies_within_the_folder(void **state)
         {"../weights.bin", "0", "8", "outside the model's folder"},
         {"a/../../weights.bin", "0", "8", "outside the model's folder"},
         {"/etc/passwd", "0", "8", "outside the model's folder"},
+        {"weights.bin/../../x", "4", "8", "outside the model's folder"},
+        {"weights.bin%00/../x", "4", "8", "a name holds what is no text"},
+        {"weights.bin/x", "4", "8", "cannot open"},
         {"link", "4", "8", "links are not followed"},
         {"in/weights.bin", "4", "8", "links are not followed"},
         {"nowhere", "4", "8", "cannot open"},

@@ -94,7 +94,7 @@ ek_context *fuzz_context(void)
     return context;
 }
 
-enum { MOST_NUMBERS = 1 << 14, MOST_ADDS = 1 << 18, MOST_BYTES = 1 << 22 };
+enum { MOST_NUMBERS = 1 << 12, MOST_ADDS = 1 << 15, MOST_BYTES = 1 << 20 };
 static float *numbers;
 
 static bool is_small(const ek_net *net)

@@ -42,6 +42,7 @@ longest() {
     onnx) echo 8192 ;;
     safetensors | checkpoint) echo 4096 ;;
     gz) echo 512 ;; # which may hold half a megabyte
+    net_text) echo 1024 ;;
     *) echo 2048 ;;
     esac
 }
