@@ -35,6 +35,24 @@ static void memory_is_zeroed_aligned_and_counted(void **state)
     assert_int_equal(ek_memory_count().live_bytes, before);
 }
 
+#ifdef __SANITIZE_ADDRESS__
+int __asan_address_is_poisoned(const volatile void *address);
+static bool is_out_of_bounds(const volatile char *at) { return __asan_address_is_poisoned(at); }
+
+static void the_sanitizer_knows_where_a_block_ends(void **state)
+{
+    (void)state;
+    for (size_t size = 0; size < 3 * EK_ALIGN; size++) {
+        char *p = ek_calloc(size, 1);
+        assert_non_null(p);
+        assert_true(is_out_of_bounds(p - 1));
+        assert_true(is_out_of_bounds(p + size));
+        assert_true(size == 0 || (!is_out_of_bounds(p) && !is_out_of_bounds(p + size - 1)));
+        ek_free(p);
+    }
+}
+#endif
+
 static void memory_refuses_overflow_and_fails_on_demand(void **state)
 {
     (void)state;
@@ -410,6 +428,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_is_zeroed_aligned_and_counted),
+#ifdef __SANITIZE_ADDRESS__
+        cmocka_unit_test(the_sanitizer_knows_where_a_block_ends),
+#endif
         cmocka_unit_test(memory_refuses_overflow_and_fails_on_demand),
         cmocka_unit_test(philox_gives_the_published_numbers),
         cmocka_unit_test(random_numbers_have_their_distributions),

@@ -17,21 +17,15 @@ typedef struct header {
 static atomic_uint_fast64_t allocations, fail_at;
 static atomic_size_t live_bytes, peak_bytes, most_bytes;
 
-/* With the address sanitizer, what lies around a block's own bytes is out of bounds too. */
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define EK_ADDRESS_SANITIZER
-#endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define EK_ADDRESS_SANITIZER
-#endif
-#ifdef EK_ADDRESS_SANITIZER
+/* Where the compiler has this header its macros tell the address sanitizer, and do nothing without it. */
+#if __has_include(<sanitizer/asan_interface.h>)
 #include <sanitizer/asan_interface.h>
 #else
 #define ASAN_POISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
 #define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
 #endif
 
+/* What lies around a block's own bytes, and is there for its alignment, is out of bounds too. */
 static void mark_borders(header *block, size_t room)
 {
     char *start = (char *)(block + 1), *end = start + block->size;
