@@ -4,8 +4,8 @@
 #   ./test.sh             with gcc, the tests that need only light packages: a minute or two
 #   ./test.sh --oracles   all there is: also the tests that compare with PyTorch and ONNX Runtime, look at reports in a
 #                         browser and compile C source for other machines, all of which it installs (ONNX Runtime
-#                         where npm is there); then optimized builds of gcc and clang, and the address, undefined
-#                         and thread sanitizers
+#                         where npm is there); then optimized builds of gcc and clang, the address, undefined
+#                         and thread sanitizers, and some fuzzing of every reader
 #
 # The last line counts the tests of all builds, as CTest does. Exit 0 if none failed.
 set -euo pipefail
@@ -15,7 +15,7 @@ groups=(build data test)
 oracles=OFF
 for argument; do
     case $argument in
-        --oracles) oracles=ON; groups+=(oracles browser cross packages) ;;
+        --oracles) oracles=ON; groups+=(oracles browser cross packages fuzz) ;;
         -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' test.sh; exit 0 ;;
         *) echo "test.sh: unknown option '$argument'; usage: ./test.sh [--oracles]" >&2; exit 2 ;;
     esac
@@ -60,6 +60,7 @@ if [ $oracles = ON ]; then
     check clang -DEVENKEEL_ORACLES=OFF
     check asan -DEVENKEEL_ORACLES=OFF
     check tsan -DEVENKEEL_ORACLES=OFF
+    check fuzz
 fi
 
 echo "$passed passed, $failed failed$([ $skipped -eq 0 ] || echo ", $skipped skipped")"

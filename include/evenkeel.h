@@ -77,8 +77,8 @@ EK_API const char *ek_status_name(ek_status status);
 EK_API const char *ek_status_text(ek_status status);
 
 /* One sentence on the last failure on this thread: what was wrong, where, and what to do, such as
- * "conv2 weight [16,3,3,3] expects 3 channels, input has 1". Valid until the next failure on this
- * thread; "" when nothing has failed. */
+ * "conv2 weight [16,3,3,3] expects 3 channels, input has 1". UTF-8 without control characters, whatever stood in the file.
+ * Valid until the next failure on this thread; "" when nothing has failed. */
 EK_API const char *ek_error(void);
 
 /* "0.1.0" */

@@ -530,6 +530,8 @@ static void png_is_refused(void **state)
     assert_fails(EK_E_FORMAT, "broken PNG", ek_image_read(path, 1, &a));
     put(file, make_png(file, 5000, 1, 0, "\0", 1));
     assert_fails(EK_E_UNSUPPORTED, "5000 x 1 pixels", ek_image_read(path, 1, &a));
+    put(file, make_png(file, 4096, 4096, 0, "\0", 1)); /* some 70 bytes, and 64 MiB of pixels */
+    assert_fails(EK_E_FORMAT, "4096 x 4096 pixels cannot be in its", ek_image_read(path, 1, &a));
     PUT("words");
     assert_fails(EK_E_FORMAT, "neither a PNG nor a JPEG", ek_image_read(path, 1, &a));
 }

@@ -35,6 +35,24 @@ static void memory_is_zeroed_aligned_and_counted(void **state)
     assert_int_equal(ek_memory_count().live_bytes, before);
 }
 
+#ifdef __SANITIZE_ADDRESS__
+int __asan_address_is_poisoned(const volatile void *address);
+static bool is_out_of_bounds(const volatile char *at) { return __asan_address_is_poisoned(at); }
+
+static void the_sanitizer_knows_where_a_block_ends(void **state)
+{
+    (void)state;
+    for (size_t size = 0; size < 3 * EK_ALIGN; size++) {
+        char *p = ek_calloc(size, 1);
+        assert_non_null(p);
+        assert_true(is_out_of_bounds(p - 1));
+        assert_true(is_out_of_bounds(p + size));
+        assert_true(size == 0 || (!is_out_of_bounds(p) && !is_out_of_bounds(p + size - 1)));
+        ek_free(p);
+    }
+}
+#endif
+
 static void memory_refuses_overflow_and_fails_on_demand(void **state)
 {
     (void)state;
@@ -197,6 +215,36 @@ static void the_nearest_name_is_found(void **state)
     assert_null(ek_nearest("zebra", names, 4));
     assert_int_equal(ek_edit_distance("", "abc"), 3);
     assert_int_equal(ek_edit_distance("ab", "ba"), 1);
+}
+
+/* What stands in a message may come from a file, and a terminal obeys it. */
+static void messages_are_plain(void **state)
+{
+    (void)state;
+    assert_int_equal(ek_fail(EK_E_FORMAT, "no '%s' here", "a\x1b[2J\n\x7f\xc2\x9b\xff\xc3\xa4"), EK_E_FORMAT);
+    assert_string_equal(ek_error(), "no 'a?[2J?????\xc3\xa4' here");
+    assert_int_equal(ek_fail_in(EK_E_IO, "%.1s\t: ", "\xc3\xa4"), EK_E_IO); /* cut within a character */
+    assert_string_equal(ek_error(), "??: no 'a?[2J?????\xc3\xa4' here");
+    char endless[20000];
+    memset(endless, 'x', sizeof endless);
+    endless[sizeof endless - 1] = 0;
+    ek_fail(EK_E_FORMAT, "%s", endless);
+    ek_fail_in(EK_E_FORMAT, "%s", endless);
+    assert_true(strlen(ek_error()) < sizeof endless);
+}
+
+static void memory_has_a_limit_on_demand(void **state)
+{
+    (void)state;
+    size_t live = ek_memory_count().live_bytes;
+    ek_memory_fail_beyond(live + 100);
+    assert_null(ek_calloc(101, 1));
+    void *block = ek_calloc(100, 1);
+    assert_non_null(block);
+    assert_null(ek_calloc(1, 1));
+    ek_memory_fail_beyond(0);
+    ek_free(block);
+    assert_int_equal(ek_memory_count().live_bytes, live);
 }
 
 static void texts_grow(void **state)
@@ -448,6 +496,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_is_zeroed_aligned_and_counted),
+#ifdef __SANITIZE_ADDRESS__
+        cmocka_unit_test(the_sanitizer_knows_where_a_block_ends),
+#endif
         cmocka_unit_test(memory_refuses_overflow_and_fails_on_demand),
         cmocka_unit_test(philox_gives_the_published_numbers),
         cmocka_unit_test(random_numbers_have_their_distributions),
@@ -456,6 +507,8 @@ int main(void)
         cmocka_unit_test(two_threads_work_at_once),
         cmocka_unit_test(the_nearest_name_is_found),
         cmocka_unit_test(texts_grow),
+        cmocka_unit_test(messages_are_plain),
+        cmocka_unit_test(memory_has_a_limit_on_demand),
         cmocka_unit_test(numbers_have_a_point_in_every_locale),
         cmocka_unit_test(files_are_replaced_whole_or_not),
         cmocka_unit_test(half_written_files_are_taken_away),

@@ -17,7 +17,23 @@ typedef struct header {
 
 static atomic_uint_fast64_t allocations, fail_at;
 static atomic_bool fail_alone;
-static atomic_size_t live_bytes, peak_bytes;
+static atomic_size_t live_bytes, peak_bytes, most_bytes;
+
+/* Where the compiler has this header its macros tell the address sanitizer, and do nothing without it. */
+#if __has_include(<sanitizer/asan_interface.h>)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#endif
+
+/* What lies around a block's own bytes, and is there for its alignment, is out of bounds too. */
+static void mark_borders(header *block, size_t room)
+{
+    char *start = (char *)(block + 1), *end = start + block->size;
+    ASAN_POISON_MEMORY_REGION(block->pad, sizeof block->pad);
+    ASAN_POISON_MEMORY_REGION(end, (size_t)((char *)block + room - end));
+}
 
 static size_t physical(void)
 {
@@ -100,7 +116,8 @@ static void ask_for_large_pages(char *block, size_t room)
 void *ek_calloc(size_t count, size_t size)
 {
     size_t bytes;
-    if (ek_multiply_overflows(count, size, &bytes) || !fits(bytes)) {
+    size_t most = atomic_load(&most_bytes);
+    if (ek_multiply_overflows(count, size, &bytes) || !fits(bytes) || (most && bytes + atomic_load(&live_bytes) > most)) {
         ek_fail(EK_E_MEMORY, "%zu items of %zu bytes are more than memory can hold", count, size);
         return NULL;
     }
@@ -117,6 +134,7 @@ void *ek_calloc(size_t count, size_t size)
     ask_for_large_pages((char *)block, room);
     memset(block, 0, room);
     block->size = bytes;
+    mark_borders(block, room);
     size_t live = atomic_fetch_add(&live_bytes, bytes) + bytes;
     size_t peak = atomic_load(&peak_bytes);
     while (live > peak && !atomic_compare_exchange_weak(&peak_bytes, &peak, live)) {
@@ -129,6 +147,7 @@ void ek_free(void *memory)
     if (!memory) return;
     header *block = (header *)memory - 1;
     atomic_fetch_sub(&live_bytes, block->size);
+    ASAN_UNPOISON_MEMORY_REGION(block->pad, sizeof block->pad);
     free(block);
 }
 
@@ -187,3 +206,4 @@ static void fail_in(uint64_t calls, bool alone)
 
 void ek_memory_fail_after(uint64_t calls) { fail_in(calls, false); }
 void ek_memory_fail_one(uint64_t calls) { fail_in(calls, true); }
+void ek_memory_fail_beyond(size_t bytes) { atomic_store(&most_bytes, bytes); }

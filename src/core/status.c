@@ -1,4 +1,4 @@
-#include "core/status.h"
+#include "core/text.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -40,6 +40,22 @@ const char *ek_version(void)
     return TEXT(EK_VERSION_MAJOR) "." TEXT(EK_VERSION_MINOR) "." TEXT(EK_VERSION_PATCH);
 }
 
+/* Names and words out of files stand in it, and control characters would be obeyed by a terminal: each becomes '?', as does
+ * what is no UTF-8. */
+static void make_plain(char *text)
+{
+    for (const unsigned char *at = (const unsigned char *)text; *at;) {
+        const unsigned char *start = at;
+        if (!ek_next_character(&at)) memset(text + (start - (const unsigned char *)text), '?', (size_t)(at - start));
+    }
+}
+
+static void set_message(char *text)
+{
+    make_plain(text);
+    strcpy(message, text);
+}
+
 ek_status ek_fail(ek_status status, const char *format, ...)
 {
     /* By way of a copy: an argument may point into the present message. */
@@ -48,7 +64,7 @@ ek_status ek_fail(ek_status status, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    memcpy(message, text, sizeof message);
+    set_message(text);
     return status;
 }
 
@@ -73,6 +89,6 @@ ek_status ek_fail_in(ek_status status, const char *format, ...)
     va_end(args);
     if (used < 0) return status;
     if ((size_t)used < sizeof text) snprintf(text + used, sizeof text - (size_t)used, "%s", message);
-    memcpy(message, text, sizeof message);
+    set_message(text);
     return status;
 }

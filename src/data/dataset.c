@@ -349,8 +349,8 @@ ek_status ek_dataset_name_classes(ek_dataset *d, const char *const *names, int c
  * dimension, sequences have it, and features may come as images. -1: it does not fit. */
 static int64_t items_in(const ek_array *x, ek_shape shape)
 {
+    if (x->count == 0) return -1; /* and what it is made of may be more than can be counted */
     int64_t item = ek_shape_count(shape);
-    if (x->count == 0) return -1;
     for (int lead = 0; lead <= 1 && lead <= x->rank; lead++) {
         const int64_t *dim = x->dim + lead;
         int rank = x->rank - lead;

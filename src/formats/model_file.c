@@ -87,17 +87,11 @@ static ek_status make_slots(ek_net *net, slots *out)
     return EK_OK;
 }
 
-/* "a, b, c, d, e and 3 more". Names come from a file: control characters become '?'. */
+/* "a, b, c, d, e and 3 more" */
 static void add_names(ek_text *text, const char *const *names, int count)
 {
     enum { SHOWN = 5 };
-    for (int i = 0; i < count && i < SHOWN; i++) {
-        size_t start = text->length;
-        ek_text_add(text, "%s%.80s", i ? ", " : "", names[i]);
-        for (size_t k = start; !text->failed && k < text->length; k++) {
-            if ((unsigned char)text->data[k] < ' ' || text->data[k] == 127) text->data[k] = '?';
-        }
-    }
+    for (int i = 0; i < count && i < SHOWN; i++) ek_text_add(text, "%s%.80s", i ? ", " : "", names[i]);
     if (count > SHOWN) ek_text_add(text, " and %d more", count - SHOWN);
 }
 

@@ -5,6 +5,7 @@
 
 #include <png.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { CHANNELS = 4 };
 
@@ -16,8 +17,13 @@ static ek_status fail_png(const png_image *image, const char *what)
 
 static ek_status begin(FILE *file, png_image *image)
 {
-    if (png_image_begin_read_from_stdio(image, file)) return EK_OK;
-    return fail_png(image, "not a readable");
+    struct stat info;
+    if (!png_image_begin_read_from_stdio(image, file)) return fail_png(image, "not a readable");
+    /* A pixel has a bit or more, of which deflate's best makes 1032 from one: room is asked for what the file can hold. */
+    if (fstat(fileno(file), &info) == 0 && (uint64_t)image->width * image->height / 8 > 1032 * (uint64_t)info.st_size)
+        return ek_fail(EK_E_FORMAT, "it is cut short: %u x %u pixels cannot be in its %lld bytes", (unsigned)image->width,
+                       (unsigned)image->height, (long long)info.st_size);
+    return EK_OK;
 }
 
 static ek_status look(FILE *file, ek_image_info *out)

@@ -27,7 +27,7 @@ static const char *const dtypes[] = {
 };
 enum { DTYPES = sizeof dtypes / sizeof dtypes[0] };
 
-/* A name from a file, made fit for a message: short, and without control characters. */
+/* A name from a file, made short for a message. */
 typedef struct shown {
     char text[NAME + 4];
 } shown;
@@ -38,9 +38,6 @@ static shown show(const char *name)
     size_t length = strnlen(name, NAME);
     memcpy(s.text, name, length);
     strcpy(s.text + length, name[length] ? "..." : "");
-    for (char *p = s.text; *p; p++) {
-        if ((unsigned char)*p < ' ' || *p == 127) *p = '?';
-    }
     return s;
 }
 

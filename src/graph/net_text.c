@@ -34,6 +34,7 @@ typedef struct parser {
     int number;                  /* of the line, from 1 */
     const char *line, *at, *end; /* the line, what is left of it, where it or its content ends */
     int *label;                  /* hash table: node index + 1, or 0 */
+    uint32_t slots;              /* of it: four for each line, and so over three for each layer */
 } parser;
 
 /* A word for a message, cut where it is endless. */
@@ -97,8 +98,14 @@ static ek_status fail_unknown(const parser *p, word w, const char *what, const c
 
 /* --- labels */
 
-enum { LABEL_SLOTS = 1 << 15 }; /* over three for each layer */
-_Static_assert(LABEL_SLOTS > 3 * EK_MAX_LAYERS, "the table of labels must stay loose");
+static ek_status make_slots(parser *p, const char *text)
+{
+    uint32_t lines = 1;
+    for (const char *c = text; (c = strchr(c, '\n')); c++) lines++;
+    if (lines > EK_MAX_LAYERS) lines = EK_MAX_LAYERS;
+    p->slots = 4 * lines;
+    return EK_NEW(p->label, p->slots);
+}
 
 /* Where a label is, or would go: FNV-1a, then the next free slot. */
 static int *label_slot(const parser *p, const char *label)
@@ -106,7 +113,7 @@ static int *label_slot(const parser *p, const char *label)
     uint32_t hash = 2166136261u;
     for (const char *c = label; *c; c++) hash = (hash ^ (unsigned char)*c) * 16777619u;
     for (;; hash++) {
-        int *slot = &p->label[hash % LABEL_SLOTS];
+        int *slot = &p->label[hash % p->slots];
         if (!*slot || !strcmp(p->graph->node[*slot - 1].label, label)) return slot;
     }
 }
@@ -468,7 +475,7 @@ ek_status ek_graph_parse(const char *text, const char *origin, ek_graph *out)
                          EK_MAX_NET_TEXT);
         goto done;
     }
-    EK_GO(EK_NEW(p.label, LABEL_SLOTS));
+    EK_GO(make_slots(&p, text));
     EK_GO(read_layers(&p, text));
     number_labels(&p);
     EK_GO(ek_graph_build(&graph, origin));
