@@ -268,7 +268,8 @@ json_t *cli_record_read(const char *name, const ek_net *net)
     const char *text = ek_net_metadata(net, EK_RUN_KEY);
     char hash[CLI_SHA256_TEXT];
     if (!text) {
-        cli_fail("%s does not say how it was trained, as models of evenkeel train in .safetensors files do: it cannot be repeated",
+        cli_fail("%s does not say how it was trained, as models of evenkeel train in .safetensors files do: it cannot be "
+                 "repeated",
                  name);
         return NULL;
     }
