@@ -205,9 +205,9 @@ const cli_command cli_rerun = {
     .name = "rerun",
     .synopsis = "MODEL [options]",
     .brief = "repeats the training that a model came from, and compares",
-    .about = "Trains once more as MODEL says that it was trained: its net, options, seed, initial weights and data. Says before it "
-             "begins what is not as it was then (version, processor, instruction set, data), and at the end whether the result is "
-             "MODEL to the last bit; the exit code is 0 where it is, and 1 where it is not. With the same data, version and "
+    .about = "Trains once more as MODEL says that it was trained: its net, options, seed, initial weights and data. Says "
+             "before it begins what is not as it was then (version, processor, instruction set, data), and at the end "
+             "whether the result is MODEL to the last bit; the exit code is 0 where it is, and 1 where it is not. With the same data, version and "
              "instruction set it is, for any number of threads. It reads no file that MODEL names outside MODEL's "
              "folder, unless that is named again by --data or --init, and writes only what options name.",
     .examples = "  evenkeel rerun lenet.safetensors\n"

@@ -240,20 +240,24 @@ bool cli_record_keep(json_t *record, ek_net *net, bool resumed)
 
 /* --- reading it */
 
+/* No control characters: those of ASCII, and U+0080 to U+009F, which a terminal may obey too. */
+static bool is_clean_text(const char *text)
+{
+    const unsigned char *c = (const unsigned char *)text;
+    for (; *c; c++)
+        if (iscntrl(*c) || (c[0] == 0xc2 && c[1] < 0xa0)) return false;
+    return true;
+}
+
 /* Texts go to a terminal and into names of files. */
 static bool is_clean(const json_t *value)
 {
     const char *key;
     json_t *inner;
     size_t i;
-    if (json_is_string(value)) {
-        for (const char *c = json_string_value(value); *c; c++)
-            if (iscntrl((unsigned char)*c)) return false;
-    }
+    if (json_is_string(value)) return is_clean_text(json_string_value(value));
     json_object_foreach((json_t *)value, key, inner) {
-        for (const char *c = key; *c; c++)
-            if (iscntrl((unsigned char)*c)) return false;
-        if (!is_clean(inner)) return false;
+        if (!is_clean_text(key) || !is_clean(inner)) return false;
     }
     json_array_foreach(value, i, inner) {
         if (!is_clean(inner)) return false;
@@ -266,7 +270,8 @@ json_t *cli_record_read(const char *name, const ek_net *net)
     const char *text = ek_net_metadata(net, EK_RUN_KEY);
     char hash[CLI_SHA256_TEXT];
     if (!text) {
-        cli_fail("%s does not say how it was trained, as models of evenkeel train in .safetensors files do: it cannot be repeated",
+        cli_fail("%s does not say how it was trained, as models of evenkeel train in .safetensors files do: it cannot be "
+                 "repeated",
                  name);
         return NULL;
     }

@@ -315,10 +315,10 @@ EK_API EK_MUST_CHECK ek_status ek_net_save(const ek_net *net, const char *path);
 EK_API EK_MUST_CHECK ek_status ek_net_set_classes(ek_net *net, const char *const *names, int count);
 EK_API const char *ek_net_class(const ek_net *net, int index); /* NULL where unnamed */
 
-/* What else is noted about the net, a text by its key, kept in the model file; value NULL: taken away. Keys that begin with
- * "evenkeel." belong to this library. EK_RUN_KEY is for how the model came to be: whoever trains it sets it in the listener,
- * at EK_EVENT_START. ek_train takes away what stood there before; of a resumed run it is then what the checkpoint holds.
- * A key that is not there has NULL. */
+/* What else is noted about the net, a text by its key, kept in the model file; value NULL: taken away. Keys that begin
+ * with "evenkeel." belong to this library. EK_RUN_KEY is for how the model came to be: whoever trains it sets it in the
+ * listener, at EK_EVENT_START. ek_train takes away what stood there before; of a resumed run it is then what the
+ * checkpoint holds. A key that is not there has NULL. */
 #define EK_RUN_KEY "evenkeel.run"
 EK_API EK_MUST_CHECK ek_status ek_net_set_metadata(ek_net *net, const char *key, const char *value);
 EK_API const char *ek_net_metadata(const ek_net *net, const char *key);
@@ -784,17 +784,17 @@ typedef struct ek_look {
     bool gamma, beta, running; /* it has them */
     bool frozen;               /* it normalizes by its running statistics */
     int64_t step;              /* 0: it was not looked at yet */
-    /* Quantiles of the values before the normalization, at 1, 5, 25, 50, 75, 95 and 99 %, and after it; over the channels, at 0, 25,
-     * 50, 75 and 100 %, of gamma, beta, |running_mean - mean|/deviation and running_var/var; the root mean square of what
-     * gamma and beta moved since the first look. 0 where it has none. */
+    /* Quantiles of the values before the normalization, at 1, 5, 25, 50, 75, 95 and 99 %, and after it; over the
+     * channels, at 0, 25, 50, 75 and 100 %, of gamma, beta, |running_mean - mean|/deviation and running_var/var; the root
+     * mean square of what gamma and beta moved since the first look. 0 where it has none. */
     double measure[EK_LOOK_MEASURES];
 } ek_look;
 
 /* The last look at batchnorm number `index`. false: the run has not so many. The label lives as long as the observer's run. */
 EK_API bool ek_observer_look(const ek_observer *observer, int index, ek_look *look);
 
-/* Tells an observer a run that is over, or another's, so that a report of it is the same: first EK_EVENT_START, then the batchnorms, each
- * a look with step 0, then steps in their order, the looks at them, and epochs.
+/* Tells an observer a run that is over, or another's, so that a report of it is the same: first EK_EVENT_START, then the
+ * batchnorms, each a look with step 0, then steps in their order, the looks at them, and epochs.
  * EK_E_ARGUMENT  out of order, or not as the start says */
 EK_API EK_MUST_CHECK ek_status ek_observer_retell(ek_observer *observer, const ek_event *event);
 EK_API EK_MUST_CHECK ek_status ek_observer_retell_look(ek_observer *observer, const ek_look *look);
