@@ -37,7 +37,8 @@ static const cli_option options[] = {
              "Where the trained model goes (.safetensors, or .onnx for other programs). Replaced only by a whole new model."),
     ROW_TEXT("log", "FILE.jsonl", log, "Write each step and each epoch as one line of JSON."),
     ROW_TEXT("checkpoint", "FILE", checkpoint,
-             "Keep all that is needed to go on: rewritten after every epoch and when stopped by Ctrl-C."),
+             "Keep all that is needed to go on: rewritten after every epoch, before it is measured, and when stopped by Ctrl-C. "
+             "If it cannot be written, training goes on, and the one before it stands."),
     ROW_INTEGER("checkpoint-steps", "N", checkpoint_steps, 1, 0, "Also rewrite it every N steps."),
     ROW_TEXT("resume", "FILE", resume,
              "Go on from a checkpoint, with the same other options; ends with the bits of an unbroken run. "
@@ -449,8 +450,8 @@ const cli_command cli_train = {
     .about =
         "Trains a net with cross-entropy and shows after each epoch the loss and accuracy on the training "
         "data as it was seen, the accuracy on the test data where there is any, and the speed. "
-        "Ctrl-C stops after the present step, saves the model so far and says how to go on; the exit "
-        "code is then 1. A second Ctrl-C ends at once.",
+        "Ctrl-C, like SIGTERM and SIGHUP, stops after the present step, saves the model so far and says how to go on; the "
+        "exit code is then 1. A second Ctrl-C ends at once.",
     .examples = "  evenkeel train lenet-bn --data fashion-mnist --out lenet.safetensors\n"
                 "  evenkeel train mlp-bn --data mnist --optimizer adam --batch 64 --valid 0.2 \\\n"
                 "      --out mlp.safetensors\n"

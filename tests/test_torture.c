@@ -279,7 +279,7 @@ static void torture(const char *name, work *run)
         failing_malloc.seen = NULL;
         return;
     }
-    enum { ENOUGH = 60 };
+    enum { ENOUGH = 40 };
     uint64_t each = is_thorough() || count <= ENOUGH ? 1 : (count + ENOUGH - 1) / ENOUGH, rounds = 0;
     for (int alone = 0; alone < 2; alone++) {
         for (uint64_t number = 1 + (each > 1 && alone ? each / 2 : 0); number <= count; number += each, rounds++) {

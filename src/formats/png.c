@@ -15,8 +15,8 @@ static const size_t MAX_FILE = (size_t)1 << 28;
 /* libpng's sentence is all there is to tell the reasons apart. */
 static ek_status fail_png(const png_image *image, const char *what)
 {
-    return ek_fail(strstr(image->message, "memory") ? EK_E_MEMORY : EK_E_FORMAT, "it is %s PNG: %s", what,
-                   image->message);
+    bool memory = strcasestr(image->message, "out of memory") || strcasestr(image->message, "insufficient memory");
+    return ek_fail(memory ? EK_E_MEMORY : EK_E_FORMAT, "it is %s PNG: %s", what, image->message);
 }
 
 /* Decodes to RGBA bytes [h, w, 4]. */
