@@ -42,8 +42,8 @@ const cli_command cli_train = {
     .about =
         "Trains a net with cross-entropy and shows after each epoch the loss and accuracy on the training "
         "data as it was seen, the accuracy on the test data where there is any, and the speed. "
-        "Ctrl-C stops after the present step, saves the model so far and says how to go on; the exit "
-        "code is then 1. A second Ctrl-C ends at once.",
+        "Ctrl-C, like SIGTERM and SIGHUP, stops after the present step, saves the model so far and says how to go on; the "
+        "exit code is then 1. A second Ctrl-C ends at once.",
     .examples = "  evenkeel train lenet-bn --data fashion-mnist --out lenet.safetensors\n"
                 "  evenkeel train mlp-bn --data mnist --optimizer adam --batch 64 --valid 0.2 \\\n"
                 "      --out mlp.safetensors\n"

@@ -651,7 +651,8 @@ typedef struct ek_train_options {
     bool shuffle;                   /* true */
     bool drop_last;                 /* false: a short last batch is used (of one: joined to the batch
                                        before it); true: dropped */
-    const char *checkpoint;         /* NULL; a file rewritten after every epoch and when stopped */
+    const char *checkpoint;         /* NULL; a file rewritten after every epoch (before and after it is measured) and
+                                       when stopped */
     int64_t checkpoint_steps;       /* 0; also after every so many steps */
     const char *resume;             /* NULL; a checkpoint to go on from */
     ek_listener listener;           /* NULL */

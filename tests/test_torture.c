@@ -43,7 +43,7 @@ enum { SAMPLES = 40, PIXELS = 64 };
 /* A path in the folder, valid for the next few calls. */
 static const char *at(const char *name)
 {
-    static char path[8][128];
+    static char path[8][320];
     static int next;
     char *made = path[next++ % 8];
     snprintf(made, sizeof path[0], "%s/%s", folder, name);
@@ -52,7 +52,7 @@ static const char *at(const char *name)
 
 static const char *spec(const char *images, const char *labels)
 {
-    static char both[256];
+    static char both[700];
     snprintf(both, sizeof both, "%s,%s", at(images), at(labels));
     return both;
 }
@@ -279,7 +279,7 @@ static void torture(const char *name, work *run)
         failing_malloc.seen = NULL;
         return;
     }
-    enum { ENOUGH = 60 };
+    enum { ENOUGH = 40 };
     uint64_t each = is_thorough() || count <= ENOUGH ? 1 : (count + ENOUGH - 1) / ENOUGH, rounds = 0;
     for (int alone = 0; alone < 2; alone++) {
         for (uint64_t number = 1 + (each > 1 && alone ? each / 2 : 0); number <= count; number += each, rounds++) {

@@ -12,7 +12,8 @@ enum { CHANNELS = 4 };
 /* libpng's sentence is all there is to tell the reasons apart. */
 static ek_status fail_png(const png_image *image, const char *what)
 {
-    return ek_fail(strstr(image->message, "memory") ? EK_E_MEMORY : EK_E_FORMAT, "it is %s PNG: %s", what, image->message);
+    bool memory = strcasestr(image->message, "out of memory") || strcasestr(image->message, "insufficient memory");
+    return ek_fail(memory ? EK_E_MEMORY : EK_E_FORMAT, "it is %s PNG: %s", what, image->message);
 }
 
 static ek_status begin(FILE *file, png_image *image)

@@ -322,11 +322,16 @@ done:
     return status;
 }
 
-/* After an epoch's last step: measures, the event, the checkpoint. */
+/* After an epoch's last step: measures, the event, the checkpoint. Measuring takes its time, and nobody asks the listener
+ * meanwhile: what was trained is kept before it. */
 static ek_status finish_epoch(training *t)
 {
     ek_progress *at = &t->run.progress;
     const ek_train_options *o = t->run.options;
+    if (o->checkpoint && (t->valid_count > 0 || t->test) && !t->saved) {
+        EK_TRY(save(t));
+        if (t->stop) return EK_OK;
+    }
     ek_event event = event_here(t, EK_EVENT_EPOCH);
     ek_metrics metrics;
     event.train_loss = at->loss_sum / (double)at->samples;
