@@ -465,15 +465,21 @@ typedef enum ek_split {
  *                         other shapes
  *   DIR                   a folder with IDX files (gz or not), or {train,test}_{x,y}.npy, and for sequences of unequal
  *                         lengths {train,test}_lengths.npy
+ *   DIR, DIR:3x64x64      a folder of PNG and JPEG images, a folder for each class: DIR/boot/1.png; or in DIR/train
+ *                         and DIR/test; of one size, or scaled to that size, the middle cut out
  *   x.npy,y.npy           arrays; x.npy,y.npy,lengths.npy: sequences [n, c, l] (or [n, l]) of these lengths
  *   FILE.csv              numbers, the class in the last column, a header line allowed
  *
- * Bytes stay bytes in memory and count as 0 to 1; other numbers count as they are.
- * EK_E_NOT_FOUND  no such data; the message says how to get it, or that there is no such split */
+ * Bytes stay bytes in memory and count as 0 to 1; other numbers count as they are. Items that take more than a quarter of
+ * the memory that the process may have (or than $EVENKEEL_DATA_MEMORY says) are not kept there: they are read from their
+ * files whenever they are needed, so that those must stay as they are, and what uses the data may fail with EK_E_IO,
+ * EK_E_FORMAT or EK_E_NUMERIC where they cannot be read.
+ * EK_E_NOT_FOUND    no such data; the message says how to get it, or that there is no such split
+ * EK_E_UNSUPPORTED  too large for memory, and packed or in Fortran's order; images without their library */
 EK_API EK_MUST_CHECK ek_status ek_dataset_open(const char *spec, ek_split split, ek_dataset **out);
 
-/* Unlabelled single items to predict: an IDX or NPY file (all its items, or one), or a PNG, which must
- * have `shape` (grey or RGB by its channels; EK_E_SHAPE says both sides). */
+/* Unlabelled single items to predict: an IDX or NPY file (all its items, or one), or a PNG or JPEG, which must
+ * have `shape` (grey or RGB by its channels; EK_E_SHAPE says both sides); FILE:3x64x64 scales an image as DIR:3x64x64 does. */
 EK_API EK_MUST_CHECK ek_status ek_dataset_open_items(const char *path, ek_shape shape, ek_dataset **out);
 /* The same of sequences [c, l] of unequal lengths, which the file `lengths` has as ek_lengths_read wants them. What stands
  * beyond a length may be NaN.

@@ -50,8 +50,9 @@ ek_status ek_data_memory(size_t *bytes)
 static ek_status take_name(ek_stored *stored, const char *name)
 {
     stored->name = ek_strdup(name);
-    if (!stored->name) ek_free(stored);
-    return stored->name ? EK_OK : EK_E_MEMORY;
+    if (stored->name) return EK_OK;
+    ek_free(stored);
+    return EK_E_MEMORY;
 }
 
 /* --- arrays */
