@@ -185,7 +185,7 @@ size_t fuzz_mutate_safetensors(unsigned char *data, size_t size, size_t room, un
 
 /* For speed: nothing lives long here, memory is kept, and who asked for it is told by ASAN_OPTIONS=malloc_context_size=20. */
 const char *__asan_default_options(void);
-const char *__asan_default_options(void) { return "quarantine_size_mb=16:malloc_context_size=1:allocator_release_to_os_interval_ms=-1"; }
+const char *__asan_default_options(void) { return "quarantine_size_mb=16:malloc_context_size=0:allocator_release_to_os_interval_ms=-1"; }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
