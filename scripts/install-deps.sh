@@ -18,7 +18,7 @@
 set -euo pipefail
 
 declare -A packages=(
-    [build]="gcc libc6-dev cmake ninja-build pkg-config libjansson-dev zlib1g-dev libpng-dev"
+    [build]="gcc libc6-dev cmake ninja-build pkg-config libjansson-dev zlib1g-dev libpng-dev libjpeg-dev"
     [data]="dataset-fashion-mnist"
     [test]="libcmocka-dev clang g++ binutils gzip groff-base"
     [fuzz]="clang libclang-rt-dev"
@@ -39,7 +39,7 @@ have() {
 # Whether a group is there, on a system whose packages we cannot ask for.
 present() {
     case $1 in
-        build) have gcc cmake ninja pkg-config && pkg-config --exists jansson zlib libpng ;;
+        build) have gcc cmake ninja pkg-config && pkg-config --exists jansson zlib libpng libjpeg ;;
         data) [ -d /usr/share/datasets/fashion-mnist ] || [ -d "${EVENKEEL_DATA:-}/fashion-mnist" ] ;;
         test) have clang g++ readelf gzip groff && pkg-config --exists cmocka ;;
         fuzz) have clang && echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' |

@@ -4,7 +4,9 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static atomic_uint_fast64_t mallocs;
 
@@ -156,6 +158,37 @@ static void training_steps_allocate_nothing(void **state)
     }
 }
 
+/* Nor do those of a set that is read from its files, by threads ahead of the steps. */
+static void steps_that_read_allocate_nothing(void **state)
+{
+    (void)state;
+    enum { N = 800 }; /* no epoch ends within the steps looked at */
+    static char folder[] = "/tmp/evenkeel-allocations-XXXXXX";
+    char x[64], y[64], table[64], spec[160];
+    assert_non_null(mkdtemp(folder));
+    snprintf(x, sizeof x, "%s/x", folder);
+    snprintf(y, sizeof y, "%s/y", folder);
+    snprintf(table, sizeof table, "%s/t.csv", folder);
+    snprintf(spec, sizeof spec, "%s,%s", x, y);
+    FILE *images = fopen(x, "wb"), *labels = fopen(y, "wb"), *rows = fopen(table, "wb");
+    assert_true(images && labels && rows);
+    fwrite("\0\0\x08\3\0\0\3\x20\0\0\0\x1c\0\0\0\x1c", 1, 16, images);
+    fwrite("\0\0\x08\1\0\0\3\x20", 1, 8, labels);
+    for (int i = 0; i < N; i++) {
+        for (int k = 0; k < 784; k++) fputc(i * k % 251, images);
+        fputc(i % 10, labels);
+        for (int k = 0; k < 784; k++) fprintf(rows, "%d,", i * k % 97);
+        fprintf(rows, "%d\n", i % 10);
+    }
+    assert_true(fclose(images) == 0 && fclose(labels) == 0 && fclose(rows) == 0);
+    setenv("EVENKEEL_DATA_MEMORY", "0", 1);
+    check_net("lenet-bn", spec, EK_OPTIMIZER_SGD, 1, 2);
+    check_net("lenet-bn", spec, EK_OPTIMIZER_SGD, 3, 2);
+    check_net("mlp-bn", table, EK_OPTIMIZER_SGD, 1, 2);
+    unsetenv("EVENKEEL_DATA_MEMORY");
+    assert_true(unlink(x) == 0 && unlink(y) == 0 && unlink(table) == 0 && rmdir(folder) == 0);
+}
+
 /* The same by hand: ek_trainer_step, whose first step of a size may allocate, and smaller ones after it. */
 static void steps_by_hand_allocate_nothing(void **state)
 {
@@ -221,6 +254,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_counter_counts),
         cmocka_unit_test(training_steps_allocate_nothing),
+        cmocka_unit_test(steps_that_read_allocate_nothing),
         cmocka_unit_test(steps_by_hand_allocate_nothing),
         cmocka_unit_test(steps_with_lengths_allocate_nothing),
     };

@@ -598,14 +598,14 @@ static void epochs_are_by_seed_and_number(void **state)
     enum { N = 50 };
     int64_t a[N], b[N], sorted[N];
     for (int i = 0; i < N; i++) a[i] = b[i] = 3 * (N - i);
-    ek_epoch_order(a, N, 1, 5, true);
-    ek_epoch_order(b, N, 1, 4, true); /* whatever came before */
+    assert_ok(ek_epoch_order(a, N, 1, 5, true));
+    assert_ok(ek_epoch_order(b, N, 1, 4, true)); /* whatever came before */
     assert_memory_not_equal(a, b, sizeof a);
-    ek_epoch_order(b, N, 1, 5, true);
+    assert_ok(ek_epoch_order(b, N, 1, 5, true));
     assert_memory_equal(a, b, sizeof a);
-    ek_epoch_order(b, N, 2, 5, true);
+    assert_ok(ek_epoch_order(b, N, 2, 5, true));
     assert_memory_not_equal(a, b, sizeof a);
-    ek_epoch_order(b, N, 1, 5, false);
+    assert_ok(ek_epoch_order(b, N, 1, 5, false));
     for (int i = 0; i < N; i++) sorted[i] = 3 * (i + 1);
     assert_memory_equal(b, sorted, sizeof b);
 }
@@ -721,7 +721,7 @@ static void batches_hold_what_the_formula_says(void **state)
         for (int size = 0; size < 5; size++) {
             int64_t index[33];
             for (int64_t i = 0; i < sizes[size]; i++) index[i] = (i * 7 + 3) % 40;
-            ek_batch_fill(net, d, index, sizes[size]);
+            assert_ok(ek_batch_fill(net, d, index, sizes[size]));
             check_batch(net, d, index, sizes[size]);
         }
         ek_dataset_destroy(d);
@@ -740,7 +740,7 @@ static void batches_follow_the_order(void **state)
     ek_dataset *d = random_set(97, (ek_shape){3, {1, 4, 4}}, true);
     int64_t index[97];
     for (int64_t i = 0; i < 97; i++) index[i] = i;
-    ek_epoch_order(index, 97, 1, 1, true);
+    assert_ok(ek_epoch_order(index, 97, 1, 1, true));
     const int64_t sizes[] = {1, 8, 16, 97, 200};
     for (int k = 0; k < 5 * 2 * 2; k++) {
         ek_batches batches = {.net = net, .dataset = d, .index = index, .count = 97, .batch = sizes[k % 5],
@@ -748,14 +748,17 @@ static void batches_follow_the_order(void **state)
         int64_t end = ek_batch_count(97, batches.batch, batches.drop_last), number = batches.next, n, first, size;
         assert_ok(ek_net_prepare(net, 97, false));
         assert_ok(ek_batches_start(&batches));
-        for (; ek_batches_next(&batches, &n); number++) {
+        for (;; number++) {
+            assert_ok(ek_batches_next(&batches, &n));
+            if (n == 0) break;
             ek_batch_range(97, batches.batch, batches.drop_last, number, &first, &size);
             assert_int_equal(n, size);
             check_batch(net, d, index + first, n);
             for (int64_t i = 0; i < n; i++) assert_int_equal(batches.labels[i], d->label[index[first + i]]);
         }
         assert_int_equal(number, end > k / 10 ? end : k / 10);
-        assert_false(ek_batches_next(&batches, &n));
+        assert_ok(ek_batches_next(&batches, &n));
+        assert_int_equal(n, 0);
         ek_batches_end(&batches);
     }
     for (failing f = {0}; fail_next(&f);) {

@@ -280,7 +280,7 @@ static void pixels_are_normalized_alike_on_every_way_in(void **state)
         ek_pixels pixels = ek_net_pixels(net);
         assert_ok(ek_net_prepare(net, N, false));
         const float *input = ek_net_input(net);
-        ek_batch_fill(net, &data, index, N);
+        assert_ok(ek_batch_fill(net, &data, index, N));
         memcpy(made, input, (size_t)ek_value_floats(ek_net_input_shape(net), N) * sizeof *made);
         ek_net_set_input(net, N, x);
         for (int k = 0; k < N * 12; k++) {

@@ -329,7 +329,7 @@ static void batches_bring_their_lengths(void **state)
     assert_null(ek_net_lengths(net));
     assert_ok(ek_net_use_lengths(net, true));
     assert_ok(ek_net_prepare(net, 4, false));
-    ek_batch_fill(net, &data, index, 4);
+    assert_ok(ek_batch_fill(net, &data, index, 4));
     for (int i = 0; i < 4; i++) assert_int_equal(ek_net_lengths(net)[i], lengths[index[i]]);
     assert_ok(ek_net_run_forward(net, 4, EK_MODE_INFERENCE, 0, 0));
     for (int i = 0; i < 4; i++) assert_int_equal(ek_net_layer_lengths(net, 0)[i], lengths[index[i]]);
@@ -338,7 +338,7 @@ static void batches_bring_their_lengths(void **state)
     for (int i = 0; i < 4; i++) assert_int_equal(ek_net_lengths(net)[i], L);
     data.length = NULL;
     ek_net_set_lengths(net, 4, lengths);
-    ek_batch_fill(net, &data, index, 4);
+    assert_ok(ek_batch_fill(net, &data, index, 4));
     for (int i = 0; i < 4; i++) assert_int_equal(ek_net_lengths(net)[i], L);
     ek_net_destroy(net);
     ek_context_destroy(context);
@@ -351,11 +351,12 @@ typedef struct parted {
     const int32_t *lengths;
 } parted;
 
-static void fill_part(void *user, int64_t first, int64_t n)
+static ek_status fill_part(void *user, int64_t first, int64_t n)
 {
     const parted *p = user;
     ek_net_set_input(p->net, n, p->x + first * ek_shape_count(ek_net_input_shape(p->net)));
     ek_net_set_lengths(p->net, n, p->lengths + first);
+    return EK_OK;
 }
 
 static ek_trainer *trainer_of(ek_net *net)

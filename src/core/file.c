@@ -12,27 +12,70 @@
 #include <unistd.h>
 
 /* Without blocking: a named pipe would make open wait for somebody to write into it. */
-static ek_status open_regular(const char *path, FILE **file, struct stat *info)
+ek_status ek_file_open(const char *path, int *descriptor, int64_t *size)
 {
-    int descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (descriptor < 0) return ek_fail_errno("cannot open %s", path);
+    struct stat info;
+    int opened = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (opened < 0) return ek_fail_errno("cannot open %s", path);
     ek_status status = EK_OK;
-    if (fstat(descriptor, info) != 0)
+    if (fstat(opened, &info) != 0)
         status = ek_fail_errno("cannot read %s", path);
-    else if (!S_ISREG(info->st_mode))
+    else if (!S_ISREG(info.st_mode))
         status = ek_fail(EK_E_IO, "cannot read %s: it is %s", path,
-                         S_ISDIR(info->st_mode) ? "a folder" : "not a regular file");
-    else if (!(*file = fdopen(descriptor, "rb")))
-        status = ek_fail_errno("cannot open %s", path);
-    if (status != EK_OK) close(descriptor);
+                         S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
+    if (status == EK_OK) {
+        *descriptor = opened;
+        *size = info.st_size;
+    } else {
+        close(opened);
+    }
     return status;
+}
+
+void ek_file_close(int *descriptor)
+{
+    if (*descriptor >= 0) close(*descriptor);
+    *descriptor = -1;
+}
+
+ek_status ek_file_read_at(int descriptor, int64_t offset, size_t size, void *bytes)
+{
+    for (unsigned char *at = bytes; size > 0;) {
+        ssize_t got = pread(descriptor, at, size, offset);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return ek_fail_errno("it cannot be read");
+        if (got == 0)
+            return ek_fail(EK_E_FORMAT, "it is cut short: it ends at byte %lld or before, though it went on there when it was opened",
+                           (long long)offset);
+        at += got;
+        offset += got;
+        size -= (size_t)got;
+    }
+    return EK_OK;
+}
+
+static ek_status open_regular(const char *path, FILE **file, int64_t *size)
+{
+    int descriptor;
+    EK_TRY(ek_file_open(path, &descriptor, size));
+    *file = fdopen(descriptor, "rb");
+    if (*file) return EK_OK;
+    ek_status status = ek_fail_errno("cannot open %s", path);
+    close(descriptor);
+    return status;
+}
+
+ek_status ek_file_open_stream(const char *path, FILE **file)
+{
+    int64_t size;
+    return open_regular(path, file, &size);
 }
 
 ek_status ek_file_begin(const char *path, size_t size, unsigned char *bytes, size_t *got)
 {
     FILE *file = NULL;
-    struct stat info;
-    EK_TRY(open_regular(path, &file, &info));
+    int64_t there;
+    EK_TRY(open_regular(path, &file, &there));
     *got = fread(bytes, 1, size, file);
     ek_status status = ferror(file) ? ek_fail_errno("cannot read %s", path) : EK_OK;
     fclose(file);
@@ -42,16 +85,16 @@ ek_status ek_file_begin(const char *path, size_t size, unsigned char *bytes, siz
 ek_status ek_file_read(const char *path, size_t limit, unsigned char **data, size_t *size)
 {
     FILE *file = NULL;
-    struct stat info;
-    EK_TRY(open_regular(path, &file, &info));
+    int64_t there;
+    EK_TRY(open_regular(path, &file, &there));
     unsigned char *bytes = NULL;
     ek_status status = EK_OK;
-    if ((uintmax_t)info.st_size > limit) {
+    if ((uintmax_t)there > limit) {
         status = ek_fail(EK_E_FORMAT, "%s has %lld bytes; at most %zu are read", path,
-                         (long long)info.st_size, limit);
+                         (long long)there, limit);
         goto done;
     }
-    size_t count = (size_t)info.st_size;
+    size_t count = (size_t)there;
     EK_GO(EK_NEW(bytes, count + 1));
     /* The file may have changed since fstat: what is there now is what counts. */
     size_t got = fread(bytes, 1, count, file);

@@ -13,6 +13,15 @@ ek_status ek_file_read(const char *path, size_t limit, unsigned char **data, siz
 /* The first bytes of a regular file, *got of them: fewer than `size` where it is shorter. */
 ek_status ek_file_begin(const char *path, size_t size, unsigned char *bytes, size_t *got);
 
+/* A regular file to be read at any place, by several threads at a time; *size: the bytes that it has now. */
+ek_status ek_file_open(const char *path, int *descriptor, int64_t *size);
+/* `size` bytes from `offset` on. EK_E_FORMAT: the file ends before them. The message names no file. */
+ek_status ek_file_read_at(int descriptor, int64_t offset, size_t size, void *bytes);
+void ek_file_close(int *descriptor); /* and sets it to -1; of -1: nothing */
+
+/* The same for a library that wants a FILE. */
+ek_status ek_file_open_stream(const char *path, FILE **file);
+
 /* Replacing: writes go to a new file beside `path`; finish syncs and renames it, so that `path` holds
  * either what it held or all of the new content; cancel removes it. A link at `path` is followed. */
 typedef struct ek_replacement {

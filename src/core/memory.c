@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 /* In front of every block, one alignment unit long so that the block stays aligned. */
@@ -33,15 +34,68 @@ static void mark_borders(header *block, size_t room)
     ASAN_POISON_MEMORY_REGION(end, (size_t)((char *)block + room - end));
 }
 
+static size_t physical(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page > 0 ? (size_t)pages * (size_t)page : SIZE_MAX / 2;
+}
+
+/* The number that a file of the system holds; `otherwise` where there is none. */
+static size_t number_in(const char *path, size_t otherwise)
+{
+    unsigned long long value = 0;
+    FILE *file = fopen(path, "re");
+    if (!file) return otherwise;
+    bool read = fscanf(file, "%llu", &value) == 1;
+    fclose(file);
+    return read && value > 0 && value < otherwise ? (size_t)value : otherwise;
+}
+
+/* The smallest limit of the control groups that this process is in: of its own and of each above it. Version 2 is described
+ * at https://docs.kernel.org/admin-guide/cgroup-v2.html; version 1 names the controller. */
+static size_t control_group_limit(size_t limit)
+{
+    static const struct {
+        const char *line, *folder, *file;
+    } kinds[] = {{"::/", "", "memory.max"}, {":memory:/", "/memory", "memory.limit_in_bytes"}};
+    char line[512], path[600];
+    FILE *file = fopen("/proc/self/cgroup", "re");
+    while (file && fgets(line, sizeof line, file)) {
+        int kind = strstr(line, kinds[1].line) ? 1 : 0;
+        char *own = strstr(line, kinds[kind].line), *end;
+        if (!own) continue;
+        own = strchr(own, '/');
+        own[strcspn(own, "\n")] = 0;
+        do {
+            snprintf(path, sizeof path, "/sys/fs/cgroup%s%s/%s", kinds[kind].folder, own, kinds[kind].file);
+            limit = number_in(path, limit);
+            end = strrchr(own, '/');
+            if (end) *end = 0;
+        } while (end);
+    }
+    if (file) fclose(file);
+    return limit;
+}
+
+size_t ek_memory_limit(void)
+{
+    size_t limit = physical();
+    static const int kind[] = {RLIMIT_AS, RLIMIT_DATA};
+    for (int i = 0; i < 2; i++) {
+        struct rlimit own;
+        if (getrlimit(kind[i], &own) == 0 && own.rlim_cur != RLIM_INFINITY && own.rlim_cur < limit)
+            limit = (size_t)own.rlim_cur;
+    }
+    return control_group_limit(limit);
+}
+
 /* Whether the block and all that there is fit the machine. The system promises more than it has, and ends
  * the process that takes the promise at its word. */
 static bool fits(size_t bytes)
 {
     enum { SMALL = 1 << 20 }; /* not worth asking */
     if (bytes <= SMALL) return true;
-    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    size_t live = atomic_load(&live_bytes), all = SIZE_MAX / 2;
-    if (pages > 0 && page > 0) all = (size_t)pages * (size_t)page;
+    size_t live = atomic_load(&live_bytes), all = physical();
     return live < all && bytes <= all - live;
 }
 

@@ -33,6 +33,10 @@ static inline bool ek_multiply_overflows(size_t a, size_t b, size_t *out)
     return false;
 }
 
+/* The memory that this process may have: what the machine has, or less where a limit of the process (ulimit -v) or of its
+ * control group says so. */
+size_t ek_memory_limit(void);
+
 /* Counters over the process, for tests and reports. */
 typedef struct ek_memory_counts {
     uint64_t allocations;

@@ -84,6 +84,10 @@ ek_status ek_numbers_to_float(ek_number kind, bool big_endian, const unsigned ch
                               float *out)
 {
     size_t size = ek_number_size(kind);
+    if (kind == EK_NUMBER_F32 && big_endian == (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)) {
+        memcpy(out, bytes, (size_t)count * size); /* as they are */
+        return EK_OK;
+    }
     for (int64_t i = 0; i < count; i++, bytes += size) {
         uint64_t raw = bits(bytes, size, big_endian);
         if (ek_number_is_real(kind)) {

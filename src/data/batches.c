@@ -2,10 +2,10 @@
 
 #include "core/memory.h"
 #include "core/random.h"
+#include "data/ahead.h"
 #include "kernels/context.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* --- which samples, in which order */
@@ -22,50 +22,65 @@ ek_status ek_split_indices(int64_t count, double valid_fraction, uint64_t seed, 
         return ek_fail(EK_E_ARGUMENT, "holding out %g of %lld samples leaves nothing to %s", valid_fraction,
                        (long long)count, held == 0 ? "validate on" : "train on");
     ek_status status = EK_OK;
-    int64_t *drawn = NULL, *t = NULL, *v = NULL;
+    int64_t *drawn = NULL, *v = NULL, in_train = 0, in_valid = 0;
     bool *is_valid = NULL;
     EK_GO(EK_NEW(drawn, (size_t)count));
-    EK_GO(EK_NEW(is_valid, (size_t)count));
-    EK_GO(EK_NEW(t, (size_t)(count - held)));
     EK_GO(EK_NEW(v, (size_t)held));
     for (int64_t i = 0; i < count; i++) drawn[i] = i;
+    *train = drawn;
+    *train_count = count - held;
+    *valid = v;
+    *valid_count = held;
+    if (held == 0) return EK_OK; /* all in order */
+    EK_GO(EK_NEW(is_valid, (size_t)count));
     ek_random random = ek_random_start(seed, EK_STREAM_SPLIT, 0);
     ek_random_shuffle(&random, drawn, count);
     for (int64_t i = 0; i < held; i++) is_valid[drawn[i]] = true;
-    int64_t in_train = 0, in_valid = 0;
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < count; i++) { /* many samples: no further copy of their numbers */
         if (is_valid[i])
             v[in_valid++] = i;
         else
-            t[in_train++] = i;
+            drawn[in_train++] = i;
     }
-    *train = t;
-    *train_count = in_train;
-    *valid = v;
-    *valid_count = in_valid;
 done:
-    ek_free(drawn);
     ek_free(is_valid);
     if (status != EK_OK) {
-        ek_free(t);
+        *train = *valid = NULL;
+        ek_free(drawn);
         ek_free(v);
     }
     return status;
 }
 
-static int ascending(const void *a, const void *b)
+/* Distinct numbers from 0 on are marked, and then met in order: nothing but a bit for each up to the largest. */
+static ek_status sort(int64_t *index, int64_t count)
 {
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
+    int64_t largest = 0;
+    bool sorted = true;
+    for (int64_t i = 0; i < count; i++) {
+        sorted = sorted && (i == 0 || index[i - 1] < index[i]);
+        if (index[i] > largest) largest = index[i];
+    }
+    if (sorted) return EK_OK;
+    uint64_t *mark;
+    EK_TRY(EK_NEW(mark, (size_t)largest / 64 + 1));
+    for (int64_t i = 0; i < count; i++) mark[index[i] / 64] |= (uint64_t)1 << index[i] % 64;
+    for (int64_t word = 0, i = 0; word <= largest / 64; word++) {
+        for (uint64_t rest = mark[word]; rest; rest &= rest - 1)
+            index[i++] = 64 * word + __builtin_ctzll(rest);
+    }
+    ek_free(mark);
+    return EK_OK;
 }
 
-void ek_epoch_order(int64_t *index, int64_t count, uint64_t seed, int64_t epoch, bool shuffle)
+ek_status ek_epoch_order(int64_t *index, int64_t count, uint64_t seed, int64_t epoch, bool shuffle)
 {
-    if (count < 2) return;
-    qsort(index, (size_t)count, sizeof *index, ascending);
-    if (!shuffle) return;
+    if (count < 2) return EK_OK;
+    EK_TRY(sort(index, count));
+    if (!shuffle) return EK_OK;
     ek_random random = ek_random_start(seed, EK_STREAM_SHUFFLE, (uint32_t)epoch);
     ek_random_shuffle(&random, index, count);
+    return EK_OK;
 }
 
 int64_t ek_batch_count(int64_t count, int64_t batch, bool drop_last)
@@ -98,33 +113,37 @@ int64_t ek_batch_largest(int64_t count, int64_t batch, bool drop_last)
 
 /* One filling; a piece of the work is a channel of a block of EK_LANES samples. */
 typedef struct filling {
-    const ek_dataset *dataset;
-    const int64_t *index;
-    int64_t n;
+    const unsigned char
+        *bytes; /* of the items, either of both; item i is at place[i], or at i where that is NULL */
+    const float *floats;
+    const int64_t *place;
+    int64_t n, item;
     float *x;
     ek_pixels pixels;
-    int64_t plane;                     /* numbers of an item that share a channel's mean and deviation */
+    int64_t plane;                         /* numbers of an item that share a channel's mean and deviation */
     float of_byte[EK_MAX_VALUE_RANK][256]; /* by channel: what bytes become */
 } filling;
 
 static void make_tables(filling *f)
 {
-    for (int c = 0; f->dataset->bytes && c < f->pixels.channels; c++) {
+    for (int c = 0; f->bytes && c < f->pixels.channels; c++) {
         for (int byte = 0; byte < 256; byte++)
             f->of_byte[c][byte] = ek_pixel(&f->pixels, c, (float)byte / 255.0f);
     }
 }
 
-/* Channel c of up to EK_LANES items side by side, x [plane][EK_LANES]: the items are read in step, and x is
- * written once from front to back. */
-static void fill_lanes(const filling *f, int c, const int64_t *index, int live, float *x)
+/* Channel c of up to EK_LANES items side by side, from item `first` on, x [plane][EK_LANES]: the items are read in step, and
+ * x is written once from front to back. */
+static void fill_lanes(const filling *f, int c, int64_t first, int live, float *x)
 {
-    const ek_dataset *d = f->dataset;
+    int64_t at[EK_LANES];
+    for (int lane = 0; lane < live; lane++)
+        at[lane] = (f->place ? f->place[first + lane] : first + lane) * f->item + c * f->plane;
     if (live < EK_LANES) memset(x, 0, (size_t)f->plane * EK_LANES * sizeof *x);
-    if (d->bytes) {
+    if (f->bytes) {
         const float *table = f->of_byte[c];
         const unsigned char *from[EK_LANES];
-        for (int lane = 0; lane < live; lane++) from[lane] = d->bytes + index[lane] * d->item + c * f->plane;
+        for (int lane = 0; lane < live; lane++) from[lane] = f->bytes + at[lane];
         if (live == EK_LANES) { /* apart, so that the compiler unrolls it */
             for (int64_t i = 0; i < f->plane; i++) {
                 for (int lane = 0; lane < EK_LANES; lane++) x[i * EK_LANES + lane] = table[from[lane][i]];
@@ -137,8 +156,7 @@ static void fill_lanes(const filling *f, int c, const int64_t *index, int live, 
     } else {
         for (int64_t i = 0; i < f->plane; i++) {
             for (int lane = 0; lane < live; lane++)
-                x[i * EK_LANES + lane] =
-                    ek_pixel(&f->pixels, c, d->floats[index[lane] * d->item + c * f->plane + i]);
+                x[i * EK_LANES + lane] = ek_pixel(&f->pixels, c, f->floats[at[lane] + i]);
         }
     }
 }
@@ -147,52 +165,173 @@ static void fill_piece(void *argument, int64_t piece, int thread)
 {
     (void)thread;
     const filling *f = argument;
-    int64_t block = piece / f->pixels.channels, item = f->dataset->item;
+    int64_t block = piece / f->pixels.channels;
     int c = (int)(piece % f->pixels.channels), live = ek_live(f->n, block);
-    const int64_t *index = f->index + block * EK_LANES;
-    float *x = f->x + block * EK_LANES * item;
-    fill_lanes(f, c, index, live, x + c * f->plane * EK_LANES);
+    float *x = f->x + block * EK_LANES * f->item;
+    fill_lanes(f, c, block * EK_LANES, live, x + c * f->plane * EK_LANES);
 }
 
-void ek_batch_fill(ek_net *net, const ek_dataset *dataset, const int64_t *index, int64_t n)
+/* Items of the dataset's kind at `items`, one behind the other (NULL: in its memory, by index), and the lengths of `index`. */
+static void fill(ek_net *net, const ek_dataset *d, const unsigned char *items, const int64_t *index,
+                 int64_t n)
 {
+    bool bytes = items ? d->stored->bytes : d->bytes != NULL;
     filling f = {
-        .dataset = dataset,
-        .index = index,
+        .bytes = !bytes  ? NULL
+                 : items ? items
+                         : d->bytes,
+        .floats = bytes   ? NULL
+                  : items ? (const float *)(const void *)items
+                          : d->floats,
+        .place = items ? NULL : index,
         .n = n,
+        .item = d->item,
         .x = ek_net_input(net),
         .pixels = ek_net_pixels(net),
     };
     int32_t *length = ek_net_lengths(net);
     for (int64_t i = 0; length && i < n; i++)
-        length[i] = dataset->length ? dataset->length[index[i]] : (int32_t)ek_net_input_shape(net).dim[1];
-    f.plane = dataset->item / f.pixels.channels;
+        length[i] = d->length ? d->length[index[i]] : (int32_t)ek_net_input_shape(net).dim[1];
+    f.plane = d->item / f.pixels.channels;
     make_tables(&f);
     ek_pool_run(net->context->pool, ek_blocks(n) * f.pixels.channels, fill_piece, &f);
 }
 
+/* Reads the items by the pool's threads first. */
+static ek_status read_and_fill(ek_net *net, const ek_dataset *d, const int64_t *index, int64_t n,
+                               unsigned char *items, unsigned char *scratch)
+{
+    EK_TRY(ek_dataset_gather(d, net->context->pool, index, n, items, scratch));
+    fill(net, d, items, index, n);
+    return EK_OK;
+}
+
+ek_status ek_batch_fill(ek_net *net, const ek_dataset *d, const int64_t *index, int64_t n)
+{
+    unsigned char *items = NULL, *scratch = NULL;
+    ek_status status = EK_OK;
+    if (!d->stored) {
+        fill(net, d, NULL, index, n);
+        return EK_OK;
+    }
+    EK_GO(EK_NEW(items, (size_t)n * ek_stored_item_bytes(d->stored)));
+    EK_GO(ek_scratch_create(d->stored, ek_pool_threads(net->context->pool), &scratch));
+    EK_GO(read_and_fill(net, d, index, n, items, scratch));
+done:
+    ek_free(scratch);
+    ek_free(items);
+    return status;
+}
+
 /* --- one after the other */
+
+/* Which samples of a batch of n this process needs: [*first, *first + count), the count returned. */
+static int64_t share(const ek_batches *b, int64_t n, int64_t *first)
+{
+    *first = 0;
+    if (b->shares < 1) return n;
+    *first = n * b->share_first / b->shares;
+    return n * b->share_end / b->shares - *first;
+}
+
+static int64_t count_batches(const ek_batches *b) { return ek_batch_count(b->count, b->batch, b->drop_last); }
+
+/* What reading ahead wants of batch `number`. */
+static bool plan_batch(const void *user, int64_t number, const int64_t **index, int64_t *n)
+{
+    const ek_batches *b = user;
+    int64_t first, size, skipped;
+    if (number >= count_batches(b)) return false;
+    ek_batch_range(b->count, b->batch, b->drop_last, number, &first, &size);
+    *n = share(b, size, &skipped);
+    *index = b->index + first + skipped;
+    return true;
+}
+
+/* Batches are read ahead where two fit into the memory that data may have, the one in use and the next; else each part
+ * is read when it is wanted. */
+static ek_status start_reading(ek_batches *b)
+{
+    enum { MOST_AHEAD = 2, MOST_THREADS = 16 };
+    int threads = ek_pool_threads(b->net->context->pool);
+    int64_t largest = ek_batch_largest(b->count, b->batch, b->drop_last);
+    if (b->shares > 0) largest = largest * (b->share_end - b->share_first) / b->shares + 1;
+    size_t bytes, memory = ek_memory_limit() / 4;
+    bool fits = !ek_multiply_overflows((size_t)largest, ek_stored_item_bytes(b->dataset->stored), &bytes);
+    size_t batches = fits ? memory / (bytes + 1) : 0;
+    if (batches < 2 || b->none_ahead) return ek_scratch_create(b->dataset->stored, threads, &b->scratch);
+    ek_ahead_plan plan = {
+        .dataset = b->dataset,
+        .batch = plan_batch,
+        .user = b,
+        .first = b->next,
+        .largest = largest,
+        .threads = threads < MOST_THREADS ? threads : MOST_THREADS,
+        .depth = batches > MOST_AHEAD ? 1 + MOST_AHEAD : (int)batches,
+    };
+    return ek_ahead_start(&plan, &b->ahead);
+}
 
 ek_status ek_batches_start(ek_batches *b)
 {
     EK_TRY(ek_net_use_lengths(b->net, b->dataset->length));
-    return EK_NEW(b->labels, (size_t)ek_batch_largest(b->count, b->batch, b->drop_last));
+    EK_TRY(EK_NEW(b->labels, (size_t)ek_batch_largest(b->count, b->batch, b->drop_last)));
+    return b->dataset->stored && b->next < count_batches(b) ? start_reading(b) : EK_OK;
 }
 
-bool ek_batches_next(ek_batches *b, int64_t *n)
+ek_status ek_batches_next(ek_batches *b, int64_t *n)
 {
-    if (b->next >= ek_batch_count(b->count, b->batch, b->drop_last)) return false;
-    ek_batch_range(b->count, b->batch, b->drop_last, b->next++, &b->first, n);
+    *n = 0;
+    if (b->next >= count_batches(b)) return EK_OK;
+    int64_t size, mine;
+    ek_batch_range(b->count, b->batch, b->drop_last, b->next++, &b->first, &size);
+    int64_t count = share(b, size, &mine);
+    if (!b->in_parts && count > 0) EK_TRY(ek_batches_fill(b, mine, count));
     const int64_t *index = b->index + b->first;
-    if (!b->in_parts) ek_batches_fill(b, 0, *n);
-    for (int64_t i = 0; b->dataset->label && i < *n; i++) b->labels[i] = b->dataset->label[index[i]];
-    return true;
+    for (int64_t i = 0; b->dataset->label && i < size; i++) b->labels[i] = b->dataset->label[index[i]];
+    *n = size;
+    return EK_OK;
 }
 
-void ek_batches_fill(void *batches, int64_t first, int64_t n)
+/* Room for n items at a time. */
+static ek_status make_room(ek_batches *b, int64_t n)
 {
-    const ek_batches *b = batches;
-    ek_batch_fill(b->net, b->dataset, b->index + b->first + first, n);
+    if (n <= b->room) return EK_OK;
+    ek_free(b->items);
+    b->room = 0;
+    EK_TRY(EK_NEW(b->items, (size_t)n * ek_stored_item_bytes(b->dataset->stored)));
+    b->room = n;
+    return EK_OK;
 }
 
-void ek_batches_end(ek_batches *b) { ek_free(b->labels); }
+ek_status ek_batches_fill(void *batches, int64_t first, int64_t n)
+{
+    ek_batches *b = batches;
+    const ek_dataset *d = b->dataset;
+    const int64_t *index = b->index + b->first + first;
+    if (!d->stored) {
+        fill(b->net, d, NULL, index, n);
+        return EK_OK;
+    }
+    if (!b->ahead) {
+        EK_TRY(make_room(b, n));
+        return read_and_fill(b->net, d, index, n, b->items, b->scratch);
+    }
+    const unsigned char *items;
+    const int64_t *read;
+    int64_t count;
+    plan_batch(b, b->next - 1, &read, &count);
+    if (index < read || index + n > read + count)
+        return ek_fail(EK_E_ARGUMENT, "samples beyond this process's share of a batch are not read");
+    EK_TRY(ek_ahead_take(b->ahead, b->next - 1, &items));
+    fill(b->net, d, items + (size_t)(index - read) * ek_stored_item_bytes(d->stored), index, n);
+    return EK_OK;
+}
+
+void ek_batches_end(ek_batches *b)
+{
+    ek_ahead_stop(b->ahead);
+    ek_free(b->scratch);
+    ek_free(b->items);
+    ek_free(b->labels);
+}

@@ -6,14 +6,15 @@
 
 struct ek_dataset {
     int64_t count;
-    ek_shape shape;       /* features, an image, or a sequence with a length */
-    int64_t item;         /* numbers of one item */
-    int classes;          /* highest label + 1, or the number of names */
-    int32_t *label;       /* NULL: none */
-    int32_t *length;      /* of sequences [c, l]: how many positions of an item are alive; NULL: all */
-    unsigned char *bytes; /* either bytes, which count as value/255 ... */
-    float *floats;        /* ... or floats */
-    char **class_name;    /* NULL: none */
+    ek_shape shape;           /* features, an image, or a sequence with a length */
+    int64_t item;             /* numbers of one item */
+    int classes;              /* highest label + 1, or the number of names */
+    int32_t *label;           /* NULL: none */
+    int32_t *length;          /* of sequences [c, l]: how many positions of an item are alive; NULL: all */
+    unsigned char *bytes;     /* either bytes, which count as value/255, ... */
+    float *floats;            /* ... or floats ... */
+    struct ek_stored *stored; /* ... or neither: items are read when they are wanted (stored.h) */
+    char **class_name;        /* NULL: none */
 };
 
 /* The data fits the net: shapes (a rank-1 net input takes images of as many numbers, and the reverse; a sequence CxL

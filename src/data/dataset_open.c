@@ -2,6 +2,7 @@
 #include "core/memory.h"
 #include "core/text.h"
 #include "data/sources.h"
+#include "data/stored.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -39,40 +40,48 @@ done:
 static ek_status open_csv(const char *path, ek_dataset **out)
 {
     ek_table t;
-    EK_TRY(ek_csv_read(path, &t));
+    size_t memory;
+    EK_TRY(ek_data_memory(&memory));
+    EK_TRY(ek_csv_read(path, memory, &t));
     ek_status status = EK_OK;
     ek_dataset *d = NULL;
     int64_t features = t.columns - 1;
     ek_source x = {
         .name = path,
-        .array = {.type = EK_ARRAY_F32, .rank = 2, .dim = {t.rows, features}, .count = t.rows * features}};
+        .array = {.type = EK_ARRAY_F32, .rank = 2, .dim = {t.rows, features}, .count = t.rows * features},
+        .file.descriptor = -1};
     ek_source y = {.name = path,
-                   .array = {.type = EK_ARRAY_F32, .rank = 1, .dim = {t.rows}, .count = t.rows}};
+                   .array = {.type = EK_ARRAY_F32, .rank = 1, .dim = {t.rows}, .count = t.rows},
+                   .file.descriptor = -1};
     if (features < 1) {
         status = ek_fail(EK_E_FORMAT,
                          "%s has one column; features and, in the last column, the class are needed", path);
         goto done;
     }
-    float *values, *labels;
-    EK_GO(EK_NEW(values, (size_t)x.array.count));
-    x.array.data = values;
-    EK_GO(EK_NEW(labels, (size_t)y.array.count));
-    y.array.data = labels;
-    for (int64_t i = 0; i < t.rows; i++) {
-        const float *row = t.values + i * t.columns;
-        memcpy(values + i * features, row, (size_t)features * sizeof *row);
-        labels[i] = row[features];
-    }
+    x.array.data = t.values;
+    y.array.data = t.last;
+    t.values = t.last = NULL;
+    if (t.file) EK_GO(ek_stored_rows(&t.file, path, features, &x.stored));
     EK_GO(ek_dataset_from_arrays(&x, &y, NULL, &d));
     if (t.names) EK_GO(ek_dataset_name_classes(d, (const char *const *)t.names, t.name_count, path));
     *out = d;
     d = NULL;
 done:
     ek_dataset_destroy(d);
-    ek_array_clear(&x.array);
-    ek_array_clear(&y.array);
+    ek_source_clear(&x);
+    ek_source_clear(&y);
     ek_table_clear(&t);
     return status;
+}
+
+/* Files with names that are known, or else folders of images. */
+static ek_status open_folder(const char *folder, ek_split split, ek_dataset **out)
+{
+    bool files, images;
+    EK_TRY(ek_folder_has(folder, EK_SPLIT_ANY, &files));
+    EK_TRY(ek_image_folder_is(folder, &images));
+    return !files && images ? ek_image_folder_open(folder, split, NULL, out)
+                            : ek_folder_open(folder, split, out);
 }
 
 ek_status ek_dataset_open(const char *spec, ek_split split, ek_dataset **out)
@@ -86,10 +95,19 @@ ek_status ek_dataset_open(const char *spec, ek_split split, ek_dataset **out)
     if (!strncmp(spec, "synthetic", 9) && (!spec[9] || spec[9] == ':'))
         return ek_synthetic_open(spec, split, out);
 
+    char *folder = NULL;
+    ek_shape scale;
+    bool scaled;
+    EK_TRY(ek_scaled_spec(spec, &folder, &scale, &scaled));
+    if (scaled) {
+        ek_status status = ek_image_folder_open(folder, split, &scale, out);
+        ek_free(folder);
+        return status;
+    }
     static const char *const names[] = {"fashion-mnist", "mnist", "synthetic"};
     struct stat info;
     bool there = stat(spec, &info) == 0;
-    if (there && S_ISDIR(info.st_mode)) return ek_folder_open(spec, split, out);
+    if (there && S_ISDIR(info.st_mode)) return open_folder(spec, split, out);
     if (ek_ends_with(spec, ".csv") || ek_ends_with(spec, ".csv.gz")) {
         EK_TRY(one_set_only(spec, split));
         return open_csv(spec, out);

@@ -51,15 +51,15 @@ ek_status ek_folder_has(const char *folder, ek_split split, bool *has)
 ek_status ek_files_open(const char *x_path, const char *y_path, const char *lengths_path, ek_dataset **out)
 {
     ek_status status = EK_OK;
-    ek_source x = {.name = x_path}, y = {.name = y_path}, lengths = {.name = lengths_path};
-    EK_GO(ek_array_load(x_path, &x.array));
-    EK_GO(ek_array_load(y_path, &y.array));
-    if (lengths_path) EK_GO(ek_array_load(lengths_path, &lengths.array));
+    ek_source x = {.file.descriptor = -1}, y = x, lengths = x;
+    EK_GO(ek_source_load(x_path, &x));
+    EK_GO(ek_source_load(y_path, &y));
+    if (lengths_path) EK_GO(ek_source_load(lengths_path, &lengths));
     EK_GO(ek_dataset_from_arrays(&x, &y, lengths_path ? &lengths : NULL, out));
 done:
-    ek_array_clear(&x.array);
-    ek_array_clear(&y.array);
-    ek_array_clear(&lengths.array);
+    ek_source_clear(&x);
+    ek_source_clear(&y);
+    ek_source_clear(&lengths);
     return status;
 }
 
@@ -86,9 +86,11 @@ ek_status ek_folder_open(const char *folder, ek_split split, ek_dataset **out)
     EK_GO(find_file(folder, split, 'x', &x));
     EK_GO(find_file(folder, split, 'y', &y));
     if (!x) {
-        status = ek_fail(EK_E_NOT_FOUND,
-                         "the folder %s has no %s data: neither %s-images-idx3-ubyte (or .gz) nor %s_x.npy",
-                         folder, word(split), split == EK_SPLIT_TEST ? "t10k" : "train", word(split));
+        status =
+            ek_fail(EK_E_NOT_FOUND,
+                    "the folder %s has no %s data: neither %s-images-idx3-ubyte (or .gz) nor %s_x.npy, nor "
+                    "folders with images",
+                    folder, word(split), split == EK_SPLIT_TEST ? "t10k" : "train", word(split));
         goto done;
     }
     if (!y) {

@@ -3,6 +3,7 @@
 #include "core/file.h"
 #include "core/memory.h"
 #include "formats/array_decode.h"
+#include "formats/array_file.h"
 
 #include <string.h>
 
@@ -50,15 +51,59 @@ ek_status ek_array_to_float(const ek_array *array, float *out, const char *path)
     return status == EK_OK ? EK_OK : ek_fail_in(status, "%s: ", path);
 }
 
-ek_status ek_array_load(const char *path, ek_array *out)
+/* An IDX file begins with a zero, a packed one with gzip's mark; what cannot be read says why there. */
+static ek_status is_npy(const char *path, bool *npy)
 {
-    unsigned char first;
+    unsigned char first = 0;
     size_t got;
     EK_TRY(ek_file_begin(path, 1, &first, &got));
-    /* An IDX file begins with a zero, a packed one with gzip's mark; what cannot be read says why there. */
-    if (!got || first == 0x00 || first == 0x1f) return ek_idx_read(path, out);
-    if (first == 0x93) return ek_npy_read(path, out);
+    *npy = first == 0x93;
+    if (!got || first == 0x00 || first == 0x1f || *npy) return EK_OK;
     return ek_fail(EK_E_FORMAT, "%s is neither an IDX nor an NPY file", path);
+}
+
+ek_status ek_array_load(const char *path, ek_array *out)
+{
+    bool npy;
+    EK_TRY(is_npy(path, &npy));
+    return npy ? ek_npy_read(path, out) : ek_idx_read(path, out);
+}
+
+/* --- in place */
+
+ek_status ek_array_file_open(const char *path, ek_array_file *out)
+{
+    bool npy;
+    EK_TRY(is_npy(path, &npy));
+    return npy ? ek_npy_open(path, out) : ek_idx_open(path, out);
+}
+
+void ek_array_file_close(ek_array_file *file) { ek_file_close(&file->descriptor); }
+
+ek_status ek_array_file_read(const ek_array_file *file, int64_t first, int64_t count, unsigned char *raw)
+{
+    int64_t width = (int64_t)ek_number_size(file->number);
+    return ek_file_read_at(file->descriptor, file->offset + first * width, (size_t)(count * width), raw);
+}
+
+ek_status ek_array_file_part(const ek_array_file *file, int64_t first, int64_t count, ek_array *out)
+{
+    ek_array array = {.type = EK_ARRAY_U8, .rank = 1, .dim = {count}, .count = count};
+    unsigned char *raw = NULL;
+    ek_status status = EK_OK;
+    EK_GO(EK_NEW(raw, (size_t)count * ek_number_size(file->number)));
+    EK_GO(ek_array_file_read(file, first, count, raw));
+    if (file->number == EK_NUMBER_U8) { /* as they are: large sets are not held twice */
+        array.data = raw;
+        raw = NULL;
+    } else {
+        EK_GO(ek_array_decode(&array, file->number, file->big_endian, raw));
+    }
+    *out = array;
+done:
+    if (status != EK_OK) ek_array_clear(&array);
+    ek_free(raw);
+    return status;
 }
 
 ek_status ek_array_read(const char *path, ek_shape *shape, float **data)

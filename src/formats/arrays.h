@@ -1,4 +1,4 @@
-/* Arrays of numbers from IDX (plain or gzip), NPY, CSV and PNG files. Every file is taken as hostile. */
+/* Arrays of numbers from IDX (plain or gzip), NPY, CSV and image files. Every file is taken as hostile. */
 #ifndef EK_FORMATS_ARRAYS_H
 #define EK_FORMATS_ARRAYS_H
 
@@ -33,17 +33,28 @@ ek_status ek_npy_read(const char *path, ek_array *out);
 ek_status ek_npy_write(const char *path, int rank, const int64_t *dim, const float *data);
 /* Rows of numbers: commas, semicolons, tabs or spaces; blank lines and # comments skipped; one header line
  * allowed. Errors give line and column. A last column of names instead of numbers becomes their index in order
- * of first appearance. */
+ * of first appearance. The file is read once, from front to back, with memory for what is kept of it alone. */
+typedef struct ek_table_rows ek_table_rows;
 typedef struct ek_table {
     int64_t rows, columns;
-    float *values; /* [rows, columns] */
+    float *values; /* [rows, columns - 1], all but the last column; NULL: more than was to be kept, see `file` */
+    float *last;   /* [rows], the last column */
     char **names;  /* of the last column; else NULL */
     int name_count;
+    ek_table_rows *file; /* reads the values later; NULL: they are there */
 } ek_table;
-ek_status ek_csv_read(const char *path, ek_table *out);
+/* memory: bytes of values to be kept. EK_E_UNSUPPORTED: there are more, and they are packed. */
+ek_status ek_csv_read(const char *path, size_t memory, ek_table *out);
 void ek_table_clear(ek_table *table);
-/* u8 [c, h, w], c = 1 or 3 as asked (colour is turned to grey, grey repeated; alpha over black).
- * EK_E_UNSUPPORTED: built without libpng. */
-ek_status ek_png_read(const char *path, int channels, ek_array *out);
+
+/* Values of the rows index[0] to index[n-1], one behind the other. Several threads at a time, each with scratch memory of
+ * its own. The message names no file. */
+ek_status ek_table_rows_read(const ek_table_rows *rows, const int64_t *index, int64_t n, float *out,
+                             unsigned char *scratch);
+size_t ek_table_rows_scratch(const ek_table_rows *rows); /* bytes */
+void ek_table_rows_destroy(ek_table_rows *rows);
+/* u8 [c, h, w] of a PNG or JPEG file, c = 1 or 3 as asked (colour is turned to grey, grey repeated; alpha over black).
+ * EK_E_UNSUPPORTED: built without its library, or more pixels than are read (image.h). */
+ek_status ek_image_read(const char *path, int channels, ek_array *out);
 
 #endif

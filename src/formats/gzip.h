@@ -1,13 +1,14 @@
-/* Reading a file's bytes in order, through gzip where its first bytes say so. */
+/* Reading a file's bytes in order, through gzip where its first bytes say so, with a buffer's memory alone. */
 #ifndef EK_FORMATS_GZIP_H
 #define EK_FORMATS_GZIP_H
 
 #include "core/status.h"
 
 typedef struct ek_source {
-    unsigned char *memory; /* the whole file as it lies on disk */
-    size_t size, used;
+    int descriptor;      /* -1: closed */
+    int64_t size, taken; /* bytes as they lie on disk, and how many of them have been read */
     struct z_stream_s *stream; /* NULL: not compressed */
+    unsigned char *buffer;     /* of compressed bytes */
     bool ended;                /* the compressed stream */
 } ek_source;
 

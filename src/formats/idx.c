@@ -2,7 +2,10 @@
  * numbers, big-endian, the last dimension fastest. */
 #include "core/memory.h"
 #include "formats/array_decode.h"
+#include "formats/array_file.h"
 #include "formats/gzip.h"
+
+#include <string.h>
 
 static bool number_of(unsigned char type, ek_number *out)
 {
@@ -54,6 +57,31 @@ static ek_status read_end(ek_source *source)
     size_t got;
     EK_TRY(ek_source_read(source, &more, 1, &got));
     return got ? ek_fail(EK_E_FORMAT, "it goes on after the data that its header promises") : EK_OK;
+}
+
+ek_status ek_idx_open(const char *path, ek_array_file *out)
+{
+    ek_source source;
+    EK_TRY(ek_source_open(path, &source));
+    ek_status status = EK_OK;
+    ek_array array = {0};
+    ek_array_file file = {.descriptor = -1, .big_endian = true, .packed = source.stream != NULL};
+    size_t bytes = 0;
+    EK_GO(read_header(&source, &array, &file.number, &bytes));
+    if (!file.packed && bytes < ek_source_bound(&source)) {
+        status = ek_fail(EK_E_FORMAT, "it goes on after the data that its header promises");
+        goto done;
+    }
+    file.offset = source.taken;
+    file.rank = array.rank;
+    memcpy(file.dim, array.dim, sizeof file.dim);
+    file.count = array.count;
+    file.descriptor = source.descriptor;
+    source.descriptor = -1;
+    *out = file;
+done:
+    ek_source_close(&source);
+    return status == EK_OK ? EK_OK : ek_fail_in(status, "%s: ", path);
 }
 
 ek_status ek_idx_read(const char *path, ek_array *out)

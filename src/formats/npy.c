@@ -4,13 +4,12 @@
 #include "core/memory.h"
 #include "core/text.h"
 #include "formats/array_decode.h"
+#include "formats/array_file.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_HEADER = 10000, MAGIC = 6 };
-
-static const size_t MAX_FILE = (size_t)1 << 34;
+enum { MAX_HEADER = 10000, MAGIC = 6, BEFORE_HEADER = 12 };
 
 /* What the dict says. */
 typedef struct header {
@@ -160,8 +159,8 @@ static ek_status parse_dict(cursor *c, header *h)
 
 /* --- the file */
 
-/* Finds the dict in the file and the data after it. */
-static ek_status parse_file(const unsigned char *bytes, size_t size, header *h, const unsigned char **data)
+/* Finds the dict in the file's first bytes, and where the data begins after it. */
+static ek_status parse_file(const unsigned char *bytes, size_t size, header *h, int64_t *data)
 {
     if (size < MAGIC || memcmp(bytes, "\x93NUMPY", MAGIC))
         return ek_fail(EK_E_FORMAT, "it is not an NPY file");
@@ -178,7 +177,7 @@ static ek_status parse_file(const unsigned char *bytes, size_t size, header *h, 
                        MAX_HEADER);
     if (length > size - start) return ek_fail(EK_E_FORMAT, "it is cut short inside its header");
     cursor c = {(const char *)bytes + start, (const char *)bytes + start + length};
-    *data = bytes + start + length;
+    *data = (int64_t)(start + length);
     return parse_dict(&c, h);
 }
 
@@ -214,34 +213,68 @@ static void reorder(const header *h, size_t size, int64_t count, const unsigned 
     }
 }
 
+ek_status ek_npy_open(const char *path, ek_array_file *out)
+{
+    unsigned char first[BEFORE_HEADER + MAX_HEADER];
+    ek_array_file file = {.descriptor = -1};
+    header h = {0};
+    int64_t size;
+    EK_TRY(ek_file_open(path, &file.descriptor, &size));
+    ek_status status = EK_OK;
+    int64_t there = size < (int64_t)sizeof first ? size : (int64_t)sizeof first;
+    EK_GO(ek_file_read_at(file.descriptor, 0, (size_t)there, first));
+    EK_GO(parse_file(first, (size_t)there, &h, &file.offset));
+    EK_GO(count_elements(&h, (size_t)(size - file.offset), &file.count));
+    file.number = h.number;
+    file.big_endian = h.big_endian;
+    file.fortran = h.fortran && h.rank > 1;
+    file.rank = h.rank;
+    memcpy(file.dim, h.dim, sizeof file.dim);
+    *out = file;
+    file.descriptor = -1;
+done:
+    ek_array_file_close(&file);
+    return status == EK_OK ? EK_OK : ek_fail_in(status, "%s: ", path);
+}
+
+/* The whole of it in C order. */
+static ek_status read_reordered(const ek_array_file *file, ek_array *array)
+{
+    header h = {.rank = file->rank};
+    size_t width = ek_number_size(file->number);
+    unsigned char *raw = NULL, *ordered = NULL;
+    ek_status status = EK_OK;
+    memcpy(h.dim, file->dim, sizeof h.dim);
+    EK_GO(EK_NEW(raw, (size_t)file->count * width));
+    EK_GO(ek_array_file_read(file, 0, file->count, raw));
+    EK_GO(EK_NEW(ordered, (size_t)file->count * width));
+    reorder(&h, width, file->count, raw, ordered);
+    ek_free(raw);
+    raw = NULL;
+    array->count = file->count;
+    EK_GO(ek_array_decode(array, file->number, file->big_endian, ordered));
+done:
+    ek_free(ordered);
+    ek_free(raw);
+    return status;
+}
+
 ek_status ek_npy_read(const char *path, ek_array *out)
 {
-    unsigned char *bytes, *raw = NULL;
-    size_t size;
-    EK_TRY(ek_file_read(path, MAX_FILE, &bytes, &size));
-    ek_status status = EK_OK;
-    header h = {0};
     ek_array array = {0};
-    const unsigned char *data = bytes;
-    EK_GO(parse_file(bytes, size, &h, &data));
-    array.rank = h.rank;
-    memcpy(array.dim, h.dim, sizeof array.dim);
-    EK_GO(count_elements(&h, size - (size_t)(data - bytes), &array.count));
-    size_t width = ek_number_size(h.number);
-    if (h.fortran) {
-        EK_GO(EK_NEW(raw, (size_t)array.count * width));
-        reorder(&h, width, array.count, data, raw);
-        data = raw;
-    }
-    EK_GO(ek_array_decode(&array, h.number, h.big_endian, data));
+    ek_array_file file;
+    EK_TRY(ek_npy_open(path, &file));
+    ek_status status = EK_OK;
+    EK_GO(file.fortran ? read_reordered(&file, &array) : ek_array_file_part(&file, 0, file.count, &array));
+    array.rank = file.rank;
+    memcpy(array.dim, file.dim, sizeof array.dim);
     *out = array;
 done:
     if (status != EK_OK) {
         ek_fail_in(status, "%s: ", path);
         ek_array_clear(&array);
     }
-    ek_free(raw);
-    ek_free(bytes);
+    ek_array_file_close(&file);
     return status;
 }
 

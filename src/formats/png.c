@@ -1,33 +1,43 @@
 /* PNG through libpng's simplified interface, which reports errors by value: no longjmp crosses our frames. */
-#include "core/file.h"
-#include "core/memory.h"
-#include "formats/arrays.h"
+#include "formats/image.h"
 
 #ifdef EK_HAVE_PNG
 
 #include <png.h>
+#include <sys/stat.h>
 
-enum { MAX_SIDE = 4096, CHANNELS = 4 };
+enum { CHANNELS = 4 };
 
-static const size_t MAX_FILE = (size_t)1 << 28;
-
-/* Decodes to RGBA bytes [h, w, 4]. */
-static ek_status decode(const unsigned char *bytes, size_t size, png_image *image, unsigned char **rgba)
+static ek_status begin(FILE *file, png_image *image)
 {
-    if (!png_image_begin_read_from_memory(image, bytes, size))
-        return ek_fail(EK_E_FORMAT, "it is not a readable PNG: %s", image->message);
-    if (image->width > MAX_SIDE || image->height > MAX_SIDE)
-        return ek_fail(EK_E_UNSUPPORTED, "it has %u x %u pixels; at most %d x %d are read",
-                       (unsigned)image->width, (unsigned)image->height, MAX_SIDE, MAX_SIDE);
-    /* A pixel has a bit or more, of which deflate's best makes 1032 from one: room is asked for what the file can hold. */
-    if ((uint64_t)image->width * image->height / 8 > 1032 * (uint64_t)size)
-        return ek_fail(EK_E_FORMAT, "it is cut short: %u x %u pixels cannot be in its %zu bytes", (unsigned)image->width,
-                       (unsigned)image->height, size);
-    image->format = PNG_FORMAT_RGBA;
-    EK_TRY(EK_NEW(*rgba, PNG_IMAGE_SIZE(*image)));
-    if (!png_image_finish_read(image, NULL, *rgba, 0, NULL))
-        return ek_fail(EK_E_FORMAT, "it is a broken PNG: %s", image->message);
-    return EK_OK;
+    if (png_image_begin_read_from_stdio(image, file)) return EK_OK;
+    return ek_fail(EK_E_FORMAT, "it is not a readable PNG: %s", image->message);
+}
+
+/* A pixel has a bit or more, of which deflate's best makes 1032 from one: nobody makes room for what the file cannot
+ * hold. */
+static ek_status check_length(FILE *file, const png_image *image)
+{
+    struct stat info;
+    if (fstat(fileno(file), &info) != 0) return ek_fail_errno("it cannot be read");
+    if ((uint64_t)image->width * image->height / 8 <= 1032 * (uint64_t)info.st_size) return EK_OK;
+    return ek_fail(EK_E_FORMAT, "it is cut short: %u x %u pixels cannot be in its %lld bytes", (unsigned)image->width,
+                   (unsigned)image->height, (long long)info.st_size);
+}
+
+static ek_status look(FILE *file, ek_image_info *out)
+{
+    png_image image = {.version = PNG_IMAGE_VERSION};
+    ek_status status = begin(file, &image);
+    if (status == EK_OK && image.width <= EK_IMAGE_MAX_SIDE && image.height <= EK_IMAGE_MAX_SIDE)
+        status = check_length(file, &image);
+    if (status == EK_OK) {
+        *out = (ek_image_info){
+            .h = image.height, .w = image.width, .colour = image.format & PNG_FORMAT_FLAG_COLOR};
+        out->scratch = (size_t)CHANNELS * image.height * image.width;
+    }
+    png_image_free(&image);
+    return status;
 }
 
 /* [h, w, 4] to [channels, h, w], alpha over black; grey is Rec. 601's luma. */
@@ -44,36 +54,41 @@ static void arrange(const unsigned char *rgba, int64_t pixels, int channels, uns
     }
 }
 
-ek_status ek_png_read(const char *path, int channels, ek_array *out)
+static ek_status decode(FILE *file, const ek_image_info *info, int channels, unsigned char *out,
+                        unsigned char *scratch)
 {
-    if (channels != 1 && channels != 3)
-        return ek_fail(EK_E_SHAPE, "%s: a PNG gives 1 or 3 channels, not %d", path, channels);
-    unsigned char *bytes, *rgba = NULL, *data = NULL;
-    size_t size;
-    EK_TRY(ek_file_read(path, MAX_FILE, &bytes, &size));
-    ek_status status = EK_OK;
     png_image image = {.version = PNG_IMAGE_VERSION};
-    EK_GO(decode(bytes, size, &image, &rgba));
-    int64_t h = image.height, w = image.width;
-    EK_GO(EK_NEW(data, (size_t)(channels * h * w)));
-    arrange(rgba, h * w, channels, data);
-    *out = (ek_array){
-        .type = EK_ARRAY_U8, .rank = 3, .dim = {channels, h, w}, .count = channels * h * w, .data = data};
-done:
-    if (status != EK_OK) ek_fail_in(status, "%s: ", path);
+    ek_status status = begin(file, &image);
+    size_t bytes = (size_t)CHANNELS * image.height * image.width;
+    if (status == EK_OK && (image.height != info->h || image.width != info->w || bytes > info->scratch))
+        status = ek_image_changed();
+    image.format = PNG_FORMAT_RGBA;
+    if (status == EK_OK && !png_image_finish_read(&image, NULL, scratch, 0, NULL))
+        status = ek_fail(EK_E_FORMAT, "it is a broken PNG: %s", image.message);
+    if (status == EK_OK) arrange(scratch, info->h * info->w, channels, out);
     png_image_free(&image);
-    ek_free(rgba);
-    ek_free(bytes);
     return status;
 }
 
 #else
 
-ek_status ek_png_read(const char *path, int channels, ek_array *out)
+static ek_status look(FILE *file, ek_image_info *out)
 {
+    (void)file;
+    (void)out;
+    return ek_fail(EK_E_UNSUPPORTED, "this build has no PNG support (it needs libpng)");
+}
+
+static ek_status decode(FILE *file, const ek_image_info *info, int channels, unsigned char *out,
+                        unsigned char *scratch)
+{
+    (void)info;
     (void)channels;
     (void)out;
-    return ek_fail(EK_E_UNSUPPORTED, "cannot read %s: this build has no PNG support (it needs libpng)", path);
+    (void)scratch;
+    return look(file, NULL);
 }
 
 #endif
+
+const ek_image_kind ek_image_png = {look, decode};

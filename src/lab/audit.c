@@ -224,7 +224,7 @@ static ek_status take_set(const ek_audit *a, const ek_dataset *dataset, const ch
     out->count = dataset->count < a->options.samples ? dataset->count : a->options.samples;
     EK_TRY(EK_NEW(out->index, (size_t)dataset->count));
     for (int64_t i = 0; i < dataset->count; i++) out->index[i] = i;
-    ek_epoch_order(out->index, dataset->count, 1, 1, true);
+    EK_TRY(ek_epoch_order(out->index, dataset->count, 1, 1, true));
     return EK_OK;
 }
 

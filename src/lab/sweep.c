@@ -167,7 +167,9 @@ ek_status ek_sweep_run(ek_sweep *s)
     EK_GO(ek_batches_start(&r.batches));
     for (int i = 0; i < s->stats_count; i++) clear(&s->stats[i]);
     s->correct = 0;
-    while (ek_batches_next(&r.batches, &n)) {
+    for (;;) {
+        EK_GO(ek_batches_next(&r.batches, &n));
+        if (n == 0) break;
         EK_GO(run_batch(s, &r, n, first));
         EK_GO(tell(s->work, n));
         first += n;

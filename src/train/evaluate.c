@@ -35,7 +35,11 @@ ek_status ek_evaluate_at(ek_net *net, const ek_dataset *dataset, const int64_t *
     EK_GO(ek_net_prepare(net, largest, false));
     EK_GO(ek_loss_reserve(&loss, largest));
     EK_GO(ek_batches_start(&batches));
-    while (ek_batches_next(&batches, &n)) EK_GO(run_batch(net, &loss, n, batches.labels, &sum, &correct));
+    for (;;) {
+        EK_GO(ek_batches_next(&batches, &n));
+        if (n == 0) break;
+        EK_GO(run_batch(net, &loss, n, batches.labels, &sum, &correct));
+    }
     *out = (ek_metrics){
         .count = count,
         .loss = sum / (double)count,

@@ -143,7 +143,7 @@ typedef struct sweep {
 static ek_status part_forward(const sweep *s, int64_t first, int64_t n, int last)
 {
     const ek_parted_batch *batch = s->batch;
-    batch->fill(batch->user, first, n);
+    EK_TRY(batch->fill(batch->user, first, n));
     return ek_net_run_part(s->parts->net, first, n, batch->seed, batch->step, last);
 }
 

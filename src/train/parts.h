@@ -18,7 +18,7 @@ void ek_parts_destroy(ek_parts *parts);
 typedef struct ek_parted_batch {
     int64_t n, part;
     /* Puts samples [first, first + n) into the net's input. */
-    void (*fill)(void *user, int64_t first, int64_t n);
+    ek_status (*fill)(void *user, int64_t first, int64_t n);
     void *user;
     const int32_t *labels;
     uint64_t seed, step;

@@ -83,7 +83,7 @@ static ek_status draw_samples(training *t)
         return ek_fail(EK_E_ARGUMENT, "samples=%lld is more than the %lld there are to train on",
                        (long long)o->samples, (long long)t->run.train_count);
     if (o->samples == 0) return EK_OK;
-    ek_epoch_order(t->train_index, t->run.train_count, o->seed, 0, true);
+    EK_TRY(ek_epoch_order(t->train_index, t->run.train_count, o->seed, 0, true));
     t->run.train_count = o->samples;
     return EK_OK;
 }
@@ -209,7 +209,7 @@ static ek_status run_step(training *t, ek_batches *batches)
     double began = ek_now(), lr = ek_schedule_lr(o, ek_run_steps(run), run->steps_per_epoch);
     int64_t n;
     ek_step_result result;
-    ek_batches_next(batches, &n);
+    EK_TRY(ek_batches_next(batches, &n));
     EK_TRY(ek_trainer_set_lr(run->trainer, lr));
     if (batches->in_parts) {
         ek_parted_batch batch = {
@@ -252,7 +252,7 @@ static ek_status run_steps(training *t)
                           .in_parts = o->accumulate > 1,
                           .next = run->progress.step};
     ek_status status = EK_OK;
-    ek_epoch_order(t->train_index, run->train_count, o->seed, run->progress.epoch + 1, o->shuffle);
+    EK_GO(ek_epoch_order(t->train_index, run->train_count, o->seed, run->progress.epoch + 1, o->shuffle));
     EK_GO(ek_batches_start(&batches));
     while (!t->stop && run->progress.step < run->steps_per_epoch) EK_GO(run_step(t, &batches));
 done:

@@ -148,10 +148,11 @@ typedef struct array {
     const float *x;
 } array;
 
-static void fill_from_array(void *user, int64_t first, int64_t n)
+static ek_status fill_from_array(void *user, int64_t first, int64_t n)
 {
     const array *a = user;
     ek_net_set_input(a->net, n, a->x + first * ek_shape_count(ek_net_input_shape(a->net)));
+    return EK_OK;
 }
 
 ek_status ek_trainer_step_in_parts(ek_trainer *trainer, int64_t n, int64_t part, const float *x, const int32_t *labels,
