@@ -1,12 +1,12 @@
 #include "commands.h"
 #include "common.h"
 #include "output.h"
-#include "sha256.h"
 #include "train_record.h"
 #include "train_run.h"
 
 #include <errno.h>
 #include <libgen.h>
+#include <sha2.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -79,8 +79,8 @@ static bool take_data(settings *plan, const char *given)
 
 static bool is_unchanged(const char *path, const char *hash, const char *model)
 {
-    char now[CLI_SHA256_TEXT];
-    if (!cli_sha256_file(path, now)) {
+    char now[SHA256_DIGEST_STRING_LENGTH];
+    if (!SHA256File(path, now)) {
         cli_fail("cannot read %s: %s", path, strerror(errno));
         return false;
     }

@@ -19,10 +19,7 @@ void fuzz_one(const unsigned char *data, size_t size)
                      "an image is [c, h, w]");
         ek_shape shape = {3, {channels, array.dim[1], array.dim[2]}};
         ek_array_clear(&array);
-        ek_dataset *set;
-        FUZZ_OK(ek_dataset_open_items(path, shape, &set));
-        fuzz_use_data(set);
-        ek_dataset_destroy(set);
+        fuzz_use_data(path, &shape);
     }
 }
 
