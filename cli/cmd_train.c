@@ -17,6 +17,9 @@ static const cli_option options[] = {
                 "--shards R (default: one a process)."),
     ROW_CHOICE("bn", "sync|local", training.bn,
                "What shards normalize by: the whole batch, or their own samples alone, as ghost batches do (default sync)."),
+    ROW_POSITIVE("timeout", "SECONDS", timeout,
+                 "How long a process (evenkeel-mpi) may keep the others waiting before it is taken for dead (default 10, or ten "
+                 "times the longest that a step took between two exchanges)."),
 
     ROWS_SCHEDULE,
 

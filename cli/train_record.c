@@ -49,7 +49,7 @@ static json_t *host_json(const ek_context *context)
 static bool is_recorded(const cli_option *option)
 {
     static const char *const other[] = {"init",   "out",         "log",     "checkpoint", "checkpoint-steps", "resume",
-                                        "report", "tensorboard", "metrics", "quiet",      "threads",          "json"};
+                                        "report", "tensorboard", "metrics", "quiet",      "threads",          "json", "timeout"};
     if (option->kind <= CLI_OPERAND) return false;
     for (size_t i = 0; i < sizeof other / sizeof *other; i++)
         if (strcmp(option->name, other[i]) == 0) return false;

@@ -19,6 +19,7 @@ typedef struct cli_train_plan {
     const char *net, *out, *init, *log, *checkpoint, *resume, *report, *tensorboard, *metrics;
     cli_training training;
     int64_t checkpoint_steps, threads;
+    double timeout; /* 0: the default */
     bool json, quiet;
     const char *model; /* rerun's operand */
     bool dry_run;

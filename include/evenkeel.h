@@ -1198,7 +1198,7 @@ EK_API int ek_comm_ranks(const ek_comm *comm);
 /* Seconds that a rank may keep others waiting, where ten times the longest that a rank computed between two exchanges is not more:
  * 10. Reading data and writing checkpoints may take any time.
  * EK_E_ARGUMENT  not above 0 */
-EK_API EK_MUST_CHECK ek_status ek_comm_set_patience(ek_comm *comm, double seconds);
+EK_API EK_MUST_CHECK ek_status ek_comm_set_timeout(ek_comm *comm, double seconds);
 
 /* What this rank has sent so far. */
 typedef struct ek_traffic {

@@ -113,7 +113,7 @@ static void wait_in_vain(ek_comm *comm, void *argument)
 {
     ek_status *status = argument;
     double x = 1;
-    assert_ok(ek_comm_set_patience(comm, 0.2));
+    assert_ok(ek_comm_set_timeout(comm, 0.2));
     *status = ek_comm_merge(comm, &x, 1, ek_merge_sum);
     if (*status == EK_OK) return;
     assert_non_null(strstr(ek_error(), "rank 1, which hangs"));
@@ -129,8 +129,8 @@ static void silence_is_noticed(void **state)
     the_post.silent = -1;
     assert_int_equal(status[0], EK_E_RANK);
     assert_int_equal(status[1], EK_OK);
-    assert_fails(EK_E_ARGUMENT, "more than 0", ek_comm_set_patience(NULL, 0));
-    assert_fails(EK_E_ARGUMENT, "more than 0", ek_comm_set_patience(NULL, NAN));
+    assert_fails(EK_E_ARGUMENT, "more than 0", ek_comm_set_timeout(NULL, 0));
+    assert_fails(EK_E_ARGUMENT, "more than 0", ek_comm_set_timeout(NULL, NAN));
 }
 
 int main(void)

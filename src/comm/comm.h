@@ -13,7 +13,7 @@
 
 #include "core/status.h"
 
-#define EK_PATIENCE 10.0 /* seconds */
+#define EK_TIMEOUT 10.0 /* seconds */
 #define EK_MAX_SHARDS 65536
 
 /* A message to or from a rank. Of one pair of ranks those of one tag arrive in the order in which they were sent. */
@@ -41,7 +41,7 @@ struct ek_comm {
     int rank, ranks;
     const ek_driver *driver;
     bool lost;       /* an exchange failed: there will be no other */
-    double patience; /* seconds that a rank may be silent, see ek_comm_wait */
+    double timeout; /* seconds that a rank may be silent, see ek_comm_wait */
     bool patient;    /* for now all may take their time */
     double busy;     /* the longest time that this rank computed between two exchanges */
     double left;     /* when its last exchange ended, by ek_now */
