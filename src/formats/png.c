@@ -77,25 +77,10 @@ static ek_status decode(FILE *file, const ek_image_info *info, int channels, uns
     return status;
 }
 
+const ek_image_kind ek_image_png = {"PNG", "libpng", look, decode};
+
 #else
 
-static ek_status look(FILE *file, ek_image_info *out)
-{
-    (void)file;
-    (void)out;
-    return ek_fail(EK_E_UNSUPPORTED, "this build has no PNG support (it needs libpng)");
-}
-
-static ek_status decode(FILE *file, const ek_image_info *info, int channels, unsigned char *out,
-                        unsigned char *scratch)
-{
-    (void)info;
-    (void)channels;
-    (void)out;
-    (void)scratch;
-    return look(file, NULL);
-}
+const ek_image_kind ek_image_png = {"PNG", "libpng", NULL, NULL};
 
 #endif
-
-const ek_image_kind ek_image_png = {look, decode};
