@@ -70,7 +70,7 @@ ek_status ek_comm_test(ek_comm *comm, ek_requests *requests, bool *done)
 ek_status ek_comm_set_timeout(ek_comm *comm, double seconds)
 {
     if (!(seconds > 0 && seconds <= 1e9))
-        return ek_fail(EK_E_ARGUMENT, "the patience with a silent rank is more than 0 seconds, not %g", seconds);
+        return ek_fail(EK_E_ARGUMENT, "the timeout of ranks must be more than 0 seconds, not %g", seconds);
     if (comm) comm->timeout = seconds;
     return EK_OK;
 }
@@ -163,6 +163,15 @@ ek_status ek_comm_merge(ek_comm *comm, double *data, int64_t count, ek_merge mer
 {
     EK_TRY(make_room(comm, count));
     for (int gap = 1; gap < comm->ranks; gap *= 2) EK_TRY(merge_level(comm, gap, data, count, merge));
+    return EK_OK;
+}
+
+ek_status ek_comm_settle(ek_comm *comm)
+{
+    double nothing = 0;
+    if (!comm || !comm->patient) return EK_OK;
+    EK_TRY(ek_comm_merge(comm, &nothing, 1, ek_merge_sum));
+    ek_comm_be_patient(comm, false);
     return EK_OK;
 }
 

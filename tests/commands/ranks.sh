@@ -60,7 +60,7 @@ for library in "${found[@]}"; do
         wait $job && fail "a run whose rank was lost ended well"
         [ $signal = KILL ] || grep -q "rank 0 has waited" err || fail "nobody says that rank 1 is silent: $(cat err)"
         [ -z "$(pgrep -f "evenkeel-mpi.$library train small.net --data synthetic:20 .*$PWD")" ] || fail "a rank is left"
-        at=$(head -c 20000 run.checkpoint | tr ',' '\n' | grep -ao '"evenkeel.train.epoch":"[0-9]*"' | tr -dc 0-9)
+        at=$(head -c 20000 run.checkpoint | tr ',' '\n' | sed -n 's/.*"evenkeel.train.epochs_done":"\([0-9]*\)".*/\1/p')
         more=("${train[@]}" --epochs $((at + 2)) --shards 4)
         ranks 4 "${more[@]}" --resume run.checkpoint --out m.safetensors || fail "it does not go on: $(cat err)"
         "$evenkeel" "${more[@]}" --out whole.safetensors >out || fail "exit code $?"
