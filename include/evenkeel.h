@@ -1206,6 +1206,11 @@ typedef struct ek_traffic {
 } ek_traffic;
 EK_API ek_traffic ek_comm_sent(const ek_comm *comm);
 
+/* data [bytes] of rank `root` goes to all; all call it alike. NULL: nothing to do.
+ * EK_E_ARGUMENT  there is no such rank
+ * EK_E_RANK      another rank failed or is silent */
+EK_API EK_MUST_CHECK ek_status ek_comm_broadcast(ek_comm *comm, int root, void *data, size_t bytes);
+
 EK_API void ek_comm_destroy(ek_comm *comm);
 
 #ifdef __cplusplus

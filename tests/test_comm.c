@@ -45,8 +45,12 @@ static void merges_by_the_tree(void **state)
 static void broadcast(ek_comm *comm, void *argument)
 {
     int64_t *word = argument;
-    *word = comm->rank == 0 ? 4711 : -comm->rank;
-    assert_ok(ek_comm_broadcast(comm, word, sizeof *word));
+    for (int root = 0; root < comm->ranks; root++) {
+        *word = comm->rank == root ? 4711 + root : -comm->rank;
+        assert_ok(ek_comm_broadcast(comm, root, word, sizeof *word));
+        assert_int_equal(*word, 4711 + root);
+    }
+    assert_fails(EK_E_ARGUMENT, "no rank", ek_comm_broadcast(comm, comm->ranks, word, sizeof *word));
 }
 
 static void broadcasts_reach_all(void **state)
@@ -55,7 +59,7 @@ static void broadcasts_reach_all(void **state)
     for (int ranks = 1; ranks <= MOST_RANKS; ranks++) {
         int64_t word[MOST_RANKS] = {0};
         run_ranks(ranks, broadcast, word, sizeof word[0]);
-        for (int r = 0; r < ranks; r++) assert_int_equal(word[r], 4711);
+        for (int r = 0; r < ranks; r++) assert_int_equal(word[r], 4711 + ranks - 1);
     }
 }
 

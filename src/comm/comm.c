@@ -175,15 +175,17 @@ ek_status ek_comm_settle(ek_comm *comm)
     return EK_OK;
 }
 
-ek_status ek_comm_broadcast(ek_comm *comm, void *data, size_t bytes)
+ek_status ek_comm_broadcast(ek_comm *comm, int root, void *data, size_t bytes)
 {
-    int top = 1;
-    while (top < comm->ranks) top *= 2;
+    int top = 1, ranks = ek_comm_ranks(comm);
+    if (root < 0 || root >= ranks) return ek_fail(EK_E_ARGUMENT, "there is no rank %d of %d", root, ranks);
+    while (top < ranks) top *= 2;
     for (int gap = top / 2; gap > 0; gap /= 2) {
-        bool has = comm->rank % (2 * gap) == 0, wants = comm->rank % (2 * gap) == gap;
-        int peer = has ? comm->rank + gap : comm->rank - gap;
-        if ((!has && !wants) || peer >= comm->ranks) continue;
-        ek_transfer t = {.peer = peer, .sends = has, .data = data, .bytes = bytes};
+        int place = (comm->rank - root + ranks) % ranks; /* the root's is 0 */
+        bool has = place % (2 * gap) == 0, wants = place % (2 * gap) == gap;
+        int peer = has ? place + gap : place - gap;
+        if ((!has && !wants) || peer >= ranks) continue;
+        ek_transfer t = {.peer = (peer + root) % ranks, .sends = has, .data = data, .bytes = bytes};
         EK_TRY(ek_comm_start(comm, comm->requests, &t, 1));
         EK_TRY(ek_comm_wait(comm, comm->requests, &t, 1));
     }

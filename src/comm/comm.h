@@ -71,8 +71,6 @@ void ek_merge_sum(double *into, const double *other, int64_t count);
 
 /* data [count] becomes the merge of all ranks', on each of them. About log2(ranks) messages. */
 ek_status ek_comm_merge(ek_comm *comm, double *data, int64_t count, ek_merge merge);
-/* data of rank 0 goes to all. */
-ek_status ek_comm_broadcast(ek_comm *comm, void *data, size_t bytes);
 /* Until all are there, however long it takes; from now on all compute alike, and nobody may be silent. NULL, or when that is so
  * already: nothing. */
 ek_status ek_comm_settle(ek_comm *comm);

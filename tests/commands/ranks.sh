@@ -16,6 +16,8 @@ ranks() {
     command="mpirun -n $1 evenkeel-mpi.$library ${*:2}"
     timeout 120 "mpirun.$library" -n "$1" "$build/evenkeel-mpi.$library" "${@:2}" >out 2>err </dev/null
 }
+# A table without its columns of time.
+untimed() { cut -d , -f 1-8 "$1"; }
 small_net >small.net
 train=(train small.net --data synthetic:20 --samples 300 --batch 25 --epochs 2 --valid 0.1 --momentum 0.9 --quiet)
 
@@ -33,6 +35,25 @@ for library in "${found[@]}"; do
     grep -o '"\(loss\|accuracy\|count\)":[0-9.e-]*' out >of_ranks
     "$evenkeel" eval four.safetensors --data synthetic:20 --json | grep -o '"\(loss\|accuracy\|count\)":[0-9.e-]*' | diff - of_ranks >&2 ||
         fail "eval differs"
+
+    # Recalibration and audit with the bits of one process; of a comparison each rank makes runs.
+    for fast in "" --fast; do
+        ranks 3 recalibrate four.safetensors --data synthetic:20 --batch 90 $fast --out m.safetensors || fail "exit code $?"
+        "$evenkeel" recalibrate four.safetensors --data synthetic:20 --batch 90 $fast --out one.safetensors >out || fail "exit code $?"
+        same m.safetensors one.safetensors
+    done
+    ranks 3 audit four.safetensors --data synthetic:20 --samples 2000 --json --report ranks.html --quiet
+    [ $? = 1 ] || fail "audit did not end as one that finds something"
+    mv out of_ranks
+    "$evenkeel" audit four.safetensors --data synthetic:20 --samples 2000 --json --report ranks.html --quiet | diff - of_ranks >&2 ||
+        fail "audit differs"
+    comparison=(compare small.net --data synthetic:20 --samples 200 --epochs 2 --vary norm=batch,none,layer --repeat 3 --quiet)
+    rm -f c.state
+    ranks 2 "${comparison[@]}" --repeat 2 --state c.state --csv ranks.csv || fail "exit code $?"
+    [ "$(wc -l <c.state)" = 7 ] || fail "not six runs are in the state"
+    ranks 4 "${comparison[@]}" --state c.state --csv ranks.csv || fail "exit code $?"
+    "$evenkeel" "${comparison[@]}" --csv one.csv >out || fail "exit code $?"
+    diff <(untimed one.csv) <(untimed ranks.csv) >&2 || fail "compare differs"
 
     # A mistake is said once.
     ranks 2 train small.net --out m.safetensors && fail "no data, and no error"
