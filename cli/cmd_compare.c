@@ -61,7 +61,7 @@ static void print_stopped(const comparison *c, int argc, char **argv)
         return;
     }
     fprintf(stderr, "Go on with:\n ");
-    for (int i = 0; i < argc; i++) cli_print_quoted(argv[i]);
+    for (int i = 0; i < argc; i++) cli_print_quoted(stderr, argv[i]);
     fputc('\n', stderr);
 }
 

@@ -47,7 +47,9 @@ static const cli_option options[] = {
     ROW_FLAG("keep-eps", keep_eps, "Keep the net's eps, and multiply gamma by sqrt((v + eps here)/(v + eps there)) instead."),
     ROW_HEADING("ONNX models that are read:"),
     ROW_TEXT("input", "SHAPE", input, "A sample's shape, such as 3x48x192, where the file leaves sizes open."),
-    ROW_TEXT("output", "NAME", output, "The output that the net is to end with, where the file has several."),
+    ROW_TEXT("output", "NAME", output,
+             "The value that the net is to end with: one of several outputs, or what any node gives, such as what goes "
+             "into a last Softmax, which no net that is trained can have."),
     ROW_CHOICE("bn", "exported|inference", bn,
                "What a batch normalization that was exported in training mode does at inference: exported, take the batch's "
                "statistics as the file says; inference, take its running statistics, which is nearly always meant."),

@@ -82,4 +82,5 @@ const cli_command cli_eval = {
                 "  evenkeel eval model.safetensors --data x.npy,y.npy --json\n",
     .options = options,
     .run = run,
+    .ranks = true,
 };

@@ -54,8 +54,20 @@ static json_t *layer_json(const ek_layer_info *layer)
     return object;
 }
 
+/* Of a step and of a run. False: it cannot be told, which was said. */
+static bool find_memory(const settings *s, const ek_net *net, size_t *training, size_t *inference)
+{
+    *training = ek_net_memory(net, s->batch, EK_MODE_TRAINING);
+    *inference = *training ? ek_net_memory(net, s->batch, EK_MODE_INFERENCE) : 0;
+    if (*training && *inference) return true;
+    cli_fail_status();
+    return false;
+}
+
 static int print_json(const settings *s, const ek_net *net)
 {
+    size_t training, inference;
+    if (!find_memory(s, net, &training, &inference)) return CLI_FAILED;
     totals sum = add_up(net);
     json_t *answer = json_object(), *layers = json_array(), *notes = json_array();
     for (int i = 0; i < ek_net_layer_count(net); i++) {
@@ -70,10 +82,8 @@ static int print_json(const settings *s, const ek_net *net)
     json_object_set_new(answer, "buffers", json_integer(sum.buffers));
     json_object_set_new(answer, "multiply_adds", json_integer(sum.multiply_adds));
     json_object_set_new(answer, "batch", json_integer(s->batch));
-    json_object_set_new(answer, "memory_training",
-                        json_integer((json_int_t)ek_net_memory(net, s->batch, EK_MODE_TRAINING)));
-    json_object_set_new(answer, "memory_inference",
-                        json_integer((json_int_t)ek_net_memory(net, s->batch, EK_MODE_INFERENCE)));
+    json_object_set_new(answer, "memory_training", json_integer((json_int_t)training));
+    json_object_set_new(answer, "memory_inference", json_integer((json_int_t)inference));
     json_object_set_new(answer, "text", json_string(ek_net_text(net)));
     for (int i = 0; i < ek_net_note_count(net); i++) json_array_append_new(notes, cli_json_text(ek_net_note(net, i)));
     json_object_set_new(answer, "notes", notes);
@@ -117,14 +127,15 @@ static int print(const settings *s, const ek_net *net)
 {
     if (s->json) return print_json(s, net);
     totals sum = add_up(net);
-    char text[CLI_TEXT_SIZE], training[CLI_TEXT_SIZE];
+    char text[CLI_TEXT_SIZE], to_train[CLI_TEXT_SIZE];
+    size_t training, inference;
+    if (!find_memory(s, net, &training, &inference)) return CLI_FAILED;
     print_layers(net);
     printf("\nparameters     %s", cli_count(text, sum.parameters));
     if (sum.buffers) printf(", and %s running statistics", cli_count(text, sum.buffers));
     printf("\nmultiply-adds  %s a sample, forward\n", cli_count(text, sum.multiply_adds));
     printf("memory         %s to train, %s to run, at batch %lld\n",
-           cli_bytes(training, (double)ek_net_memory(net, s->batch, EK_MODE_TRAINING)),
-           cli_bytes(text, (double)ek_net_memory(net, s->batch, EK_MODE_INFERENCE)), (long long)s->batch);
+           cli_bytes(to_train, (double)training), cli_bytes(text, (double)inference), (long long)s->batch);
     if (sum.redundant)
         printf("* its bias is redundant: the normalization that follows subtracts it again, so it is\n"
                "  neither computed nor trained, and stands as zeros in the model file\n");

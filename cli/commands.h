@@ -4,7 +4,7 @@
 
 #include "options.h"
 
-extern const cli_command cli_train, cli_eval, cli_predict, cli_run, cli_summary, cli_inspect,
+extern const cli_command cli_train, cli_rerun, cli_report, cli_eval, cli_predict, cli_run, cli_summary, cli_inspect,
     cli_bench, cli_audit, cli_recalibrate, cli_compare, cli_fold, cli_convert;
 
 /* All, in the order of the help; ended by NULL. */

@@ -1,9 +1,9 @@
 #include "common.h"
 
 #include "output.h"
+#include "ranks.h"
 
 #include <ctype.h>
-#include <errno.h>
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +17,8 @@ static bool open_by(ek_status (*open)(ek_context *, const char *, ek_net **), cl
 {
     *model = (cli_model){.trained = ek_is_model(name)};
     ek_context_options options = ek_context_options_default();
-    options.threads = (int)threads;
+    options.threads = threads ? (int)threads : cli_default_threads();
+    options.comm = cli_comm();
     if (ek_context_create(&options, &model->context) == EK_OK &&
         open(model->context, name, &model->net) == EK_OK)
         return true;
@@ -104,74 +105,27 @@ bool cli_is_file(const char *path)
     return stat(path, &info) == 0 && S_ISREG(info.st_mode);
 }
 
-/* A new file beside what `path` leads to. *real and *trial are to be freed. -1: it cannot be, which was said. */
-static int open_beside(const char *path, char **real, char **trial)
+bool cli_claim(const char *path, ek_claim **claim)
 {
-    struct stat info;
-    *real = *trial = NULL;
-    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
-        cli_fail("cannot write %s: it is %s", path,
-                 S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
-        return -1;
-    }
-    *real = realpath(path, NULL);
-    *trial = cli_text("%s.XXXXXX", *real ? *real : path);
-    int descriptor = mkstemp(*trial);
-    if (descriptor < 0) cli_fail("cannot write %s: %s", path, strerror(errno));
-    return descriptor;
+    *claim = NULL;
+    if (!path || ek_file_claim(path, claim) == EK_OK) return true;
+    cli_fail_status();
+    return false;
 }
 
 bool cli_can_write(const char *path)
 {
-    char *real, *trial;
-    int descriptor = open_beside(path, &real, &trial);
-    if (descriptor >= 0) {
-        close(descriptor);
-        unlink(trial);
-    }
-    free(real);
-    free(trial);
-    return descriptor >= 0;
-}
-
-/* The permissions that the file has, or that a new one gets. */
-static mode_t mode_of(const char *path)
-{
-    struct stat info;
-    if (path && stat(path, &info) == 0) return info.st_mode & 07777;
-    mode_t mask = umask(0);
-    umask(mask);
-    return 0666 & ~mask;
+    ek_claim *claim;
+    if (!cli_claim(path, &claim)) return false;
+    ek_claim_release(claim);
+    return true;
 }
 
 bool cli_write_file(const char *path, const char *text, size_t length)
 {
-    char *real, *trial;
-    int descriptor = open_beside(path, &real, &trial);
-    if (descriptor < 0) {
-        free(real);
-        free(trial);
-        return false;
-    }
-    FILE *file = fdopen(descriptor, "w");
-    bool fine = file && fwrite(text, 1, length, file) == length && fflush(file) == 0 && fsync(descriptor) == 0 &&
-                fchmod(descriptor, mode_of(real)) == 0;
-    int why = errno;
-    if (file ? fclose(file) != 0 && fine : close(descriptor) != 0) {
-        why = errno;
-        fine = false;
-    }
-    if (fine && rename(trial, real ? real : path) != 0) {
-        why = errno;
-        fine = false;
-    }
-    if (!fine) {
-        unlink(trial);
-        cli_fail("cannot write %s: %s", path, strerror(why));
-    }
-    free(real);
-    free(trial);
-    return fine;
+    if (ek_file_write(path, text, length) == EK_OK) return true;
+    cli_fail_status();
+    return false;
 }
 
 static bool one_inode(const char *a, const char *b)
@@ -212,23 +166,23 @@ const char *cli_would_lose(const char *path, const char *data, const char *net)
     return NULL;
 }
 
-void cli_print_quoted(const char *word)
+void cli_print_quoted(FILE *file, const char *word)
 {
     bool plain = *word;
     for (const char *c = word; *c; c++)
         plain = plain && (isalnum((unsigned char)*c) || strchr("-_./,:=+@%", *c));
-    fputc(' ', stderr);
+    fputc(' ', file);
     if (plain) {
-        fputs(word, stderr);
+        fputs(word, file);
         return;
     }
-    fputc('\'', stderr);
+    fputc('\'', file);
     for (const char *c = word; *c; c++) {
         if (*c == '\'') {
-            fputs("'\\''", stderr);
+            fputs("'\\''", file);
         } else {
-            fputc(*c, stderr);
+            fputc(*c, file);
         }
     }
-    fputc('\'', stderr);
+    fputc('\'', file);
 }

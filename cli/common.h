@@ -4,6 +4,8 @@
 
 #include "evenkeel.h"
 
+#include <stdio.h>
+
 typedef struct cli_model {
     ek_context *context;
     ek_net *net;
@@ -36,8 +38,10 @@ ek_status cli_save_model(const ek_net *net, const char *path);
 
 /* Whether there is a regular file. */
 bool cli_is_file(const char *path);
-/* Whether `path` can be written or replaced: tried with a file beside it that is taken away again.
- * False: no, which was said. */
+/* Keeps a file for this run, which writes it at its end (ek_file_claim). path NULL: none is written. False: it cannot be
+ * written, or is another run's to write, which was said. */
+bool cli_claim(const char *path, ek_claim **claim);
+/* Whether `path` can be written or replaced: claimed, and given up again. False: no, which was said. */
 bool cli_can_write(const char *path);
 /* Replaces a file by a text, wholly or not at all. False: it could not, which was said. */
 bool cli_write_file(const char *path, const char *text, size_t length);
@@ -47,7 +51,7 @@ bool cli_same_file(const char *a, const char *b);
  * the net's text; NULL: it may. Any may be NULL. */
 const char *cli_would_lose(const char *path, const char *data, const char *net);
 
-/* A word of a command on stderr, a blank before it, quoted as a shell needs it. */
-void cli_print_quoted(const char *word);
+/* A word of a command, a blank before it, quoted as a shell needs it. */
+void cli_print_quoted(FILE *file, const char *word);
 
 #endif

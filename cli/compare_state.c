@@ -82,8 +82,7 @@ static json_t *header_json(const comparison *c)
 static void write_line(compare_state *state, const json_t *line)
 {
     if (!state->file || state->failed) return;
-    cli_json_write_exact(state->file, line);
-    if (fflush(state->file) == 0 && fsync(fileno(state->file)) == 0) return;
+    if (cli_json_write_exact(state->file, line) && fflush(state->file) == 0 && fsync(fileno(state->file)) == 0) return;
     state->failed = true;
     cli_fail("cannot write %s: %s; runs from here on are not in it", state->path, strerror(errno));
 }

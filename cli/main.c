@@ -1,14 +1,15 @@
 /* evenkeel: the command line. Exit codes: 0 done, 1 failed, 2 wrong usage. */
 #include "commands.h"
 #include "output.h"
+#include "ranks.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
 
 const cli_command *const cli_commands[] = {
-    &cli_train,   &cli_compare, &cli_eval,        &cli_predict, &cli_run,   &cli_summary,
-    &cli_inspect, &cli_audit,   &cli_recalibrate, &cli_fold,    &cli_convert, &cli_bench, NULL,
+    &cli_train,   &cli_rerun,   &cli_report, &cli_compare,     &cli_eval, &cli_predict, &cli_run,
+    &cli_summary, &cli_inspect, &cli_audit,  &cli_recalibrate, &cli_fold, &cli_convert, &cli_bench, NULL,
 };
 enum { COMMANDS = sizeof cli_commands / sizeof cli_commands[0] - 1 };
 
@@ -88,18 +89,21 @@ static int run(int argc, char **argv)
         return CLI_DONE;
     }
     const cli_command *command = cli_find_command(first);
-    return command ? command->run(argc, argv) : unknown_command(first);
+    if (!command) return unknown_command(first);
+    return cli_ranks_share(command->ranks) ? command->run(argc, argv) : CLI_DONE;
 }
 
 int main(int argc, char **argv)
 {
     /* A file that outgrows the limit for files is then an error, and leaves no part of itself behind. */
     signal(SIGXFSZ, SIG_IGN);
+    if (!cli_ranks_begin(&argc, &argv)) return CLI_FAILED;
+    cli_json_begin();
     int code = run(argc, argv);
     /* An answer that did not arrive is a failure. */
     errno = 0;
     if ((fflush(stdout) != 0 || ferror(stdout)) && code == CLI_DONE)
         code = cli_fail("cannot write the answer: %s",
                         errno ? strerror(errno) : "standard output is closed or full");
-    return code;
+    return cli_ranks_end(code);
 }

@@ -74,6 +74,7 @@ typedef struct cli_command {
     const char *after;    /* lines between options and examples; NULL: none */
     const cli_option *options;
     int (*run)(int argc, char **argv); /* argv[0] the program, argv[1] the command; gives the exit code */
+    bool ranks; /* of several processes (evenkeel-mpi) all run it, each a share; else rank 0 alone does */
 } cli_command;
 
 enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2 };

@@ -2,8 +2,10 @@
 
 #include "options.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,6 +96,15 @@ char *cli_duration(char text[CLI_TEXT_SIZE], double seconds)
 char *cli_measure(char text[CLI_TEXT_SIZE], double measure)
 {
     snprintf(text, CLI_TEXT_SIZE, isfinite(measure) ? "%.4f" : "-", measure);
+    return text;
+}
+
+char *cli_real(char text[CLI_TEXT_SIZE], double value)
+{
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, CLI_TEXT_SIZE, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) break;
+    }
     return text;
 }
 
@@ -222,6 +233,18 @@ void cli_table_free(cli_table *table)
 
 /* --- JSON */
 
+/* Where memory runs out jansson leaves a hole in the object, and few calls tell. */
+static atomic_bool has_holes;
+
+static void *allocate(size_t size)
+{
+    void *memory = malloc(size);
+    if (!memory) atomic_store(&has_holes, true);
+    return memory;
+}
+
+void cli_json_begin(void) { json_set_alloc_funcs(allocate, free); }
+
 /* Enough digits that a float is read back as it was. */
 enum { JSON_FLAGS = JSON_COMPACT | JSON_REAL_PRECISION(9) };
 
@@ -258,22 +281,27 @@ json_t *cli_json_floats(const float *value, int64_t count)
     return array;
 }
 
-void cli_json_write(FILE *file, const json_t *object)
+/* False: it has holes, and nothing was written, or not all of it. */
+static bool write_json(FILE *file, const json_t *object, size_t flags)
 {
-    json_dumpf(object, file, JSON_FLAGS);
-    fputc('\n', file);
+    errno = ENOMEM;
+    if (!object || atomic_load(&has_holes)) return false;
+    errno = 0;
+    bool written = json_dumpf(object, file, flags) == 0 && fputc('\n', file) != EOF;
+    if (!errno) errno = ENOMEM;
+    return written;
 }
 
-void cli_json_write_exact(FILE *file, const json_t *object)
+bool cli_json_write(FILE *file, const json_t *object) { return write_json(file, object, JSON_FLAGS); }
+
+bool cli_json_write_exact(FILE *file, const json_t *object)
 {
-    json_dumpf(object, file, JSON_COMPACT | JSON_REAL_PRECISION(17));
-    fputc('\n', file);
+    return write_json(file, object, JSON_COMPACT | JSON_REAL_PRECISION(17));
 }
 
 int cli_json_answer(json_t *object)
 {
-    if (!object) return cli_fail("out of memory");
-    cli_json_write(stdout, object);
+    bool written = cli_json_write(stdout, object);
     json_decref(object);
-    return CLI_DONE;
+    return written ? CLI_DONE : cli_fail("cannot write the answer: %s", strerror(errno));
 }

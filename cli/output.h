@@ -22,6 +22,7 @@ char *cli_count(char text[CLI_TEXT_SIZE], int64_t count);     /* "44,426" */
 char *cli_bytes(char text[CLI_TEXT_SIZE], double bytes);      /* "1.2 MiB" */
 char *cli_duration(char text[CLI_TEXT_SIZE], double seconds); /* "0:07", "1:02:03" */
 char *cli_measure(char text[CLI_TEXT_SIZE], double measure);  /* "0.4123"; "-" where it is not finite */
+char *cli_real(char text[CLI_TEXT_SIZE], double value);       /* 0.1: the fewest digits that give it back; nan */
 char *cli_shape(char text[CLI_TEXT_SIZE], ek_shape shape);    /* "1x28x28" */
 
 /* How many numbers a value of this shape has. */
@@ -47,14 +48,18 @@ void cli_table_cells(cli_table *table, const char *const *cells); /* the same fr
 void cli_table_print(const cli_table *table);
 void cli_table_free(cli_table *table);
 
+/* Before all others: from now on objects are known that have holes for want of memory. */
+void cli_json_begin(void);
+
 /* JSON. A number that is not finite has no JSON: set leaves the member out. */
 void cli_json_number(json_t *object, const char *key, double number);
 json_t *cli_json_text(const char *text); /* bytes that are not UTF-8 become '?' */
 json_t *cli_json_shape(ek_shape shape);
 json_t *cli_json_floats(const float *value, int64_t count); /* finite ones */
-void cli_json_write(FILE *file, const json_t *object);      /* one line */
+/* One line. False, with errno: it could not be written, or memory ran out when it was made. */
+bool cli_json_write(FILE *file, const json_t *object);
 /* The same with all digits, for what is read back. */
-void cli_json_write_exact(FILE *file, const json_t *object);
+bool cli_json_write_exact(FILE *file, const json_t *object);
 int cli_json_answer(json_t *object); /* on stdout; takes the reference; gives the exit code */
 
 #endif

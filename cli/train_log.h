@@ -1,4 +1,4 @@
-/* The log of a training run: one JSON object a line. */
+/* The log of a training run: one JSON object a line, from which a report of the run can be made (log_read.h). */
 #ifndef CLI_TRAIN_LOG_H
 #define CLI_TRAIN_LOG_H
 
@@ -18,12 +18,16 @@ typedef struct cli_log {
 
 /* Opens without changing what the file holds. False: it cannot be written, which was said. */
 bool cli_log_open(cli_log *log, const char *path, bool append);
-/* Training begins: what the file held goes, unless appending. */
-void cli_log_begin(cli_log *log);
-/* A line for a step or an epoch. The first failure is reported, and training goes on. */
-void cli_log_event(cli_log *log, const ek_event *event);
+/* Training begins: what the file held goes, unless appending. `about` (not taken) says what the run is, beside what the event and
+ * the observer do. */
+void cli_log_begin(cli_log *log, const ek_event *start, const json_t *about, const ek_observer *observer);
+/* A line for a step, with what was looked at in it, or an epoch. The first failure is reported, and training goes on. */
+void cli_log_event(cli_log *log, const ek_event *event, const ek_observer *observer);
 /* A file that was made for a run that never began goes too. */
 void cli_log_close(cli_log *log);
+
+/* "data", "forward", ... */
+extern const char *const cli_phase_name[EK_PHASES];
 
 /* Measures of an epoch, absent ones left out: train_loss, train_accuracy, ..., seconds. */
 json_t *cli_epoch_json(const ek_event *epoch);

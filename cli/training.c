@@ -36,6 +36,8 @@ ek_train_options cli_train_options(const cli_training *t)
     o.epochs = t->epochs;
     o.batch = t->batch;
     o.accumulate = t->accumulate;
+    o.shards = (int)t->shards;
+    o.local_bn = t->bn;
     o.optimizer = ek_optimizer_options_default((ek_optimizer)t->optimizer);
     if (!isnan(t->lr)) o.optimizer.lr = t->lr;
     if (!isnan(t->weight_decay)) o.optimizer.weight_decay = t->weight_decay;

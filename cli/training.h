@@ -7,7 +7,8 @@
 
 typedef struct cli_training {
     const char *data;
-    int64_t epochs, batch, accumulate, samples, seed, step_epochs;
+    int64_t epochs, batch, accumulate, shards, samples, seed, step_epochs;
+    int bn; /* sync, local */
     int optimizer, schedule;
     double lr, momentum, weight_decay, decay, warmup, clip, valid;
     bool nesterov, no_decay_norm, no_shuffle, drop_last;

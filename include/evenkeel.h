@@ -63,7 +63,8 @@ extern "C" {
     X(E_FORMAT, "a file's content is not valid")                                                    \
     X(E_UNSUPPORTED, "not supported")                                                               \
     X(E_NUMERIC, "a value is not finite")                                                           \
-    X(E_INTERRUPTED, "stopped on request")
+    X(E_INTERRUPTED, "stopped on request")                                                          \
+    X(E_RANK, "another process failed or is silent")
 
 typedef enum ek_status {
 #define X(name, text) EK_##name,
@@ -88,10 +89,12 @@ EK_API const char *ek_version(void);
  */
 
 typedef struct ek_context ek_context;
+typedef struct ek_comm ek_comm; /* section 14 */
 
 typedef struct ek_context_options {
     int threads;     /* worker threads, 1 to 256; 0: one for each core this process may use */
     const char *isa; /* "reference", "baseline", "avx2", "avx512"; NULL: $EVENKEEL_ISA, else the best */
+    ek_comm *comm;   /* NULL; the processes that compute together, and not one alone */
 } ek_context_options;
 
 EK_API ek_context_options ek_context_options_default(void);
@@ -311,6 +314,14 @@ EK_API EK_MUST_CHECK ek_status ek_net_save(const ek_net *net, const char *path);
  * names may be NULL (count 0: none). */
 EK_API EK_MUST_CHECK ek_status ek_net_set_classes(ek_net *net, const char *const *names, int count);
 EK_API const char *ek_net_class(const ek_net *net, int index); /* NULL where unnamed */
+
+/* What else is noted about the net, a text by its key, kept in the model file; value NULL: taken away. Keys that begin with
+ * "evenkeel." belong to this library. EK_RUN_KEY is for how the model came to be: whoever trains it sets it in the listener,
+ * at EK_EVENT_START. ek_train takes away what stood there before; of a resumed run it is then what the checkpoint holds.
+ * A key that is not there has NULL. */
+#define EK_RUN_KEY "evenkeel.run"
+EK_API EK_MUST_CHECK ek_status ek_net_set_metadata(ek_net *net, const char *key, const char *value);
+EK_API const char *ek_net_metadata(const ek_net *net, const char *key);
 
 /* The net as canonical net text; lives as long as the net. */
 EK_API const char *ek_net_text(const ek_net *net);
@@ -563,12 +574,39 @@ EK_API EK_MUST_CHECK ek_status ek_trainer_step_lengths(ek_trainer *trainer, int6
 EK_API EK_MUST_CHECK ek_status ek_trainer_step_in_parts(ek_trainer *trainer, int64_t n, int64_t part, const float *x,
                                                         const int32_t *labels, ek_step_result *result);
 
+/* The same step with the batch cut into shards, as several machines would compute it: shard i takes samples [n*i/shards,
+ * n*(i+1)/shards), which may be none. What is summed over samples is summed within each shard, and then over the shards by the pairwise
+ * tree (shard i takes in shard i + gap, for gap = 1, 2, 4, ...): so that the result does not depend on where the shards
+ * are computed, to the last bit, and differs from ek_trainer_step's by rounding. Where the context has a comm its ranks
+ * compute shards/ranks each, and give the same arguments.
+ *
+ * Batch normalization takes the moments (count, mean, M2) of the whole batch, merged by Chan's formula in one exchange a layer, and
+ * in the backward pass the sums of g and g*(x - mean) in another. local_bn: each shard normalizes by its own samples, as ghost
+ * batches do, and the running statistics take the moments of all. Dropout draws what the whole batch draws.
+ *
+ * EK_E_ARGUMENT     shards is no multiple of the ranks, or each rank's part of it no power of two
+ * EK_E_SHAPE        local_bn or ghost batches, and a shard with one value a channel
+ * EK_E_UNSUPPORTED  the context runs the reference
+ * EK_E_RANK         another rank failed or is silent: nothing can be computed together any more */
+EK_API EK_MUST_CHECK ek_status ek_trainer_step_in_shards(ek_trainer *trainer, int64_t n, int shards, bool local_bn,
+                                                         const float *x, const int32_t *labels, ek_step_result *result);
+
 typedef enum ek_event_kind {
     EK_EVENT_START,      /* once, before the first step; after a resume at its position */
     EK_EVENT_STEP,
     EK_EVENT_EPOCH,
-    EK_EVENT_CHECKPOINT, /* one was written */
+    EK_EVENT_CHECKPOINT, /* one was written, or could not be */
 } ek_event_kind;
+
+/* What a step spends its time on. */
+typedef enum ek_phase {
+    EK_PHASE_DATA,     /* the batch into the net's input */
+    EK_PHASE_FORWARD,  /* the forward pass and the loss */
+    EK_PHASE_BACKWARD,
+    EK_PHASE_EXCHANGE, /* between processes; of one process 0 */
+    EK_PHASE_UPDATE,   /* of parameters and running statistics */
+    EK_PHASES,
+} ek_phase;
 
 /* What a listener is told. Fields that a kind of event lacks are 0, or NaN for measures. */
 typedef struct ek_event {
@@ -579,12 +617,15 @@ typedef struct ek_event {
     int64_t skipped;                 /* steps skipped so far, see ek_step_result */
     bool step_skipped;               /* STEP: this one was */
     double loss, lr;                 /* STEP */
+    int64_t samples;                 /* STEP: of its batch */
     double train_loss, train_accuracy;
     double valid_loss, valid_accuracy;
     double test_loss, test_accuracy; /* EPOCH; NaN where there is no such set */
     double images_per_second;        /* EPOCH: training alone */
+    double phase_seconds[EK_PHASES]; /* STEP: of it; EPOCH: of its steps in this process */
     double seconds;                  /* since the run began, or was resumed */
     const char *path;                /* CHECKPOINT */
+    const char *failed;              /* CHECKPOINT: why it could not be written; NULL: it was */
 } ek_event;
 
 /* false: stop after saving what is trained; ek_train then returns EK_E_INTERRUPTED. */
@@ -597,6 +638,8 @@ typedef struct ek_train_options {
     int64_t batch;                  /* 128 */
     int64_t accumulate;             /* 1: a step takes so many batches, as if they were one: see
                                        ek_trainer_step_in_parts */
+    int shards;                     /* 0: one a rank; a batch is cut into so many: see ek_trainer_step_in_shards */
+    bool local_bn;                  /* false; true: each shard normalizes by its own samples */
     ek_optimizer_options optimizer; /* SGD, lr 0.1 */
     ek_schedule schedule;           /* constant */
     int64_t step_epochs;            /* 30 */
@@ -619,10 +662,20 @@ typedef struct ek_train_options {
 EK_API ek_train_options ek_train_options_default(void);
 
 /* Trains the net on `train`, and after each epoch measures it on `test` (may be NULL). options NULL: the defaults.
- * One seed gives the same bits for any number of threads, interrupted and resumed or not.
+ * One seed gives the same bits for any number of threads, and of ranks with the same shards, interrupted and resumed or not.
+ * Where the context has a comm all ranks call it alike; each reads its share of each batch, and rank 0 alone writes the checkpoint, which
+ * all must be able to read to resume. Each rank's listener may ask to stop: all stop together, a step later at most.
+ *
+ *
+ * A checkpoint that cannot be written, for a disk that is full or a folder that went away, ends no run: the earlier one stands,
+ * the listener is told, and the next is tried at its time. Where the last one fails, the net is trained all the same. The checkpoint
+ * is claimed (ek_file_claim) for the time of the run.
+ *
  * EK_E_SHAPE        the data does not fit the net's input or its number of classes
  * EK_E_INTERRUPTED  the listener asked to stop; the net holds what was trained
- * EK_E_ARGUMENT     an option is out of range, or the checkpoint is of another run */
+ * EK_E_ARGUMENT     an option is out of range, or the checkpoint is of another run
+ * EK_E_IO           the checkpoint is another run's to write; or all was trained, and the last checkpoint, which the
+ *                   listener was told of, could not be written (so also EK_E_MEMORY) */
 EK_API EK_MUST_CHECK ek_status ek_train(ek_net *net, const ek_dataset *train, const ek_dataset *test,
                                         const ek_train_options *options);
 
@@ -641,6 +694,19 @@ typedef struct ek_metrics {
 /* Inference mode over the whole set, `batch` samples at a time. */
 EK_API EK_MUST_CHECK ek_status ek_evaluate(ek_net *net, const ek_dataset *dataset, int64_t batch,
                                            ek_metrics *out);
+
+/* Keeps a file for this process, which will write it when long work is done: whoever else claims it, here or on another machine
+ * that shares the folder, is refused with EK_E_IO and told who has it. Nothing is written to the file itself; the claim is a lock on
+ * path.lock, which the system gives up with the process, however that ends, so that what a killed process leaves is in nobody's
+ * way. Where the file system has no locks, nobody is refused.
+ * EK_E_IO  also: a file cannot be made there, or `path` is no regular file */
+typedef struct ek_claim ek_claim;
+EK_API EK_MUST_CHECK ek_status ek_file_claim(const char *path, ek_claim **out);
+EK_API void ek_claim_release(ek_claim *claim);
+
+/* Replaces a file, or makes it: written beside the path (path.unfinished), synced, then renamed, so that it is whole or as before.
+ * What a process left there that was killed is taken away. */
+EK_API EK_MUST_CHECK ek_status ek_file_write(const char *path, const void *data, size_t size);
 
 /* ---------------------------------------------------------------------------------------------
  * 8. Reports
@@ -709,6 +775,29 @@ EK_API EK_MUST_CHECK ek_status ek_report_write(ek_report *report, const char *pa
 
 EK_API EK_MUST_CHECK ek_status ek_observer_create(ek_observer **out);
 EK_API void ek_observer_destroy(ek_observer *observer);
+
+/* What is seen of a batchnorm at a step, in numbers that can be kept, as in a log, and told to another observer. */
+enum { EK_LOOK_MEASURES = 36 };
+typedef struct ek_look {
+    const char *layer; /* its label */
+    int64_t channels, positions;
+    bool gamma, beta, running; /* it has them */
+    bool frozen;               /* it normalizes by its running statistics */
+    int64_t step;              /* 0: it was not looked at yet */
+    /* Quantiles of the values before the normalization, at 1, 5, 25, 50, 75, 95 and 99 %, and after it; over the channels, at 0, 25,
+     * 50, 75 and 100 %, of gamma, beta, |running_mean - mean|/deviation and running_var/var; the root mean square of what
+     * gamma and beta moved since the first look. 0 where it has none. */
+    double measure[EK_LOOK_MEASURES];
+} ek_look;
+
+/* The last look at batchnorm number `index`. false: the run has not so many. The label lives as long as the observer's run. */
+EK_API bool ek_observer_look(const ek_observer *observer, int index, ek_look *look);
+
+/* Tells an observer a run that is over, or another's, so that a report of it is the same: first EK_EVENT_START, then the batchnorms, each
+ * a look with step 0, then steps in their order, the looks at them, and epochs.
+ * EK_E_ARGUMENT  out of order, or not as the start says */
+EK_API EK_MUST_CHECK ek_status ek_observer_retell(ek_observer *observer, const ek_event *event);
+EK_API EK_MUST_CHECK ek_status ek_observer_retell_look(ek_observer *observer, const ek_look *look);
 
 /* What was seen, as sections of a report: the run, then each batchnorm (docs/reports.md). */
 EK_API void ek_report_training(ek_report *report, const ek_observer *observer);
@@ -967,7 +1056,8 @@ EK_API const ek_fold_run *ek_fold_run_at(const ek_fold *fold, int index);
 /* How an ONNX model is read. */
 typedef struct ek_onnx_options {
     ek_shape input;     /* rank 0: as the file says; else the shape of a sample, for a file that leaves sizes open */
-    const char *output; /* NULL: the only one; else the output by its name that the net is to end with */
+    const char *output; /* NULL: the only one; else the name of the output, or of any value that a node gives, that the
+                           net is to end with: such as what goes into a last Softmax, to train the net */
     bool bn_inference;  /* false; true: a batch normalization exported in training mode uses its running statistics at
                            inference, as one exported in inference mode */
 } ek_onnx_options;
@@ -979,7 +1069,7 @@ EK_API ek_onnx_options ek_onnx_options_default(void);
  * EK_E_UNSUPPORTED  nodes that no layer here does; the message names all of them, and why
  * EK_E_FORMAT       the file is damaged, or is no ONNX model
  * EK_E_SHAPE        options->input does not fit the file's, or shapes in it do not meet
- * EK_E_NOT_FOUND    there is no such file or output
+ * EK_E_NOT_FOUND    there is no such file or value
  * EK_E_NUMERIC      a parameter is not finite, or a variance negative */
 EK_API EK_MUST_CHECK ek_status ek_net_open_onnx(ek_context *context, const char *path, const ek_onnx_options *options,
                                                 ek_net **out);
@@ -1083,6 +1173,33 @@ typedef struct ek_c_answer {
  * EK_E_NUMERIC      a weight, or with int8 a value, is not finite
  * EK_E_INTERRUPTED  the progress asked to stop */
 EK_API EK_MUST_CHECK ek_status ek_net_save_c(const ek_net *net, const ek_c_options *options, const char *path, ek_c_answer *answer);
+
+/* ---------------------------------------------------------------------------------------------
+ * 14. Several processes
+ *
+ * Ranks 0 to ranks-1 run the same program, each with a context that has the comm, and call the same functions with the same
+ * arguments; what differs is which samples each reads and computes on. ek_train, ek_evaluate, ek_recalibrate and ek_audit use them; all of
+ * them get the answer. evenkeel-mpi.h makes a comm of MPI's processes.
+ *
+ * A rank that fails, hangs or is gone is noticed by those that wait for it: they get EK_E_RANK, after which the comm is of no use,
+ * and the program should end all ranks (MPI_Abort).
+ */
+
+/* Of one process (NULL) they are 0 and 1. */
+EK_API int ek_comm_rank(const ek_comm *comm);
+EK_API int ek_comm_ranks(const ek_comm *comm);
+/* Seconds that a rank may keep others waiting, where ten times the longest that a rank computed between two exchanges is not more:
+ * 10. Reading data and writing checkpoints may take any time.
+ * EK_E_ARGUMENT  not above 0 */
+EK_API EK_MUST_CHECK ek_status ek_comm_set_patience(ek_comm *comm, double seconds);
+
+/* What this rank has sent so far. */
+typedef struct ek_traffic {
+    int64_t messages, bytes;
+} ek_traffic;
+EK_API ek_traffic ek_comm_sent(const ek_comm *comm);
+
+EK_API void ek_comm_destroy(ek_comm *comm);
 
 #ifdef __cplusplus
 }

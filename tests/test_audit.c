@@ -772,7 +772,7 @@ static void same_for_any_threads(void **state)
     enum { MOST = 64 };
     double one[MOST], three[MOST], reference[MOST];
     ek_context *by[3];
-    const ek_context_options options[3] = {{1, NULL}, {3, NULL}, {1, "reference"}};
+    const ek_context_options options[3] = {{.threads = 1}, {.threads = 3}, {.threads = 1, .isa = "reference"}};
     for (int i = 0; i < 3; i++) assert_ok(ek_context_create(&options[i], &by[i]));
     ek_net_destroy(train_model(&healthy_conv));
     int n = figures(by[0], images_test, images, one);

@@ -23,7 +23,7 @@ static const char *const isas[] = {"reference", "baseline", "avx2", "avx512"};
 static ek_context *context_of(const char *isa, int threads)
 {
     ek_context *context = NULL;
-    ek_status status = ek_context_create(&(ek_context_options){threads, isa}, &context);
+    ek_status status = ek_context_create(&(ek_context_options){.threads = threads, .isa = isa}, &context);
     if (status != EK_E_UNSUPPORTED) assert_ok(status);
     return context;
 }

@@ -384,6 +384,74 @@ static void files_are_replaced_whole_or_not(void **state)
     ek_free(link);
 }
 
+/* What a killed process left is taken away; what another one is writing is not. */
+static void half_written_files_are_taken_away(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/ek_test_XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    char *path = ek_strf("%s/model", folder), *half = ek_strf("%s/model.unfinished", folder),
+         *second = ek_strf("%s/model.unfinished-1", folder);
+    int left = open(half, O_WRONLY | O_CREAT, 0600);
+    assert_int_equal(write(left, "ha", 2), 2);
+    close(left);
+    write_file(path, "one");
+    assert_content(path, "one");
+    assert_int_equal(access(half, F_OK), -1);
+
+    ek_replacement first;
+    assert_ok(ek_replace_begin(&first, path));
+    assert_ok(ek_replace_write(&first, "first", 5));
+    assert_int_equal(access(half, F_OK), 0);
+    ek_replacement other;
+    assert_ok(ek_replace_begin(&other, path));
+    assert_int_equal(access(second, F_OK), 0);
+    assert_ok(ek_replace_write(&other, "other", 5));
+    assert_ok(ek_replace_finish(&other));
+    assert_content(path, "other");
+    assert_ok(ek_replace_finish(&first));
+    assert_content(path, "first");
+    assert_ok(ek_file_write(path, "all", 3));
+    assert_content(path, "all");
+    unlink(path);
+    assert_int_equal(rmdir(folder), 0); /* nothing was left beside */
+    ek_free(path);
+    ek_free(half);
+    ek_free(second);
+}
+
+static void a_claim_is_one_process_s(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/ek_test_XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    char *path = ek_strf("%s/model", folder), *lock = ek_strf("%s/model.lock", folder), *link = ek_strf("%s/link", folder);
+    ek_claim *claim, *other;
+    assert_int_equal(symlink(path, link), 0);
+    write_file(path, "kept");
+    assert_ok(ek_file_claim(path, &claim));
+    assert_fails(EK_E_IO, "another run will (process ", ek_file_claim(path, &other));
+    assert_fails(EK_E_IO, "name another file", ek_file_claim(link, &other));
+    ek_claim_release(claim);
+    assert_int_equal(access(lock, F_OK), -1);
+    assert_content(path, "kept");
+    int left = open(lock, O_WRONLY | O_CREAT, 0600); /* of a process that was killed */
+    assert_int_equal(write(left, "process 1\n", 10), 10);
+    close(left);
+    assert_ok(ek_file_claim(link, &claim));
+    ek_claim_release(claim);
+    ek_claim_release(NULL);
+    assert_int_equal(access(lock, F_OK), -1);
+    assert_fails(EK_E_IO, "is a folder", ek_file_claim(folder, &claim));
+    assert_fails(EK_E_NOT_FOUND, "cannot write /no/such", ek_file_claim("/no/such/folder/model", &claim));
+    unlink(path);
+    unlink(link);
+    assert_int_equal(rmdir(folder), 0);
+    ek_free(path);
+    ek_free(lock);
+    ek_free(link);
+}
+
 static void a_new_file_is_as_open_as_the_mask_allows(void **state)
 {
     (void)state;
@@ -443,6 +511,8 @@ int main(void)
         cmocka_unit_test(memory_has_a_limit_on_demand),
         cmocka_unit_test(numbers_have_a_point_in_every_locale),
         cmocka_unit_test(files_are_replaced_whole_or_not),
+        cmocka_unit_test(half_written_files_are_taken_away),
+        cmocka_unit_test(a_claim_is_one_process_s),
         cmocka_unit_test(a_new_file_is_as_open_as_the_mask_allows),
         cmocka_unit_test(contexts_choose_and_refuse),
     };

@@ -467,9 +467,97 @@ static void want_of_memory(void **state)
     ek_context_destroy(context);
 }
 
+/* --- told again */
+
+static ek_status tell_run(ek_observer *observer, int64_t steps)
+{
+    ek_event event = {.kind = EK_EVENT_START, .steps = steps, .epochs = 1};
+    ek_look look = {.layer = "a", .channels = 3, .positions = 4, .gamma = true, .running = true};
+    EK_TRY(ek_observer_retell(observer, &event));
+    EK_TRY(ek_observer_retell_look(observer, &look));
+    look.layer = "b";
+    EK_TRY(ek_observer_retell_look(observer, &look));
+    event.kind = EK_EVENT_STEP;
+    for (event.step = 1; event.step <= steps; event.step++) {
+        EK_TRY(ek_observer_retell(observer, &event));
+        for (int i = 0; i < EK_LOOK_MEASURES; i++) look.measure[i] = (double)event.step + i / 100.0;
+        look.step = event.step;
+        look.layer = event.step % 2 ? "a" : "b";
+        EK_TRY(ek_observer_retell_look(observer, &look)); /* each other one is not looked at */
+    }
+    event.kind = EK_EVENT_EPOCH;
+    event.step = steps;
+    event.epoch = 1;
+    EK_TRY(ek_observer_retell(observer, &event));
+    return ek_observer_retell(observer, &event); /* once more, by a resumed run */
+}
+
+/* More looks than an observer would take itself: all stay. */
+static void a_run_told_again(void **state)
+{
+    (void)state;
+    enum { STEPS = 300 };
+    ek_observer *observer;
+    ek_look look;
+    assert_ok(ek_observer_create(&observer));
+    assert_false(ek_observer_look(observer, 0, &look));
+    assert_ok(tell_run(observer, STEPS));
+    const ek_seen *seen = ek_seen_of(observer);
+    assert_int_equal(seen->look, STEPS);
+    assert_int_equal(seen->epochs, 1);
+    for (int step = 1; step <= STEPS; step++) {
+        const double *a = ek_seen_measure(seen, &seen->norm[step % 2 ? 0 : 1], 7),
+                     *other = ek_seen_measure(seen, &seen->norm[step % 2], 7);
+        assert_true(seen->at[step - 1] == step && a[step - 1] == step + 0.07 && isnan(other[step - 1]));
+    }
+    assert_true(ek_observer_look(observer, 1, &look) && look.step == STEPS && look.measure[35] == STEPS + 0.35);
+    assert_string_equal(look.layer, "b");
+    assert_true(look.gamma && !look.beta && look.running && !look.frozen && look.channels == 3);
+    assert_false(ek_observer_look(observer, 2, &look) || ek_observer_look(observer, -1, &look));
+    ek_observer_destroy(observer);
+    for (failing f = {0}; fail_next(&f);) {
+        ek_observer *starved = NULL;
+        f.status = ek_observer_create(&starved);
+        if (f.status == EK_OK) f.status = tell_run(starved, STEPS);
+        ek_observer_destroy(starved);
+    }
+}
+
+static void a_lie_is_refused(void **state)
+{
+    (void)state;
+    ek_observer *observer;
+    ek_event event = {.kind = EK_EVENT_STEP, .step = 1, .steps = 3};
+    ek_look look = {.layer = "a"};
+    assert_ok(ek_observer_create(&observer));
+    assert_fails(EK_E_ARGUMENT, "begins with its start", ek_observer_retell(observer, &event));
+    assert_fails(EK_E_ARGUMENT, "begins with its start", ek_observer_retell_look(observer, &look));
+    event = (ek_event){.kind = EK_EVENT_START, .step = 4, .steps = 3};
+    assert_fails(EK_E_ARGUMENT, "cannot begin after step 4 of 3", ek_observer_retell(observer, &event));
+    event.step = 0;
+    assert_ok(ek_observer_retell(observer, &event));
+    assert_ok(ek_observer_retell_look(observer, &look));
+    event.kind = EK_EVENT_STEP;
+    event.step = 2;
+    assert_fails(EK_E_ARGUMENT, "a step is of step 2, which cannot follow step 0", ek_observer_retell(observer, &event));
+    for (event.step = 1; event.step <= 3; event.step++) assert_ok(ek_observer_retell(observer, &event));
+    assert_fails(EK_E_ARGUMENT, "a step is of step 4", ek_observer_retell(observer, &event));
+    look.step = 2;
+    assert_fails(EK_E_ARGUMENT, "a look is of step 2, which cannot follow step 3", ek_observer_retell_look(observer, &look));
+    look.step = 3;
+    look.layer = "c";
+    assert_fails(EK_E_ARGUMENT, "knows no batchnorm 'c'", ek_observer_retell_look(observer, &look));
+    look.layer = NULL;
+    assert_fails(EK_E_ARGUMENT, "a look at a layer", ek_observer_retell_look(observer, &look));
+    assert_fails(EK_E_ARGUMENT, "an event", ek_observer_retell(observer, NULL));
+    ek_observer_destroy(observer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_run_told_again),
+        cmocka_unit_test(a_lie_is_refused),
         cmocka_unit_test(sorting),
         cmocka_unit_test(what_is_seen),
         cmocka_unit_test(what_the_reference_sees),

@@ -804,8 +804,37 @@ static void what_the_caller_chooses(void **state)
     options.input.rank = 2;
     assert_fails(EK_E_SHAPE, "4 dimensions with the batch", ek_net_open_onnx(context, path, &options, &net));
     options.output = "c";
-    assert_fails(EK_E_NOT_FOUND, "no output 'c'; its outputs are a, b",
+    assert_fails(EK_E_NOT_FOUND, "no output 'c', and no node gives it; its outputs are a, b",
                  ek_net_open_onnx(context, path, &options, &net));
+    options.output = "x"; /* which no node gives */
+    assert_fails(EK_E_NOT_FOUND, "no output 'x'", ek_net_open_onnx(context, path, &options, &net));
+}
+
+/* A classifier that ends in Softmax cannot be trained; a note says what goes into that, and a net can end there. */
+static void any_value_can_be_the_output(void **state)
+{
+    (void)state;
+    begin();
+    input("x", "N,3");
+    output("p");
+    floats("w", "2,3", "1,2,3,4,5,6");
+    floats("b", "2", "1,-1");
+    node("Gemm", "x w b", "scores", "transB=i1");
+    node("Softmax", "scores", "p", "axis=i1");
+    ek_net *net = opened(13);
+    ek_trainer *trainer = NULL;
+    ek_optimizer_options sgd = ek_optimizer_options_default(EK_OPTIMIZER_SGD);
+    assert_note(net, "convert --output scores ends before it");
+    assert_fails(EK_E_ARGUMENT, "convert --output NAME", ek_trainer_create(net, &sgd, 1, &trainer));
+    ek_net_destroy(net);
+    ek_onnx_options options = ek_onnx_options_default();
+    options.output = "scores";
+    assert_ok(ek_net_open_onnx(context, path, &options, &net));
+    gives(net, 1, "1,1,1", "7,14");
+    assert_false(has_note(net, "Softmax"));
+    assert_ok(ek_trainer_create(net, &sgd, 1, &trainer));
+    ek_trainer_destroy(trainer);
+    ek_net_destroy(net);
 }
 
 /* --- what is refused */
@@ -1254,6 +1283,7 @@ int main(void)
         cmocka_unit_test(the_batch_or_none),
         cmocka_unit_test(shared_weights_are_copied),
         cmocka_unit_test(what_the_caller_chooses),
+        cmocka_unit_test(any_value_can_be_the_output),
         cmocka_unit_test(all_that_cannot_be_read_is_named),
         cmocka_unit_test(graphs_that_are_none),
         cmocka_unit_test(tensors_that_lie),

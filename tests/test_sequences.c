@@ -346,16 +346,15 @@ static void batches_bring_their_lengths(void **state)
 
 /* A batch in parts has the statistics of all its living positions, and one that has a single one is refused. */
 typedef struct parted {
-    ek_net *net;
     const float *x;
     const int32_t *lengths;
 } parted;
 
-static ek_status fill_part(void *user, int64_t first, int64_t n)
+static ek_status fill_part(void *user, ek_net *net, int64_t first, int64_t n)
 {
     const parted *p = user;
-    ek_net_set_input(p->net, n, p->x + first * ek_shape_count(ek_net_input_shape(p->net)));
-    ek_net_set_lengths(p->net, n, p->lengths + first);
+    ek_net_set_input(net, n, p->x + first * ek_shape_count(ek_net_input_shape(net)));
+    ek_net_set_lengths(net, n, p->lengths + first);
     return EK_OK;
 }
 
@@ -367,9 +366,9 @@ static ek_trainer *trainer_of(ek_net *net)
     return trainer;
 }
 
-static void parts_of_a_batch_make_the_whole(void **state)
+/* shards 0: parts. */
+static void check_parts(int shards)
 {
-    (void)state;
     enum { N = 21, L = 17 };
     static const char format[] = "input 3x%d\nconv1d 6 kernel=3 padding=1\nbatchnorm momentum=0.5\nsigmoid\n"
                                  "conv1d 5 kernel=5\nbatchnorm\nglobalavgpool\nflatten\nlinear 4";
@@ -381,12 +380,13 @@ static void parts_of_a_batch_make_the_whole(void **state)
     int32_t *lengths = any_lengths(whole, N), labels[N];
     for (int i = 0; i < N; i++) labels[i] = i % 4;
     fill(x, N * 3 * L, 0, 1);
-    parted p = {parts, x, lengths};
+    parted p = {x, lengths};
+    bool stop;
     ek_parted_batch batch = {.n = N, .part = 4, .fill = fill_part, .user = &p, .labels = labels};
     assert_ok(ek_trainer_step_lengths(of_whole, N, x, lengths, labels, &want));
     assert_ok(ek_net_use_lengths(parts, true));
-    assert_ok(ek_trainer_reserve_parts(of_parts, batch.part));
-    assert_ok(ek_trainer_run_parts(of_parts, &batch, &got));
+    assert_ok(shards ? ek_trainer_reserve_shards(of_parts, shards, false, N) : ek_trainer_reserve_parts(of_parts, batch.part));
+    assert_ok(shards ? ek_trainer_run_shards(of_parts, &batch, &got, &stop) : ek_trainer_run_parts(of_parts, &batch, &got));
     assert_true(fabs(want.loss - got.loss) < 1e-6);
     for (int i = 0; i < ek_net_tensor_count(whole); i++) {
         ek_tensor a = ek_net_tensor(whole, i), b = ek_net_tensor(parts, i);
@@ -396,13 +396,28 @@ static void parts_of_a_batch_make_the_whole(void **state)
     }
     batch.n = 1;
     p.lengths = (int32_t[]){1};
-    assert_fails(EK_E_SHAPE, "has one value a channel", ek_trainer_run_parts(of_parts, &batch, &got));
+    if (!shards) assert_fails(EK_E_SHAPE, "has one value a channel", ek_trainer_run_parts(of_parts, &batch, &got));
     ek_trainer_destroy(of_parts);
     ek_trainer_destroy(of_whole);
     free(lengths);
     ek_net_destroy(parts);
     ek_net_destroy(whole);
     ek_context_destroy(context);
+}
+
+static void parts_of_a_batch_make_the_whole(void **state)
+{
+    (void)state;
+    check_parts(0);
+}
+
+static void shards_of_a_batch_make_the_whole(void **state)
+{
+    (void)state;
+    check_parts(1);
+    check_parts(2);
+    check_parts(5);
+    check_parts(32); /* some have no sample */
 }
 
 /* --- refusals */
@@ -500,6 +515,7 @@ int main(void)
         cmocka_unit_test(large_batches_keep_their_lengths),
         cmocka_unit_test(batches_bring_their_lengths),
         cmocka_unit_test(parts_of_a_batch_make_the_whole),
+        cmocka_unit_test(shards_of_a_batch_make_the_whole),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(want_of_memory_is_an_error),
     };

@@ -431,12 +431,12 @@ static void a_share_is_all_that_is_read(void **state)
             assert_ok(ek_batches_next(&b, &n));
             if (n == 0) break;
             for (int from = first; from < end; from++) {
-                assert_ok(ek_batches_fill(&b, from, end - from));
+                assert_ok(ek_batches_fill(&b, b.net, from, end - from));
                 const float *x = ek_net_input(net);
                 for (int i = 0; i < end - from; i++)
                     assert_true(x[EK_LANES + i] == (float)(3 * (8 * number + from + i) + 1));
             }
-            if (!b.none_ahead) assert_fails(EK_E_ARGUMENT, "share", ek_batches_fill(&b, end, 1));
+            if (!b.none_ahead) assert_fails(EK_E_ARGUMENT, "share", ek_batches_fill(&b, b.net, end, 1));
             for (int i = 0; i < 8; i++) assert_int_equal(b.labels[i], (8 * number + i) * 7 % 4);
         }
         ek_batches_end(&b);

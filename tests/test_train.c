@@ -121,6 +121,7 @@ typedef struct record {
     int64_t stop_at; /* step, 0: never */
     int starts, steps, skips, epochs, checkpoints;
     double loss[64];             /* by step */
+    double phase_seconds[EK_PHASES]; /* of the steps of the present epoch */
     ek_event start, step, epoch; /* the last of each */
 } record;
 
@@ -131,16 +132,20 @@ static bool listen(void *user, const ek_event *event)
     case EK_EVENT_START:
         r->starts++;
         r->start = *event;
+        memset(r->phase_seconds, 0, sizeof r->phase_seconds);
         break;
     case EK_EVENT_STEP:
         if (r->steps < 64) r->loss[r->steps] = event->loss;
         r->steps++;
         r->skips += event->step_skipped;
         r->step = *event;
+        for (int i = 0; i < EK_PHASES; i++) r->phase_seconds[i] += event->phase_seconds[i];
         return event->step != r->stop_at;
     case EK_EVENT_EPOCH:
         r->epochs++;
         r->epoch = *event;
+        assert_memory_equal(r->phase_seconds, event->phase_seconds, sizeof r->phase_seconds);
+        memset(r->phase_seconds, 0, sizeof r->phase_seconds);
         break;
     case EK_EVENT_CHECKPOINT:
         r->checkpoints++;
@@ -213,6 +218,28 @@ static void loss_and_gradient_are_the_means(void **state)
     ek_trainer_destroy(trainer);
     ek_dataset_destroy(data);
     ek_net_destroy(net);
+}
+
+/* Of whole batches and of parts; the listener checks that an epoch's are the sums of its steps'. */
+static void a_step_knows_where_its_time_went(void **state)
+{
+    (void)state;
+    ek_dataset *data = make_data(40, 1);
+    for (int accumulate = 1; accumulate <= 2; accumulate++) {
+        record r = {0};
+        ek_train_options options = options_for(&r);
+        ek_net *net = make_net(context);
+        options.accumulate = accumulate;
+        assert_ok(ek_train(net, data, NULL, &options));
+        double sum = 0;
+        for (int i = 0; i < EK_PHASES; i++) {
+            assert_true(r.step.phase_seconds[i] > 0 || i == EK_PHASE_EXCHANGE);
+            sum += r.step.phase_seconds[i];
+        }
+        assert_true(sum < r.step.seconds);
+        ek_net_destroy(net);
+    }
+    ek_dataset_destroy(data);
 }
 
 static void each_step_has_its_own_dropout(void **state)
@@ -906,6 +933,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_step_trains_and_allocates_nothing),
         cmocka_unit_test(loss_and_gradient_are_the_means),
+        cmocka_unit_test(a_step_knows_where_its_time_went),
         cmocka_unit_test(each_step_has_its_own_dropout),
         cmocka_unit_test(bad_labels_and_rates_are_refused),
         cmocka_unit_test(a_net_without_one_number_a_class_is_refused),

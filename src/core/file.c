@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -113,37 +114,81 @@ done:
 
 static void forget(ek_replacement *r)
 {
+    if (r->temporary) close(r->lock);
     ek_free(r->path);
     ek_free(r->temporary);
     *r = (ek_replacement){0};
 }
 
+/* --- files that are being written
+ *
+ * Whoever writes one holds a lock on it, which ends with the process however that ends; so one without a lock is what a
+ * process left that was killed. File systems without locks fail here in another way, and nothing is taken away. */
+
+static bool is_named(int descriptor, const char *name)
+{
+    struct stat open, named;
+    return fstat(descriptor, &open) == 0 && lstat(name, &named) == 0 && open.st_dev == named.st_dev &&
+           open.st_ino == named.st_ino;
+}
+
+/* True: it was one that nobody writes, and it is gone. */
+static bool clear_leftover(const char *name)
+{
+    int descriptor = open(name, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    struct stat info;
+    bool left = descriptor >= 0 && fstat(descriptor, &info) == 0 && S_ISREG(info.st_mode) &&
+                flock(descriptor, LOCK_EX | LOCK_NB) == 0 && is_named(descriptor, name) && unlink(name) == 0;
+    if (descriptor >= 0) close(descriptor);
+    return left;
+}
+
 /* A new file beside `path`, opened; -1 with errno set. Its name is made here and not by mkstemp, whose files are
- * private: this one is as open as the user's mask allows, and asking for the mask would change it for a moment. */
+ * private: this one is as open as the user's mask allows, and asking for the mask would change it for a moment. It is
+ * the same name each time, so that the next to write the file meets what a killed one left. */
 static int open_beside(const char *path, char **name)
 {
-    int descriptor = -1, number = 0;
+    enum { MOST = 1000 };
+    int descriptor = -1, number = 0, tries = 0;
     do {
         ek_free(*name);
-        *name = ek_strf("%s.%ld.%d", path, (long)getpid(), number);
-        if (!*name) break;
+        *name = number ? ek_strf("%s.unfinished-%d", path, number) : ek_strf("%s.unfinished", path);
+        if (!*name) return -1;
         descriptor = open(*name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    } while (descriptor < 0 && errno == EEXIST && ++number < 1000);
+        if (descriptor >= 0) {
+            bool met = flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+            if (!met && is_named(descriptor, *name)) return descriptor;
+            close(descriptor); /* taken for a leftover before it had its lock */
+            descriptor = -1;
+            errno = EEXIST;
+        } else if (errno == EEXIST && !clear_leftover(*name)) {
+            number++;
+            errno = EEXIST;
+        }
+    } while (errno == EEXIST && ++tries < MOST);
     return descriptor;
+}
+
+/* What is to be replaced: through a link the file it names, not the link. *mode: of the file that is there, else -1. */
+static ek_status find_target(const char *path, char **target, int *mode)
+{
+    char *resolved = realpath(path, NULL);
+    if (!resolved && errno == ENOMEM) return ek_fail(EK_E_MEMORY, "out of memory");
+    *target = ek_strdup(resolved ? resolved : path);
+    free(resolved);
+    if (!*target) return EK_E_MEMORY;
+    struct stat info;
+    *mode = stat(*target, &info) == 0 ? (int)info.st_mode : -1;
+    if (*mode >= 0 && !S_ISREG(info.st_mode))
+        return ek_fail(EK_E_IO, "cannot write %s: it is %s", path,
+                       S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
+    return EK_OK;
 }
 
 static ek_status begin(ek_replacement *r, const char *path)
 {
-    /* Through a link, the file it names is replaced, not the link. */
-    char *resolved = realpath(path, NULL);
-    r->path = ek_strdup(resolved ? resolved : path);
-    free(resolved);
-    if (!r->path) return EK_E_MEMORY;
-    struct stat info;
-    bool exists = stat(r->path, &info) == 0;
-    if (exists && !S_ISREG(info.st_mode))
-        return ek_fail(EK_E_IO, "cannot write %s: it is %s", path,
-                       S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
+    int mode;
+    EK_TRY(find_target(path, &r->path, &mode));
     char *name = NULL;
     int descriptor = open_beside(r->path, &name);
     if (!name) return EK_E_MEMORY;
@@ -153,11 +198,13 @@ static ek_status begin(ek_replacement *r, const char *path)
         return status;
     }
     r->temporary = name;
-    if (exists) (void)!fchmod(descriptor, info.st_mode & 0777);
-    r->file = fdopen(descriptor, "wb");
+    r->lock = descriptor;
+    if (mode >= 0) (void)!fchmod(descriptor, (mode_t)mode & 0777);
+    int written = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
+    r->file = written < 0 ? NULL : fdopen(written, "wb");
     if (r->file) return EK_OK;
     ek_status status = ek_fail_errno("cannot write %s", path);
-    close(descriptor);
+    if (written >= 0) close(written);
     return status;
 }
 
@@ -195,13 +242,14 @@ ek_status ek_replace_finish(ek_replacement *r)
         return status;
     }
     /* The new name is safe once its folder is on disk too; some file systems cannot sync a folder. */
-    int folder = open(dirname(r->temporary), O_RDONLY | O_DIRECTORY);
+    ek_status status = EK_OK;
+    int folder = open(dirname(r->temporary), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder >= 0) {
-        (void)!fsync(folder);
+        if (fsync(folder) != 0 && errno == EIO) status = ek_fail_errno("cannot write %s", r->path);
         close(folder);
     }
     forget(r);
-    return EK_OK;
+    return status;
 }
 
 void ek_replace_cancel(ek_replacement *r)
@@ -209,4 +257,102 @@ void ek_replace_cancel(ek_replacement *r)
     if (r->file) fclose(r->file);
     if (r->temporary) unlink(r->temporary);
     forget(r);
+}
+
+ek_status ek_file_write(const char *path, const void *data, size_t size)
+{
+    ek_replacement file = {0};
+    if (!path || (!data && size)) return ek_fail(EK_E_ARGUMENT, "ek_file_write needs a path and data");
+    ek_status status = EK_OK;
+    EK_GO(ek_replace_begin(&file, path));
+    EK_GO(ek_replace_write(&file, data, size));
+    EK_GO(ek_replace_finish(&file));
+done:
+    ek_replace_cancel(&file);
+    return status;
+}
+
+/* --- claims: a lock on path.lock */
+
+struct ek_claim {
+    char *name;
+    int descriptor; /* -1: the file system has no locks */
+};
+
+static ek_status refuse(const char *path, int descriptor)
+{
+    char who[128];
+    ssize_t length = pread(descriptor, who, sizeof who - 1, 0);
+    who[length > 0 ? length : 0] = 0;
+    who[strcspn(who, "\n")] = 0;
+    return ek_fail(EK_E_IO, "cannot write %s: another run will%s%s%s; wait for it, stop it, or name another file", path,
+                   *who ? " (" : "", who, *who ? ")" : "");
+}
+
+/* Who has the claim, for those who are refused. */
+static void sign(int descriptor)
+{
+    char host[65] = "";
+    if (gethostname(host, sizeof host - 1) != 0) *host = 0;
+    (void)!ftruncate(descriptor, 0);
+    (void)!dprintf(descriptor, "process %ld%s%s\n", (long)getpid(), *host ? " on " : "", host);
+}
+
+static ek_status claim(ek_claim *c, const char *path)
+{
+    do {
+        c->descriptor = open(c->name, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
+        if (c->descriptor < 0) {
+            int error = errno;
+            bool in_the_way = access(c->name, F_OK) == 0; /* another user's */
+            errno = error;
+            return ek_fail_errno("cannot write %s", in_the_way ? c->name : path);
+        }
+        if (flock(c->descriptor, LOCK_EX | LOCK_NB) != 0) {
+            ek_status status = errno == EWOULDBLOCK ? refuse(path, c->descriptor) : EK_OK;
+            close(c->descriptor);
+            c->descriptor = -1;
+            if (status == EK_OK) unlink(c->name);
+            return status;
+        }
+        if (is_named(c->descriptor, c->name)) {
+            sign(c->descriptor);
+            return EK_OK;
+        }
+        close(c->descriptor); /* of one who gave it up meanwhile */
+    } while (true);
+}
+
+ek_status ek_file_claim(const char *path, ek_claim **out)
+{
+    if (!path || !out) return ek_fail(EK_E_ARGUMENT, "ek_file_claim needs a path and a place for the claim");
+    char *target = NULL;
+    ek_claim *c = NULL;
+    int mode;
+    ek_status status = EK_OK;
+    EK_GO(find_target(path, &target, &mode));
+    EK_GO(EK_NEW(c, 1));
+    if (!(c->name = ek_strf("%s.lock", target))) {
+        status = EK_E_MEMORY;
+        goto done;
+    }
+    EK_GO(claim(c, path));
+    *out = c;
+    c = NULL;
+done:
+    if (c) ek_free(c->name);
+    ek_free(c);
+    ek_free(target);
+    return status;
+}
+
+void ek_claim_release(ek_claim *c)
+{
+    if (!c) return;
+    if (c->descriptor >= 0) {
+        unlink(c->name);
+        close(c->descriptor);
+    }
+    ek_free(c->name);
+    ek_free(c);
 }

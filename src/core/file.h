@@ -22,11 +22,13 @@ void ek_file_close(int *descriptor); /* and sets it to -1; of -1: nothing */
 /* The same for a library that wants a FILE. */
 ek_status ek_file_open_stream(const char *path, FILE **file);
 
-/* Replacing: writes go to a new file beside `path`; finish syncs and renames it, so that `path` holds
- * either what it held or all of the new content; cancel removes it. A link at `path` is followed. */
+/* Replacing: writes go to a new file beside `path`, path.unfinished; finish syncs and renames it, so that `path` holds
+ * either what it held or all of the new content; cancel removes it. A link at `path` is followed. What a process leaves
+ * that is killed while it writes is taken away by the next one that writes the file. */
 typedef struct ek_replacement {
     FILE *file;
     char *path, *temporary;
+    int lock; /* a descriptor of the file beyond `file`'s end: it must not be taken for a leftover before it is renamed */
 } ek_replacement;
 
 ek_status ek_replace_begin(ek_replacement *replacement, const char *path);

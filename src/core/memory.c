@@ -16,6 +16,7 @@ typedef struct header {
 } header;
 
 static atomic_uint_fast64_t allocations, fail_at;
+static atomic_bool fail_alone;
 static atomic_size_t live_bytes, peak_bytes, most_bytes;
 
 /* Where the compiler has this header its macros tell the address sanitizer, and do nothing without it. */
@@ -124,7 +125,8 @@ void *ek_calloc(size_t count, size_t size)
     uint_fast64_t limit = atomic_load(&fail_at);
     /* aligned_alloc wants a multiple of the alignment. */
     size_t room = (bytes + sizeof(header) + EK_ALIGN - 1) / EK_ALIGN * EK_ALIGN;
-    header *block = limit && number >= limit ? NULL : aligned_alloc(EK_ALIGN, room);
+    bool fails = limit && (atomic_load(&fail_alone) ? number == limit : number >= limit);
+    header *block = fails ? NULL : aligned_alloc(EK_ALIGN, room);
     if (!block) {
         ek_fail(EK_E_MEMORY, "out of memory: %zu bytes were asked for", bytes);
         return NULL;
@@ -196,9 +198,12 @@ ek_memory_counts ek_memory_count(void)
                               .peak_bytes = atomic_load(&peak_bytes)};
 }
 
-void ek_memory_fail_after(uint64_t calls)
+static void fail_in(uint64_t calls, bool alone)
 {
+    atomic_store(&fail_alone, alone);
     atomic_store(&fail_at, calls ? atomic_load(&allocations) + calls : 0);
 }
 
+void ek_memory_fail_after(uint64_t calls) { fail_in(calls, false); }
+void ek_memory_fail_one(uint64_t calls) { fail_in(calls, true); }
 void ek_memory_fail_beyond(size_t bytes) { atomic_store(&most_bytes, bytes); }

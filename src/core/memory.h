@@ -46,6 +46,7 @@ ek_memory_counts ek_memory_count(void);
 
 /* The allocation this many calls from now fails, and all after it (0: none fails). For tests. */
 void ek_memory_fail_after(uint64_t calls);
+void ek_memory_fail_one(uint64_t calls); /* that one alone */
 
 /* From now on an allocation fails that would make live_bytes more than this (0: there is no such limit). For tests. */
 void ek_memory_fail_beyond(size_t bytes);

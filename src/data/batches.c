@@ -286,7 +286,7 @@ ek_status ek_batches_next(ek_batches *b, int64_t *n)
     int64_t size, mine;
     ek_batch_range(b->count, b->batch, b->drop_last, b->next++, &b->first, &size);
     int64_t count = share(b, size, &mine);
-    if (!b->in_parts && count > 0) EK_TRY(ek_batches_fill(b, mine, count));
+    if (!b->in_parts && count > 0) EK_TRY(ek_batches_fill(b, b->net, mine, count));
     const int64_t *index = b->index + b->first;
     for (int64_t i = 0; b->dataset->label && i < size; i++) b->labels[i] = b->dataset->label[index[i]];
     *n = size;
@@ -304,18 +304,19 @@ static ek_status make_room(ek_batches *b, int64_t n)
     return EK_OK;
 }
 
-ek_status ek_batches_fill(void *batches, int64_t first, int64_t n)
+ek_status ek_batches_fill(void *batches, ek_net *net, int64_t first, int64_t n)
 {
     ek_batches *b = batches;
     const ek_dataset *d = b->dataset;
     const int64_t *index = b->index + b->first + first;
     if (!d->stored) {
-        fill(b->net, d, NULL, index, n);
+        fill(net, d, NULL, index, n);
         return EK_OK;
     }
+    if (!b->ahead && b->shares > 0) return ek_batch_fill(net, d, index, n); /* others may do so at the same time */
     if (!b->ahead) {
         EK_TRY(make_room(b, n));
-        return read_and_fill(b->net, d, index, n, b->items, b->scratch);
+        return read_and_fill(net, d, index, n, b->items, b->scratch);
     }
     const unsigned char *items;
     const int64_t *read;
@@ -324,7 +325,7 @@ ek_status ek_batches_fill(void *batches, int64_t first, int64_t n)
     if (index < read || index + n > read + count)
         return ek_fail(EK_E_ARGUMENT, "samples beyond this process's share of a batch are not read");
     EK_TRY(ek_ahead_take(b->ahead, b->next - 1, &items));
-    fill(b->net, d, items + (size_t)(index - read) * ek_stored_item_bytes(d->stored), index, n);
+    fill(net, d, items + (size_t)(index - read) * ek_stored_item_bytes(d->stored), index, n);
     return EK_OK;
 }
 

@@ -50,9 +50,9 @@ ek_status ek_batches_start(ek_batches *batches);
 /* Puts the next batch, or the share of it that is wanted, into the net's input and its labels, where there are any, into batches->labels: *n samples, 0 after
  * the last. */
 ek_status ek_batches_next(ek_batches *batches, int64_t *n);
-/* Samples [first, first + n) of the present batch, which are within the share, into the net's input; batches: an
- * ek_batches. */
-ek_status ek_batches_fill(void *batches, int64_t first, int64_t n);
+/* Samples [first, first + n) of the present batch, which are within the share, into the input of a net, the batches' own or one
+ * like it; batches: an ek_batches. Several nets may be filled at the same time, where there are shares. */
+ek_status ek_batches_fill(void *batches, ek_net *net, int64_t first, int64_t n);
 void ek_batches_end(ek_batches *batches);
 
 #endif

@@ -262,6 +262,9 @@ static ek_status check_size(const char *text, const char *origin, const ek_safet
                    (unsigned long long)numbers, file->size);
 }
 
+/* What of this program's own is kept, and not told anew as the model is written. */
+static bool is_kept(const char *key) { return !strcmp(key, EK_RECALIBRATED_KEY) || !strcmp(key, EK_RUN_KEY); }
+
 /* What others wrote about the model stays with it, in numbers that leave room for what is written here. */
 static ek_status keep_metadata(ek_net *net, const ek_safetensors *file)
 {
@@ -269,8 +272,7 @@ static ek_status keep_metadata(ek_net *net, const ek_safetensors *file)
     EK_TRY(EK_NEW(net->metadata, (size_t)file->metadata_count));
     for (int i = 0; i < file->metadata_count; i++) {
         bool own = !strncmp(file->metadata[i].key, EK_OWN_KEYS, strlen(EK_OWN_KEYS));
-        if (!strcmp(file->metadata[i].key, "format") || (own && strcmp(file->metadata[i].key, EK_RECALIBRATED_KEY) != 0))
-            continue;
+        if (!strcmp(file->metadata[i].key, "format") || (own && !is_kept(file->metadata[i].key))) continue;
         if (net->metadata_count == MOST)
             return ek_fail(EK_E_FORMAT, "its metadata has more than %d entries of others; no more are kept",
                            MOST);

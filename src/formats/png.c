@@ -4,33 +4,32 @@
 #ifdef EK_HAVE_PNG
 
 #include <png.h>
+#include <string.h>
 #include <sys/stat.h>
 
 enum { CHANNELS = 4 };
 
-static ek_status begin(FILE *file, png_image *image)
+/* libpng's sentence is all there is to tell the reasons apart. */
+static ek_status fail_png(const png_image *image, const char *what)
 {
-    if (png_image_begin_read_from_stdio(image, file)) return EK_OK;
-    return ek_fail(EK_E_FORMAT, "it is not a readable PNG: %s", image->message);
+    return ek_fail(strstr(image->message, "memory") ? EK_E_MEMORY : EK_E_FORMAT, "it is %s PNG: %s", what, image->message);
 }
 
-/* A pixel has a bit or more, of which deflate's best makes 1032 from one: nobody makes room for what the file cannot
- * hold. */
-static ek_status check_length(FILE *file, const png_image *image)
+static ek_status begin(FILE *file, png_image *image)
 {
     struct stat info;
-    if (fstat(fileno(file), &info) != 0) return ek_fail_errno("it cannot be read");
-    if ((uint64_t)image->width * image->height / 8 <= 1032 * (uint64_t)info.st_size) return EK_OK;
-    return ek_fail(EK_E_FORMAT, "it is cut short: %u x %u pixels cannot be in its %lld bytes", (unsigned)image->width,
-                   (unsigned)image->height, (long long)info.st_size);
+    if (!png_image_begin_read_from_stdio(image, file)) return fail_png(image, "not a readable");
+    /* A pixel has a bit or more, of which deflate's best makes 1032 from one: room is asked for what the file can hold. */
+    if (fstat(fileno(file), &info) == 0 && (uint64_t)image->width * image->height / 8 > 1032 * (uint64_t)info.st_size)
+        return ek_fail(EK_E_FORMAT, "it is cut short: %u x %u pixels cannot be in its %lld bytes", (unsigned)image->width,
+                       (unsigned)image->height, (long long)info.st_size);
+    return EK_OK;
 }
 
 static ek_status look(FILE *file, ek_image_info *out)
 {
     png_image image = {.version = PNG_IMAGE_VERSION};
     ek_status status = begin(file, &image);
-    if (status == EK_OK && image.width <= EK_IMAGE_MAX_SIDE && image.height <= EK_IMAGE_MAX_SIDE)
-        status = check_length(file, &image);
     if (status == EK_OK) {
         *out = (ek_image_info){
             .h = image.height, .w = image.width, .colour = image.format & PNG_FORMAT_FLAG_COLOR};
@@ -64,7 +63,7 @@ static ek_status decode(FILE *file, const ek_image_info *info, int channels, uns
         status = ek_image_changed();
     image.format = PNG_FORMAT_RGBA;
     if (status == EK_OK && !png_image_finish_read(&image, NULL, scratch, 0, NULL))
-        status = ek_fail(EK_E_FORMAT, "it is a broken PNG: %s", image.message);
+        status = fail_png(&image, "a broken");
     if (status == EK_OK) arrange(scratch, info->h * info->w, channels, out);
     png_image_free(&image);
     return status;

@@ -3,9 +3,9 @@
 #include "formats/safetensors.h"
 
 #include "core/file.h"
+#include "core/json.h"
 #include "core/memory.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -228,10 +228,9 @@ done:
 static ek_status load_json(const unsigned char *text, size_t length, json_t **json)
 {
     json_error_t error;
-    *json = json_loadb((const char *)text, length, JSON_REJECT_DUPLICATES, &error);
-    if (*json) return EK_OK;
+    ek_status status = ek_json_read((const char *)text, length, JSON_REJECT_DUPLICATES, json, &error);
+    if (status != EK_E_FORMAT) return status;
     switch (json_error_code(&error)) {
-    case json_error_out_of_memory: return ek_fail(EK_E_MEMORY, "out of memory for the header");
     case json_error_invalid_utf8:
         return ek_fail(EK_E_FORMAT, "the header is not UTF-8 (at its byte %d)", error.position);
     case json_error_duplicate_key:
@@ -405,39 +404,59 @@ static ek_status data_order(const ek_st_writer *writer, const ek_st_tensor ***ou
     return EK_OK;
 }
 
+/* NULL: out of memory. */
 static json_t *describe(const ek_st_tensor *t, uint64_t begin, uint64_t end)
 {
-    json_t *shape = json_array();
-    for (int i = 0; i < t->rank; i++) json_array_append_new(shape, json_integer(t->dim[i]));
-    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtypes[t->dtype], "shape", shape, "data_offsets",
-                     (json_int_t)begin, (json_int_t)end);
+    json_t *info = json_pack("{s:s, s:[], s:[I, I]}", "dtype", dtypes[t->dtype], "shape", "data_offsets",
+                             (json_int_t)begin, (json_int_t)end);
+    json_t *shape = json_object_get(info, "shape");
+    for (int i = 0; info && i < t->rank; i++) {
+        if (json_array_append_new(shape, json_integer(t->dim[i])) == 0) continue;
+        json_decref(info);
+        info = NULL;
+    }
+    return info;
 }
 
-/* The header's text (free() it), without padding. */
-static ek_status header_text(const ek_st_writer *writer, const ek_st_tensor *const *order, char **text)
+static bool is_utf8(const char *text)
+{
+    const unsigned char *at = (const unsigned char *)text;
+    while (*at) {
+        bool control = *at < 0x20; /* which are no characters there, and are escaped */
+        if (!ek_next_character(&at) && !control) return false;
+    }
+    return true;
+}
+
+/* Puts a pair in the header, of which jansson says no more than that it failed. */
+static ek_status put(json_t *object, const char *kind, const char *key, const char *text, json_t *value)
+{
+    if (json_object_set_new(object, key, value) == 0) return EK_OK;
+    if (!is_utf8(key) || (text && !is_utf8(text)))
+        return ek_fail(EK_E_ARGUMENT, "%s '%s' is not UTF-8", kind, show(key).text);
+    return ek_fail(EK_E_MEMORY, "out of memory for the header");
+}
+
+/* The header's text, without padding. */
+static ek_status header_text(const ek_st_writer *writer, const ek_st_tensor *const *order, ek_text *text)
 {
     ek_status status = EK_OK;
     json_t *header = json_object();
     if (writer->metadata_count) {
         json_t *metadata = json_object();
-        json_object_set_new(header, "__metadata__", metadata);
+        EK_GO(put(header, "", "__metadata__", NULL, metadata));
         for (int i = 0; i < writer->metadata_count; i++) {
             const ek_st_entry *entry = &writer->metadata[i];
-            if (json_object_set_new(metadata, entry->key, json_string(entry->value)) == 0) continue;
-            status = ek_fail(EK_E_ARGUMENT, "metadata '%s' is not UTF-8", show(entry->key).text);
-            goto done;
+            EK_GO(put(metadata, "metadata", entry->key, entry->value, json_string(entry->value)));
         }
     }
     uint64_t end = 0;
     for (int i = 0; i < writer->count; i++) {
         uint64_t begin = end;
         end += (uint64_t)order[i]->count * width(order[i]);
-        if (json_object_set_new(header, order[i]->name, describe(order[i], begin, end)) == 0) continue;
-        status = ek_fail(EK_E_ARGUMENT, "the tensor name '%s' is not UTF-8", show(order[i]->name).text);
-        goto done;
+        EK_GO(put(header, "the tensor name", order[i]->name, NULL, describe(order[i], begin, end)));
     }
-    *text = json_dumps(header, JSON_COMPACT);
-    if (!*text) status = ek_fail(EK_E_MEMORY, "out of memory for the header");
+    EK_GO(ek_json_write(header, JSON_COMPACT, text));
 done:
     json_decref(header);
     return status;
@@ -447,7 +466,7 @@ ek_status ek_st_write(const ek_st_writer *writer, const char *path)
 {
     ek_status status = EK_OK;
     const ek_st_tensor **order = NULL;
-    char *text = NULL;
+    ek_text text = {0};
     ek_replacement file = {0};
     /* What reading refuses must not take the place of what it does not. */
     if (writer->count >= MAX_TENSORS || writer->metadata_count > MAX_METADATA)
@@ -456,7 +475,7 @@ ek_status ek_st_write(const ek_st_writer *writer, const char *path)
                        path, writer->count, writer->metadata_count);
     EK_GO(data_order(writer, &order));
     EK_GO(header_text(writer, order, &text));
-    size_t length = strlen(text), padded = (length + 7) / 8 * 8;
+    size_t length = text.length, padded = (length + 7) / 8 * 8;
     if (padded > MAX_HEADER) {
         status =
             ek_fail(EK_E_ARGUMENT, "cannot write %s: its header of %zu bytes is over the %d that are allowed",
@@ -467,14 +486,14 @@ ek_status ek_st_write(const ek_st_writer *writer, const char *path)
     for (int i = 0; i < LENGTH; i++) size[i] = (unsigned char)((uint64_t)padded >> 8 * i);
     EK_GO(ek_replace_begin(&file, path));
     EK_GO(ek_replace_write(&file, size, sizeof size));
-    EK_GO(ek_replace_write(&file, text, length));
+    EK_GO(ek_replace_write(&file, text.data, length));
     EK_GO(ek_replace_write(&file, "       ", padded - length));
     for (int i = 0; i < writer->count; i++)
         EK_GO(ek_replace_write(&file, order[i]->bytes, (size_t)order[i]->count * width(order[i])));
     EK_GO(ek_replace_finish(&file));
 done:
     ek_replace_cancel(&file);
-    free(text);
+    ek_text_free(&text);
     ek_free(order);
     return status;
 }

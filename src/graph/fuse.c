@@ -8,6 +8,7 @@
  *   (EK_BY_READERS) and the value is never stored.
  *
  * Of normalizations only batchnorm takes part, and not in ghost batches: its numbers are those of a channel, not of a sample.
+ * Where a batch is cut into shards a linear cannot finish its batchnorm, since all shards must have come that far.
  *
  * src/graph/steps.c follows these marks; without them every node runs alone, with the same results but for rounding.
  */
@@ -37,10 +38,10 @@ static bool is_cheap(const ek_node *node)
     return ek_is_activation(node, &kind, &slope) && (kind == EK_RELU || kind == EK_LEAKY_RELU);
 }
 
-static void fuse_linear(ek_graph *graph, int linear)
+static void fuse_linear(ek_graph *graph, int linear, bool shared)
 {
     ek_node *norm = NULL, *activation = NULL, *next = sole_reader(graph, linear);
-    if (next && ek_is_channel_norm(next) && ek_same_channels(&graph->node[linear], next)) {
+    if (next && !shared && ek_is_channel_norm(next) && ek_same_channels(&graph->node[linear], next)) {
         norm = next;
         next = sole_reader(graph, norm->id);
     }
@@ -94,10 +95,10 @@ static bool norm_by_readers(ek_graph *graph, const ek_node *node)
     return is_activation(reader) && reader->fusion == EK_BY_READERS;
 }
 
-void ek_graph_fuse(ek_graph *graph)
+void ek_graph_fuse(ek_graph *graph, bool shared)
 {
     for (int i = 1; i < graph->count; i++) {
-        if (is_op(&graph->node[i], "linear")) fuse_linear(graph, i);
+        if (is_op(&graph->node[i], "linear")) fuse_linear(graph, i, shared);
         if (is_op(&graph->node[i], "add")) fuse_add(graph, i);
     }
     for (int i = graph->count - 1; i > 0; i--) {

@@ -69,7 +69,7 @@ static inline bool ek_same_channels(const ek_node *node, const ek_node *reader)
     return reader->in[0].dim[0] == node->out.dim[0];
 }
 /* Sets node->fusion (src/graph/fuse.c). */
-void ek_graph_fuse(ek_graph *graph);
+void ek_graph_fuse(ek_graph *graph, bool shared);
 /* The node in whose pass `node` is computed, or its gradient taken back. */
 int ek_graph_runs_in(const ek_graph *graph, int node, bool backward);
 

@@ -1,16 +1,9 @@
 #include "graph/metadata.h"
 
+#include "core/json.h"
 #include "core/memory.h"
-#include "core/text.h"
 
-#include <jansson.h>
 #include <string.h>
-
-static int append(const char *bytes, size_t size, void *text)
-{
-    ek_text_add(text, "%.*s", (int)size, bytes);
-    return 0;
-}
 
 /* Whom entries are told. */
 typedef struct teller {
@@ -23,11 +16,7 @@ static ek_status tell_json(const teller *to, const char *key, json_t *json)
 {
     ek_text text = {0};
     ek_status status = EK_OK;
-    if (!json || json_dump_callback(json, append, &text, JSON_COMPACT | JSON_REAL_PRECISION(15)) != 0) {
-        status = ek_fail(EK_E_MEMORY, "out of memory for the model's %s", key);
-        goto done;
-    }
-    EK_GO(ek_text_status(&text));
+    EK_GO(ek_json_write(json, JSON_COMPACT | JSON_REAL_PRECISION(15), &text));
     EK_GO(to->tell(to->user, key, text.data));
 done:
     json_decref(json);
@@ -104,10 +93,12 @@ ek_status ek_net_each_metadata(const ek_net *net, ek_tell tell, void *user)
 ek_status ek_net_take_classes(ek_net *net, const char *text)
 {
     if (!text) return EK_OK;
-    json_t *json = json_loads(text, 0, NULL);
+    json_t *json;
+    json_error_t error;
+    ek_status status = ek_json_read(text, strlen(text), 0, &json, &error);
+    if (status == EK_E_MEMORY) return status;
     size_t count = json_array_size(json); /* 0 where it is no array */
     const char **names = NULL;
-    ek_status status = EK_OK;
     EK_GO(EK_NEW(names, count));
     for (size_t i = 0; i < count; i++) names[i] = json_string_value(json_array_get(json, i));
     bool fine = json_is_array(json);

@@ -20,7 +20,7 @@ static void mark_trained(ek_graph *graph)
 static void mark_fusion(ek_net *net)
 {
     for (int i = 0; i < net->graph.count; i++) net->graph.node[i].fusion = EK_ALONE;
-    if (!net->context->unfused && !net->lengths && !net->keeps) ek_graph_fuse(&net->graph);
+    if (!net->context->unfused && !net->lengths && !net->keeps) ek_graph_fuse(&net->graph, net->shared);
 }
 
 ek_status ek_net_create(ek_context *context, const char *text, const char *origin, ek_net **out)
@@ -112,6 +112,7 @@ static void drop_metadata(ek_net *net, const char *key)
 
 ek_status ek_net_set_metadata(ek_net *net, const char *key, const char *value)
 {
+    if (!net || !key) return ek_fail(EK_E_ARGUMENT, "ek_net_set_metadata needs a net and a key");
     if (!value) {
         drop_metadata(net, key);
         return EK_OK;
@@ -352,6 +353,13 @@ ek_status ek_net_keep_values(ek_net *net, bool on)
 {
     if (net->keeps == on) return EK_OK;
     net->keeps = on;
+    return ek_net_plan_anew(net);
+}
+
+ek_status ek_net_share(ek_net *net, bool on)
+{
+    if (net->shared == on) return EK_OK;
+    net->shared = on;
     return ek_net_plan_anew(net);
 }
 

@@ -13,6 +13,7 @@ struct ek_net {
     ek_plan *plan; /* made when first run, remade when a larger batch comes */
     bool lengths;  /* batches are sequences of unequal lengths, and the plan is for them */
     bool keeps;    /* every layer runs a pass of its own, whose output stays until the next forward pass */
+    bool shared;   /* its batchnorms may be those of several shards */
     char **class_name;
     int class_count;
     char **options_text; /* by layer, for ek_net_layer */
@@ -20,6 +21,9 @@ struct ek_net {
         char *key, *value;
     } * metadata;
     int metadata_count;
+    /* Called in the backward pass when the gradients of all layers from `layer` on are there; NULL: nobody asks. */
+    void (*on_gradients)(void *user, int layer);
+    void *on_gradients_user;
     char **note; /* what its import has to say */
     int note_count;
     ek_layer_time *times; /* NULL: nobody asks */
@@ -72,6 +76,9 @@ ek_status ek_net_keep_values(ek_net *net, bool on);
  * values are kept. The reference's own numbers, where it runs. */
 void ek_net_value(const ek_net *net, int layer, int64_t n, double *out);
 
+/* Whether batches may be cut into shards, each run by a net of its own: a batchnorm then always runs a pass, where shards meet. */
+ek_status ek_net_share(ek_net *net, bool on);
+
 /* Where the batch maker writes the input, in lane blocks. */
 float *ek_net_input(ek_net *net);
 /* x is in place, its pixels normalized (ek_net_pixels) by whoever wrote it.
@@ -82,6 +89,8 @@ ek_status ek_net_run_alone(ek_net *net, int64_t n, ek_mode mode);
 /* The same for a part of a batch in training: samples [first, first + n) of it, up to the layer `last`; what lies beyond
  * is not computed. And its backward pass, down to the layer `last`. */
 ek_status ek_net_run_part(ek_net *net, int64_t first, int64_t n, uint64_t seed, uint64_t step, int last);
+/* Of no samples (a shard may have none) those batchnorms alone run that take part in what all shards exchange, and
+ * gradients are zero. */
 void ek_net_run_part_backward(ek_net *net, int last);
 /* The output of the last forward pass, or what goes into a softmax at its end, in lane blocks. */
 const float *ek_net_logits(ek_net *net);
@@ -110,10 +119,8 @@ ek_status ek_net_run_to(ek_net *net, int layer, int64_t n, ek_mode mode, uint64_
  * by channel. Conditions as for ek_net_norm_input. parts: room for [ek_blocks(n)][channels]; out [channels]. */
 void ek_net_norm_moments(const ek_net *net, int layer, ek_moments *parts, ek_moments *out);
 
-/* What is noted in the model file. value NULL: taken away. A value that is not there is NULL. */
-#define EK_RECALIBRATED_KEY "evenkeel.recalibrated" /* running statistics were measured, not averaged in training */
-ek_status ek_net_set_metadata(ek_net *net, const char *key, const char *value);
-const char *ek_net_metadata(const ek_net *net, const char *key);
+/* In the net's metadata (ek_net_set_metadata): running statistics were measured, not averaged in training. */
+#define EK_RECALIBRATED_KEY "evenkeel.recalibrated"
 
 /* A further sentence for ek_net_note. */
 __attribute__((format(printf, 2, 3))) ek_status ek_net_add_note(ek_net *net, const char *format, ...);

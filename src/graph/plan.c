@@ -149,6 +149,9 @@ ek_status ek_net_check(const ek_net *net, int64_t n, int32_t length, ek_mode mod
     return status;
 }
 
+/* An empty shard has nothing to do but where the others wait for it. */
+static bool takes_part(const ek_pass *pass, const ek_node *node) { return pass->n > 0 || node->gather; }
+
 /* All steps of nodes before `end`. */
 static ek_status run_forward(ek_net *net, const ek_pass *wanted, int end)
 {
@@ -168,6 +171,7 @@ static ek_status run_forward(ek_net *net, const ek_pass *wanted, int end)
     for (int i = 0; i < plan->steps.forward_steps; i++) {
         ek_node *node = plan->steps.forward[i].node;
         if (node->id >= end) break;
+        if (!takes_part(pass, node)) continue;
         node->op->forward(pass, node, &plan->forward[i]);
         ek_lengths_cut(&plan->lengths, pass, node, plan->forward[i].y);
         ek_net_clock_lap(net, node->id, false);
@@ -354,6 +358,14 @@ static void backward_step(const ek_plan *plan, int index)
     }
 }
 
+static void clear_gradients(ek_net *net)
+{
+    for (int i = 0; i < net->graph.count * EK_MAX_PARAMS; i++) {
+        ek_param *param = &net->graph.node[i / EK_MAX_PARAMS].param[i % EK_MAX_PARAMS];
+        if (param->grad) memset(param->grad, 0, (size_t)param->count * sizeof *param->grad);
+    }
+}
+
 void ek_net_run_backward(ek_net *net) { ek_net_run_part_backward(net, 0); }
 
 void ek_net_run_part_backward(ek_net *net, int last)
@@ -363,10 +375,12 @@ void ek_net_run_part_backward(ek_net *net, int last)
         ek_oracle_backward(plan->oracle, net);
         return;
     }
+    if (plan->pass.n == 0) clear_gradients(net);
     ek_net_clock_start(net);
     for (int i = 0; i < plan->steps.backward_steps; i++) {
         if (plan->steps.backward[i].node->id < last) break;
-        backward_step(plan, i);
+        if (takes_part(&plan->pass, plan->steps.backward[i].node)) backward_step(plan, i);
+        if (net->on_gradients) net->on_gradients(net->on_gradients_user, plan->steps.backward[i].node->id);
         ek_net_clock_lap(net, plan->steps.backward[i].node->id, true);
     }
 }

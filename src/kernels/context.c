@@ -24,6 +24,7 @@ ek_status ek_context_create(const ek_context_options *options, ek_context **out)
     ek_status status = EK_OK;
     /* The reference needs no lane kernels, but what lies beside the operators (batches, optimizers) does. */
     context->unfused = unfused;
+    context->comm = o.comm;
     context->reference = isa && !strcmp(isa, "reference");
     EK_GO(ek_kernels_choose(context->reference ? "baseline" : isa, &context->kernels));
     context->few = ek_kernels_few(context->kernels);

@@ -291,6 +291,139 @@ static void on_event(ek_observer *observer, const ek_event *event)
     if (event->kind == EK_EVENT_STEP || event->kind == EK_EVENT_EPOCH) seen->last = *event;
 }
 
+/* --- told again */
+
+bool ek_observer_look(const ek_observer *observer, int index, ek_look *look)
+{
+    const ek_seen *seen = ek_seen_of(observer);
+    if (index < 0 || index >= seen->norms) return false;
+    const ek_seen_norm *norm = &seen->norm[index];
+    *look = (ek_look){.layer = norm->label,
+                      .channels = norm->channels,
+                      .positions = norm->positions,
+                      .gamma = norm->gamma != NULL,
+                      .beta = norm->beta != NULL,
+                      .running = norm->running_mean != NULL};
+    if (seen->look == 0) return true;
+    look->step = (int64_t)seen->at[seen->look - 1];
+    look->frozen = !norm->batch;
+    for (int i = 0; i < EK_SEEN_MEASURES; i++) look->measure[i] = ek_seen_measure(seen, norm, i)[seen->look - 1];
+    return true;
+}
+
+static ek_status out_of_order(const char *what, int64_t step, int64_t after)
+{
+    return ek_fail(EK_E_ARGUMENT, "%s is of step %lld, which cannot follow step %lld", what, (long long)step, (long long)after);
+}
+
+static ek_status retell_start(ek_seen *seen, const ek_event *start)
+{
+    static const int64_t most = (int64_t)1 << 53;
+    if (start->step < 0 || start->steps < start->step || start->steps > most)
+        return ek_fail(EK_E_ARGUMENT, "a run cannot begin after step %lld of %lld", (long long)start->step,
+                       (long long)start->steps);
+    forget(seen);
+    seen->start = seen->last = *start;
+    seen->looks = count_looks(seen) + 1;
+    ek_status status = EK_OK;
+    EK_GO(EK_NEW(seen->at, (size_t)seen->looks));
+    EK_GO(begin_steps(seen));
+done:
+    if (status != EK_OK) forget(seen);
+    return status;
+}
+
+ek_status ek_observer_retell(ek_observer *observer, const ek_event *event)
+{
+    if (!observer || !event) return ek_fail(EK_E_ARGUMENT, "ek_observer_retell needs an observer and an event");
+    ek_seen *seen = (ek_seen *)observer;
+    if (event->kind == EK_EVENT_START) return retell_start(seen, event);
+    if (event->kind == EK_EVENT_CHECKPOINT) return EK_OK;
+    if (!seen->at) return ek_fail(EK_E_ARGUMENT, "a run that is told begins with its start");
+    bool step = event->kind == EK_EVENT_STEP;
+    if (event->step != seen->last.step + step || event->step > seen->start.steps)
+        return out_of_order(step ? "a step" : "an epoch", event->step, seen->last.step);
+    bool again = !step && seen->epochs > 0 && seen->epoch[seen->epochs - 1].epoch == event->epoch;
+    if (again) seen->epochs--; /* a run that was killed after it, and had a checkpoint of before */
+    on_event(observer, event);
+    return seen->status;
+}
+
+static ek_seen_norm *find_norm(const ek_seen *seen, const char *layer)
+{
+    for (int i = 0; i < seen->norms; i++)
+        if (!strcmp(seen->norm[i].label, layer)) return &seen->norm[i];
+    return NULL;
+}
+
+static ek_status retell_norm(ek_seen *seen, const ek_look *look)
+{
+    static const float there = 0; /* that it has one is all that a report asks for */
+    if (strlen(look->layer) >= EK_LABEL_MAX || seen->look > 0 || find_norm(seen, look->layer))
+        return ek_fail(EK_E_ARGUMENT, "there cannot be a batchnorm '%.*s' here", EK_LABEL_MAX, look->layer);
+    ek_seen_norm *grown = ek_grow(seen->norm, (size_t)seen->norms + 1, sizeof *grown), *norm;
+    if (!grown) return EK_E_MEMORY;
+    seen->norm = grown;
+    norm = &grown[seen->norms];
+    *norm = (ek_seen_norm){.channels = look->channels,
+                           .positions = look->positions,
+                           .gamma = look->gamma ? &there : NULL,
+                           .beta = look->beta ? &there : NULL,
+                           .running_mean = look->running ? &there : NULL};
+    snprintf(norm->label, sizeof norm->label, "%s", look->layer);
+    EK_TRY(EK_NEW(norm->measure, (size_t)(EK_SEEN_MEASURES * seen->looks)));
+    seen->norms++;
+    return EK_OK;
+}
+
+/* Room for twice as many looks: a run that was resumed has more of them. */
+static ek_status more_looks(ek_seen *seen)
+{
+    int64_t looks = 2 * seen->looks;
+    double *at = ek_grow(seen->at, (size_t)looks, sizeof *at);
+    if (!at) return EK_E_MEMORY;
+    seen->at = at;
+    double **measure;
+    EK_TRY(EK_NEW(measure, (size_t)seen->norms));
+    ek_status status = EK_OK;
+    for (int i = 0; i < seen->norms; i++) EK_GO(EK_NEW(measure[i], (size_t)(EK_SEEN_MEASURES * looks)));
+    for (int i = 0; i < seen->norms; i++) {
+        for (int k = 0; k < EK_SEEN_MEASURES; k++)
+            memcpy(measure[i] + k * looks, ek_seen_measure(seen, &seen->norm[i], k), (size_t)seen->look * sizeof(double));
+        double *old = seen->norm[i].measure;
+        seen->norm[i].measure = measure[i];
+        measure[i] = old;
+    }
+    seen->looks = looks;
+done:
+    for (int i = 0; i < seen->norms; i++) ek_free(measure[i]);
+    ek_free(measure);
+    return status;
+}
+
+ek_status ek_observer_retell_look(ek_observer *observer, const ek_look *look)
+{
+    if (!observer || !look || !look->layer)
+        return ek_fail(EK_E_ARGUMENT, "ek_observer_retell_look needs an observer and a look at a layer");
+    ek_seen *seen = (ek_seen *)observer;
+    if (!seen->at) return ek_fail(EK_E_ARGUMENT, "a run that is told begins with its start");
+    if (look->step == 0) return retell_norm(seen, look);
+    ek_seen_norm *norm = find_norm(seen, look->layer);
+    if (!norm) return ek_fail(EK_E_ARGUMENT, "the run's start knows no batchnorm '%.*s'", EK_LABEL_MAX, look->layer);
+    double before = seen->look ? seen->at[seen->look - 1] : (double)seen->start.step;
+    if (look->step != seen->last.step || (double)look->step < before)
+        return out_of_order("a look", look->step, seen->last.step);
+    if (seen->look == 0 || (double)look->step > before) { /* the first of this step */
+        if (seen->look == seen->looks) EK_TRY(more_looks(seen));
+        seen->at[seen->look++] = (double)look->step;
+        for (int i = 0; i < seen->norms; i++)
+            for (int k = 0; k < EK_SEEN_MEASURES; k++) seen->norm[i].measure[k * seen->looks + seen->look - 1] = NAN;
+    }
+    norm->batch = !look->frozen;
+    for (int i = 0; i < EK_SEEN_MEASURES; i++) norm->measure[i * seen->looks + seen->look - 1] = look->measure[i];
+    return EK_OK;
+}
+
 ek_status ek_observer_create(ek_observer **out)
 {
     if (!out) return ek_fail(EK_E_ARGUMENT, "ek_observer_create needs a place for the observer");

@@ -20,6 +20,7 @@ enum {
     EK_SEEN_BETA_MOVED,
     EK_SEEN_MEASURES,
 };
+_Static_assert((int)EK_SEEN_MEASURES == (int)EK_LOOK_MEASURES, "evenkeel.h says what they are");
 
 /* One batchnorm. */
 typedef struct ek_seen_norm {

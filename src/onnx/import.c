@@ -936,6 +936,7 @@ static void end_reading(onnx_import *im)
 
 /* --- the net */
 
+/* The one that is asked for, else the file's only one. Any value that a node gives can be asked for. */
 static ek_status find_output(const onnx_model *model, const ek_onnx_options *options, int *output)
 {
     *output = -1;
@@ -947,11 +948,15 @@ static ek_status find_output(const onnx_model *model, const ek_onnx_options *opt
         if (options->output ? !strcmp(model->value[value].name, options->output) : model->output_count == 1)
             *output = value;
     }
+    if (*output < 0 && options->output) {
+        int value = ek_onnx_find_value(model, options->output);
+        if (value >= 0 && model->value[value].producer >= 0) *output = value;
+    }
     ek_status status = names.failed ? ek_text_status(&names) : EK_OK;
     if (status == EK_OK && *output < 0) {
         if (options->output)
-            status = ek_fail(EK_E_NOT_FOUND, "it has no output '%s'; its outputs are %.800s", options->output,
-                             names.data ? names.data : "none");
+            status = ek_fail(EK_E_NOT_FOUND, "it has no output '%s', and no node gives it; its outputs are %.800s",
+                             options->output, names.data ? names.data : "none");
         else if (model->output_count)
             status = ek_fail(EK_E_UNSUPPORTED, "it has %d outputs (%.800s); a net has one: choose it",
                              model->output_count, names.data ? names.data : "");
@@ -995,6 +1000,19 @@ static ek_status note_training(onnx_import *im)
         names);
 }
 
+/* Training needs logits, and whoever has the file has no line to leave out. */
+static ek_status note_softmax(const onnx_model *model, int output, ek_net *net)
+{
+    int producer = model->value[output].producer;
+    if (producer < 0 || ek_graph_logits(&net->graph) == net->graph.count - 1) return EK_OK;
+    const onnx_node *last = &model->node[producer];
+    if (strcmp(last->op, "Softmax") != 0 || last->input_count < 1 || last->input[0] < 0) return EK_OK;
+    return ek_net_add_note(net,
+                           "it ends in Softmax, and training takes what goes into that: for training, "
+                           "evenkeel convert --output %s ends before it",
+                           model->value[last->input[0]].name);
+}
+
 static ek_status make_net(onnx_import *im, int output, ek_net **out)
 {
     EK_TRY(note_training(im));
@@ -1006,6 +1024,7 @@ static ek_status make_net(onnx_import *im, int output, ek_net **out)
                           *im->model->producer ? ", written by " : "", im->model->producer,
                           *im->model->producer_version ? " " : "", im->model->producer_version));
     for (int i = 0; i < im->note_count; i++) EK_GO(ek_net_add_note(net, "%s", im->note[i]));
+    EK_GO(note_softmax(im->model, output, net));
     EK_GO(ek_net_take_classes(net, im->model->classes));
     *out = net;
     net = NULL;

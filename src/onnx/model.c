@@ -411,7 +411,7 @@ static int text_of_name(const void *text, const void *name)
     return strcmp(text, ((const onnx_name *)name)->name);
 }
 
-static int find_value(const onnx_model *model, const char *name)
+int ek_onnx_find_value(const onnx_model *model, const char *name)
 {
     if (!*name || !model->value_count) return -1;
     const onnx_name *found =
@@ -449,7 +449,7 @@ static ek_status resolve_names(onnx_model *model, int count, const char *const *
 {
     int *index;
     EK_TRY(ONNX_KEEP(&model->memory, index, (size_t)count));
-    for (int i = 0; i < count; i++) index[i] = find_value(model, name[i]);
+    for (int i = 0; i < count; i++) index[i] = ek_onnx_find_value(model, name[i]);
     *out = index;
     return EK_OK;
 }
@@ -463,7 +463,7 @@ static ek_status resolve(onnx_model *model, const raw_graph *raw)
 {
     EK_TRY(list_names(model, raw));
     for (int i = 0; i < model->initializer_count; i++) {
-        int index = find_value(model, model->initializer[i].name);
+        int index = ek_onnx_find_value(model, model->initializer[i].name);
         if (index < 0) return ek_fail(EK_E_FORMAT, "an initializer has no name");
         if (model->value[index].initializer) return made_twice(&model->value[index]);
         model->value[index].initializer = &model->initializer[i];
@@ -479,11 +479,11 @@ static ek_status resolve(onnx_model *model, const raw_graph *raw)
             value->producer = i;
         }
     }
-    for (int i = 0; i < model->output_count; i++) model->output[i].value = find_value(model, raw->output[i]);
+    for (int i = 0; i < model->output_count; i++) model->output[i].value = ek_onnx_find_value(model, raw->output[i]);
     /* Initializers may be listed as inputs too (IR 3): those are none. */
     int inputs = 0;
     for (int i = 0; i < model->input_count; i++) {
-        int index = find_value(model, raw->input[i]);
+        int index = ek_onnx_find_value(model, raw->input[i]);
         if (index < 0) return ek_fail(EK_E_FORMAT, "an input has no name");
         onnx_name *value = &model->value[index];
         if (value->producer >= 0 || value->is_input) return made_twice(value);

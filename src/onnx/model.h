@@ -110,6 +110,8 @@ typedef struct onnx_model {
 /* Reads and checks the file; `path` must outlive the model.
  * EK_E_FORMAT       it is no ONNX model, or a damaged one; the message says what is wrong
  * EK_E_UNSUPPORTED  its opset is not 1 to 22 */
+/* The index of the value of this name; -1: there is none. */
+int ek_onnx_find_value(const onnx_model *model, const char *name);
 ek_status ek_onnx_model_read(const char *path, onnx_model *out);
 void ek_onnx_model_free(onnx_model *model);
 

@@ -362,6 +362,66 @@ static void apply_piece(void *argument, int64_t block, int thread)
     w->kernels->map_read(&slab, &m, w->flow->y + block * w->block);
 }
 
+/* --- of a shard */
+
+static bool in_shards(const ek_pass *pass, const ek_node *node) { return pass->training && node->gather && node->gather->shard; }
+
+static void merge_as_moments(double *into, const double *other, int64_t count)
+{
+    ek_moments *a = (ek_moments *)into;
+    const ek_moments *b = (const ek_moments *)other;
+    for (int64_t c = 0; c < count / 3; c++) ek_moments_merge(&a[c], b[c]);
+}
+
+void ek_moments_of_all_shards(const ek_shard *shard, ek_moments *moments, int64_t count)
+{
+    _Static_assert(sizeof *moments == 3 * sizeof(double), "moments are three doubles");
+    ek_shard_merge(shard, &moments->count, 3 * count, merge_as_moments);
+}
+
+/* From now on the moments are those of the whole batch. */
+static void merge_moments(const ek_pass *pass, ek_node *node)
+{
+    ek_gather *g = node->gather;
+    ek_moments *of_blocks = room_of(node).moments;
+    int64_t channels = node->in[0].dim[0];
+    for (int64_t c = 0; c < channels; c++)
+        g->moments[c] = ek_moments_merge_all(of_blocks + c, ek_blocks(pass->n), channels);
+    ek_moments_of_all_shards(g->shard, g->moments, channels);
+    g->stage = EK_STAGE_NORMALIZES;
+}
+
+static void merge_sums(const ek_pass *pass, ek_node *node)
+{
+    ek_gather *g = node->gather;
+    const double *of_blocks = room_of(node).sums;
+    int64_t channels = node->in[0].dim[0];
+    for (int64_t i = 0; i < 2 * channels; i++) g->sums[i] = sum_blocks(of_blocks + i, ek_blocks(pass->n), 2 * channels);
+    ek_shard_merge(g->shard, g->sums, 2 * channels, ek_merge_sum);
+    g->stage = EK_STAGE_ALL;
+}
+
+void ek_batchnorm_own_moments(const ek_pass *pass, const ek_node *node, ek_moments *out)
+{
+    ek_batch_norm_saved saved = room_of(node).saved;
+    double count = (double)values(pass, node);
+    for (int64_t c = 0; c < node->in[0].dim[0]; c++) {
+        if (pass->n == 0)
+            out[c] = (ek_moments){0};
+        else
+            out[c] = (ek_moments){count, (double)saved.mean[c] + saved.mean_low[c], saved.var[c] * count};
+    }
+}
+
+void ek_batchnorm_take_moments(ek_node *node, ek_gather *gather)
+{
+    ek_batch_norm_saved saved = room_of(node).saved;
+    for (int64_t c = 0; c < node->in[0].dim[0]; c++)
+        ek_batchnorm_save(&saved, c, gather->moments[c], ek_attr_real(node, EPS));
+    gather->stage = EK_STAGE_NORMALIZES;
+    node->gather = gather;
+}
+
 static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
 {
     room r = room_of(node);
@@ -371,6 +431,7 @@ static void forward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
     }
     if (!flow->has_moments && batch_statistics(pass->training, node))
         ek_each_block(pass, node, flow, moments_piece);
+    if (in_shards(pass, node)) merge_moments(pass, node);
     ek_batchnorm_prepare(pass, node, 0, node->out.dim[0], ek_blocks(pass->n));
     if (flow->y) ek_each_block(pass, node, flow, apply_piece);
 }
@@ -413,6 +474,7 @@ static void backward(const ek_pass *pass, ek_node *node, const ek_flow *flow)
         return;
     }
     if (!flow->has_sums) ek_each_block(pass, node, flow, sums_piece);
+    if (in_shards(pass, node)) merge_sums(pass, node);
     ek_batchnorm_prepare_backward(pass, node, 0, node->out.dim[0], ek_blocks(pass->n));
     if (flow->dx[0].g) ek_each_block(pass, node, flow, gradient_piece);
 }

@@ -47,6 +47,15 @@ void ek_ghost_backward(const ek_pass *pass, ek_node *node, const ek_flow *flow, 
 /* A channel's moments, saved. */
 void ek_batchnorm_save(const ek_batch_norm_saved *saved, int64_t channel, ek_moments all, double eps);
 
+/* --- shards of a batch */
+
+/* moments [count] become those of all shards. */
+void ek_moments_of_all_shards(const ek_shard *shard, ek_moments *moments, int64_t count);
+/* By channel, of what was normalized in the last forward pass of a shard that normalizes by itself; and, for the commit, what all
+ * shards' are, in gather->moments. */
+void ek_batchnorm_own_moments(const ek_pass *pass, const ek_node *node, ek_moments *out);
+void ek_batchnorm_take_moments(ek_node *node, ek_gather *gather);
+
 /* Whether its statistics in training are those of a batch, which a batch that is run in parts must gather. */
 bool ek_batchnorm_gathers(const ek_node *node);
 

@@ -6,6 +6,7 @@
 #ifndef EK_OPS_OP_H
 #define EK_OPS_OP_H
 
+#include "comm/shards.h"
 #include "core/shape.h"
 #include "kernels/context.h"
 #include "kernels/kernels.h"
@@ -63,7 +64,8 @@ typedef enum ek_fusion {
     EK_BY_PRODUCER, /* that of its input, as it writes: batchnorm and activation of a linear, activation of an add */
 } ek_fusion;
 
-/* What a batchnorm takes from all parts of a batch that is run in parts (src/train/parts.c), by channel. */
+/* What a batchnorm takes from all parts of a batch that is run in parts (src/train/parts.c) or cut into shards
+ * (src/train/shards.c), by channel. */
 typedef enum ek_stage {
     EK_STAGE_NOTHING,    /* a part's own statistics, which are of no use */
     EK_STAGE_MOMENTS,    /* moments are being gathered */
@@ -76,7 +78,8 @@ typedef struct ek_gather {
     ek_stage stage;
     int64_t samples; /* of the whole batch */
     ek_moments *moments;
-    double *sums; /* [2][channel] */
+    double *sums;          /* [2][channel] */
+    const ek_shard *shard; /* a shard takes both from all shards, as it passes; NULL: the parts follow one another */
 } ek_gather;
 
 /* --- nodes. Values lie in lane blocks: [block][channel][h][w][lane], [block][feature][lane]. */

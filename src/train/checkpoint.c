@@ -80,8 +80,14 @@ static void describe_schedule(const ek_train_options *o, facts *f)
     if (o->schedule == EK_SCHEDULE_COSINE) add_whole(f, "epochs", o->epochs);
 }
 
-/* Checkpoints of before there was accumulation lack it. */
-static const char accumulate_name[] = "accumulate";
+/* Older checkpoints lack what there was not yet. */
+static const char accumulate_name[] = "accumulate", shards_name[] = "shards", bn_name[] = "bn";
+
+static const char *before(const char *name)
+{
+    if (!strcmp(name, accumulate_name) || !strcmp(name, shards_name)) return "1";
+    return strcmp(name, bn_name) ? NULL : "sync";
+}
 
 static facts describe(const ek_run *run)
 {
@@ -100,11 +106,41 @@ static facts describe(const ek_run *run)
     add_real(&f, "valid_fraction", o->valid_fraction);
     add_whole(&f, "batch", o->batch);
     add_whole(&f, accumulate_name, o->accumulate);
+    add_whole(&f, shards_name, run->shards);
+    add_text(&f, bn_name, o->local_bn && run->shards > 1 ? "local" : "sync");
     add_flag(&f, "shuffle", o->shuffle);
     add_flag(&f, "drop_last", o->drop_last);
     describe_optimizer(&o->optimizer, &f);
     describe_schedule(o, &f);
     return f;
+}
+
+/* FNV-1a. */
+static void hash_bytes(uint64_t *hash, const void *bytes, size_t count)
+{
+    for (size_t i = 0; i < count; i++) *hash = (*hash ^ ((const unsigned char *)bytes)[i]) * 0x100000001b3;
+}
+
+uint64_t ek_run_options_hash(const ek_run *run)
+{
+    facts f = describe(run);
+    uint64_t hash = 0xcbf29ce484222325;
+    for (int i = 0; i < f.count; i++) {
+        hash_bytes(&hash, f.at[i].name, strlen(f.at[i].name));
+        hash_bytes(&hash, f.at[i].value, strlen(f.at[i].value) + 1);
+    }
+    return hash;
+}
+
+uint64_t ek_net_hash(const ek_net *net)
+{
+    uint64_t hash = 0xcbf29ce484222325;
+    for (int i = 0; i < ek_net_tensor_count(net); i++) {
+        ek_tensor t = ek_net_tensor((ek_net *)net, i);
+        if (t.data) hash_bytes(&hash, t.data, (size_t)ek_shape_count(t.shape) * sizeof *t.data);
+        if (t.counter) hash_bytes(&hash, t.counter, sizeof *t.counter);
+    }
+    return hash;
 }
 
 /* --- Where it stands */
@@ -216,12 +252,12 @@ static ek_status check_same_run(const ek_run *run, const ek_safetensors *file, c
     for (int i = 0; i < f.count; i++) {
         snprintf(key, sizeof key, KEY "%s", f.at[i].name);
         const char *there = ek_safetensors_metadata(file, key);
-        if (!there && !strcmp(f.at[i].name, accumulate_name)) there = "1";
+        if (!there) there = before(f.at[i].name);
         if (!there) return ek_fail(EK_E_FORMAT, "%s is a damaged checkpoint: it lacks %s", path, key);
         if (!strcmp(there, f.at[i].value)) continue;
-        const char *why = strcmp(f.at[i].name, "epochs")
-                              ? "resume with the options and data that it began with"
-                              : "a cosine schedule is laid out for its number of epochs";
+        const char *why = "resume with the options and data that it began with";
+        if (!strcmp(f.at[i].name, "epochs")) why = "a cosine schedule is laid out for its number of epochs";
+        if (!strcmp(f.at[i].name, shards_name)) why = "the bits depend on it; give it, on any number of ranks that divides it";
         return ek_fail(EK_E_ARGUMENT, "%s is of another run: its %s is %.48s, not %s; %s", path, f.at[i].name,
                        there, f.at[i].value, why);
     }
@@ -325,6 +361,7 @@ ek_status ek_checkpoint_read(ek_run *run, const char *path)
         ek_fail_in(status, "%s is a damaged checkpoint: ", path);
         goto done;
     }
+    EK_GO(ek_net_set_metadata(trainer->net, EK_RUN_KEY, ek_safetensors_metadata(&file, EK_RUN_KEY)));
     EK_GO(ek_model_take(trainer->net, &file, path, false));
     run->progress = progress;
     trainer->step = ek_run_steps(run);

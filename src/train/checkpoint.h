@@ -19,6 +19,7 @@ typedef struct ek_progress {
 typedef struct ek_run {
     ek_trainer *trainer;
     const ek_train_options *options;
+    int shards; /* that a batch is cut into; 1: none */
     int64_t data_count;  /* training samples before the split */
     int64_t train_count; /* and after it */
     int64_t steps_per_epoch;
@@ -30,6 +31,10 @@ static inline int64_t ek_run_steps(const ek_run *run)
 {
     return run->progress.epoch * run->steps_per_epoch + run->progress.step;
 }
+
+/* What tells runs, and nets, from each other: of the options that the result depends on, and of all parameters and statistics. */
+uint64_t ek_run_options_hash(const ek_run *run);
+uint64_t ek_net_hash(const ek_net *net);
 
 ek_status ek_checkpoint_write(const ek_run *run, const char *path);
 

@@ -143,8 +143,11 @@ typedef struct sweep {
 static ek_status part_forward(const sweep *s, int64_t first, int64_t n, int last)
 {
     const ek_parted_batch *batch = s->batch;
-    EK_TRY(batch->fill(batch->user, first, n));
-    return ek_net_run_part(s->parts->net, first, n, batch->seed, batch->step, last);
+    EK_TRY(batch->fill(batch->user, s->parts->net, first, n));
+    ek_phases_lap(batch->phases, EK_PHASE_DATA);
+    EK_TRY(ek_net_run_part(s->parts->net, first, n, batch->seed, batch->step, last));
+    ek_phases_lap(batch->phases, EK_PHASE_FORWARD);
+    return EK_OK;
 }
 
 /* Forward, the loss, and back down to `last`. */
@@ -157,7 +160,9 @@ static ek_status part_whole(sweep *s, int64_t first, int64_t n, int last)
     s->correct += correct;
     ek_observer *observer = s->batch->observer;
     if (observer && first == 0 && last == 0) observer->forward(observer, net, n);
+    ek_phases_lap(s->batch->phases, EK_PHASE_FORWARD);
     ek_net_run_part_backward(net, last);
+    ek_phases_lap(s->batch->phases, EK_PHASE_BACKWARD);
     return EK_OK;
 }
 

@@ -1,11 +1,13 @@
 #include "core/clock.h"
-#include "core/file.h"
 #include "core/memory.h"
+#include "train/agreement.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/schedule.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 /* Far beyond use; keeps numbers of steps far from overflow. */
 #define MAX_EPOCHS 1000000
@@ -33,13 +35,20 @@ typedef struct training {
     int64_t *train_index, *valid_index;
     int64_t valid_count;
     double began;         /* by ek_now */
-    double train_seconds; /* of the present epoch, in this process */
+    /* Of the present epoch, in this process: */
+    double train_seconds, phase_seconds[EK_PHASES];
     int64_t train_images;
-    bool stop;  /* the listener wants no more */
-    bool saved; /* the checkpoint is of the present position */
+    ek_comm *comm;   /* NULL: this process alone */
+    int first_shard, local_shards; /* of this process */
+    bool wants_stop; /* the listener wants no more, which other ranks are told with the next step */
+    bool stop;       /* no more steps */
+    bool saved;      /* the checkpoint is of the present position */
+    ek_claim *claim;   /* to the checkpoint */
+    ek_status unsaved; /* of the last checkpoint that was due */
+    char why[512];     /* its sentence, where it is not EK_OK */
 } training;
 
-static ek_status check_options(const ek_train_options *o)
+static ek_status check_options(const ek_train_options *o, int shards)
 {
     if (o->epochs < 1 || o->epochs > MAX_EPOCHS)
         return ek_fail(EK_E_ARGUMENT, "epochs must be 1 to %d, not %lld", MAX_EPOCHS, (long long)o->epochs);
@@ -50,6 +59,11 @@ static ek_status check_options(const ek_train_options *o)
     if (o->batch > EK_MAX_BATCH / o->accumulate)
         return ek_fail(EK_E_ARGUMENT, "%lld times a batch of %lld is more than the %lld samples that a step takes",
                        (long long)o->accumulate, (long long)o->batch, (long long)EK_MAX_BATCH);
+    if (o->accumulate > 1 && shards > 1)
+        return ek_fail(EK_E_ARGUMENT,
+                       "a batch is either run in parts one after the other (accumulate is %lld) or cut into shards (%d): give a "
+                       "larger batch, or no more than one shard",
+                       (long long)o->accumulate, shards);
     EK_TRY(ek_optimizer_check(&o->optimizer));
     EK_TRY(ek_schedule_check(o));
     if (o->checkpoint_steps < 0)
@@ -64,14 +78,10 @@ static ek_status check_options(const ek_train_options *o)
 /* Samples of a step. */
 static int64_t step_samples(const ek_train_options *o) { return o->batch * o->accumulate; }
 
-/* So that a wrong path is found before hours of training. */
-static ek_status check_writable(const char *path)
-{
-    ek_replacement replacement;
-    EK_TRY(ek_replace_begin(&replacement, path));
-    ek_replace_cancel(&replacement);
-    return EK_OK;
-}
+static bool in_shards(const training *t) { return t->run.shards != 1 || t->comm; }
+
+/* Rank 0 alone writes. */
+static bool writes(const training *t) { return ek_comm_rank(t->comm) == 0; }
 
 /* Of the samples to train on only so many: the first of a shuffle of their own. */
 static ek_status draw_samples(training *t)
@@ -110,6 +120,7 @@ static ek_status check_batches(const training *t)
         int64_t first, size;
         ek_batch_range(run->train_count, step_samples(o), o->drop_last, last ? run->steps_per_epoch - 1 : 0, &first, &size);
         EK_TRY(ek_net_check(t->net, size, length, EK_MODE_TRAINING));
+        if (in_shards(t)) EK_TRY(ek_sharding_check(t->net, t->run.shards, o->local_bn, size));
     }
     return EK_OK;
 }
@@ -118,7 +129,11 @@ static ek_status check_batches(const training *t)
 static ek_status prepare(training *t)
 {
     const ek_train_options *o = t->run.options;
-    EK_TRY(check_options(o));
+    t->comm = ek_comm_ranks(t->net->context->comm) > 1 ? t->net->context->comm : NULL;
+    t->run.shards = o->shards ? o->shards : ek_comm_ranks(t->comm);
+    t->local_shards = t->run.shards / ek_comm_ranks(t->comm);
+    t->first_shard = t->local_shards * ek_comm_rank(t->comm);
+    EK_TRY(check_options(o, t->run.shards));
     EK_TRY(ek_labelled_check(t->data, t->net, "the training data"));
     if (t->test) EK_TRY(ek_labelled_check(t->test, t->net, "the test data"));
     EK_TRY(ek_split_indices(t->data->count, o->valid_fraction, o->seed, &t->train_index, &t->run.train_count,
@@ -133,7 +148,8 @@ static ek_status prepare(training *t)
                        (long long)t->run.train_count, (long long)step_samples(o));
     EK_TRY(check_batches(t));
     if (o->accumulate > 1) EK_TRY(ek_parts_check(t->net));
-    if (o->checkpoint) EK_TRY(check_writable(o->checkpoint));
+    /* So that a wrong path is found before hours of training. */
+    if (o->checkpoint && writes(t)) EK_TRY(ek_file_claim(o->checkpoint, &t->claim));
     EK_TRY(ek_net_use_lengths(t->net, t->data->length));
     return ek_trainer_create(t->net, &o->optimizer, o->seed, &t->run.trainer);
 }
@@ -141,11 +157,15 @@ static ek_status prepare(training *t)
 static ek_status make_room(training *t)
 {
     const ek_train_options *o = t->run.options;
-    if (o->accumulate > 1)
+    if (in_shards(t))
+        EK_TRY(ek_trainer_reserve_shards(t->run.trainer, t->run.shards, o->local_bn,
+                                         ek_batch_largest(t->run.train_count, o->batch, o->drop_last)));
+    else if (o->accumulate > 1)
         EK_TRY(ek_trainer_reserve_parts(t->run.trainer, o->batch));
     else
         EK_TRY(ek_trainer_reserve(t->run.trainer, ek_batch_largest(t->run.train_count, o->batch, o->drop_last)));
-    return o->resume ? ek_checkpoint_read(&t->run, o->resume) : EK_OK;
+    if (o->resume) EK_TRY(ek_checkpoint_read(&t->run, o->resume));
+    return t->comm ? ek_agreement_check(t->comm, &t->run, t->data) : EK_OK;
 }
 
 /* --- Telling the listener */
@@ -185,19 +205,53 @@ static void tell(training *t, const ek_event *event)
 {
     const ek_train_options *o = t->run.options;
     if (o->observer) o->observer->event(o->observer, event);
-    if (o->listener && !o->listener(o->user, event)) t->stop = true;
+    if (o->listener && !o->listener(o->user, event)) t->wants_stop = true;
+    if (!t->comm) t->stop = t->wants_stop;
 }
 
 /* --- The loop */
 
+/* Until all ranks have come here. */
+static ek_status meet(const training *t)
+{
+    double nothing = 0;
+    return t->comm ? ek_comm_merge(t->comm, &nothing, 1, ek_merge_sum) : EK_OK;
+}
+
+/* By rank 0, while the others wait as long as it takes. */
+static ek_status write_checkpoint(training *t)
+{
+    ek_comm_be_patient(t->comm, true);
+    ek_status status = writes(t) ? ek_checkpoint_write(&t->run, t->run.options->checkpoint) : EK_OK;
+    if (status != EK_OK) snprintf(t->why, sizeof t->why, "%s", ek_error());
+    EK_TRY(meet(t));
+    ek_comm_be_patient(t->comm, false);
+    return status;
+}
+
+/* For want of room or memory the run goes on: hours are not lost for a disk that is full for a minute. A state that is
+ * sick itself ends it. */
 static ek_status save(training *t)
 {
-    EK_TRY(ek_checkpoint_write(&t->run, t->run.options->checkpoint));
-    t->saved = true;
+    ek_status status = write_checkpoint(t);
+    bool passes = status == EK_E_IO || status == EK_E_NOT_FOUND || status == EK_E_MEMORY;
+    if (status != EK_OK && !passes) return status;
+    t->saved = status == EK_OK;
+    t->unsaved = status;
     ek_event event = event_here(t, EK_EVENT_CHECKPOINT);
     event.path = t->run.options->checkpoint;
+    if (!t->saved) event.failed = t->why;
     tell(t, &event);
     return EK_OK;
+}
+
+/* Where the step's time went: `data` seconds into its batch, before the trainer's clock began. */
+static void take_phases(training *t, double data, ek_event *event)
+{
+    for (int i = 0; i < EK_PHASES; i++) {
+        event->phase_seconds[i] = t->run.trainer->phases.seconds[i] + (i == EK_PHASE_DATA ? data : 0);
+        t->phase_seconds[i] += event->phase_seconds[i];
+    }
 }
 
 /* One batch: the step, its event, and a checkpoint where one is due. */
@@ -210,10 +264,13 @@ static ek_status run_step(training *t, ek_batches *batches)
     int64_t n;
     ek_step_result result;
     EK_TRY(ek_batches_next(batches, &n));
+    double data = ek_now() - began;
     EK_TRY(ek_trainer_set_lr(run->trainer, lr));
-    if (batches->in_parts) {
-        ek_parted_batch batch = {
-            .n = n, .part = o->batch, .fill = ek_batches_fill, .user = batches, .labels = batches->labels};
+    ek_parted_batch batch = {.n = n, .part = o->batch, .fill = ek_batches_fill, .user = batches, .labels = batches->labels,
+                             .stop = t->wants_stop};
+    if (in_shards(t)) {
+        EK_TRY(ek_trainer_run_shards(run->trainer, &batch, &result, &t->stop));
+    } else if (batches->in_parts) {
         EK_TRY(ek_trainer_run_parts(run->trainer, &batch, &result));
     } else {
         EK_TRY(ek_trainer_run(run->trainer, n, batches->labels, &result));
@@ -234,6 +291,8 @@ static ek_status run_step(training *t, ek_batches *batches)
     event.step_skipped = result.skipped;
     event.loss = result.loss;
     event.lr = lr;
+    event.samples = n;
+    take_phases(t, data, &event);
     tell(t, &event);
     bool due = o->checkpoint_steps > 0 && ek_run_steps(run) % o->checkpoint_steps == 0;
     return due ? save(t) : EK_OK;
@@ -249,7 +308,10 @@ static ek_status run_steps(training *t)
                           .count = run->train_count,
                           .batch = step_samples(o),
                           .drop_last = o->drop_last,
-                          .in_parts = o->accumulate > 1,
+                          .in_parts = o->accumulate > 1 || in_shards(t),
+                          .share_first = t->first_shard,
+                          .share_end = t->first_shard + t->local_shards,
+                          .shares = in_shards(t) ? run->shards : 0,
                           .next = run->progress.step};
     ek_status status = EK_OK;
     EK_GO(ek_epoch_order(t->train_index, run->train_count, o->seed, run->progress.epoch + 1, o->shuffle));
@@ -282,6 +344,8 @@ static ek_status finish_epoch(training *t)
     }
     event.seconds = ek_now() - t->began;
     *at = (ek_progress){.epoch = at->epoch + 1, .skipped = at->skipped};
+    memcpy(event.phase_seconds, t->phase_seconds, sizeof event.phase_seconds);
+    memset(t->phase_seconds, 0, sizeof t->phase_seconds);
     t->train_seconds = 0;
     t->train_images = 0;
     t->saved = false;
@@ -295,9 +359,11 @@ static ek_status run_all(training *t)
     const ek_train_options *o = t->run.options;
     t->began = ek_now();
     ek_event event = event_here(t, EK_EVENT_START);
+    if (!o->resume) EK_TRY(ek_net_set_metadata(t->net, EK_RUN_KEY, NULL));
     t->run.trainer->observer = o->observer;
     if (o->observer) EK_TRY(o->observer->begin(o->observer, t->net, &event));
     tell(t, &event);
+    ek_comm_be_patient(t->comm, false);
     while (!t->stop && t->run.progress.epoch < o->epochs) {
         EK_TRY(run_steps(t));
         if (!t->stop) EK_TRY(finish_epoch(t));
@@ -306,9 +372,22 @@ static ek_status run_all(training *t)
     return EK_OK;
 }
 
+static ek_status fail_stopped(const training *t)
+{
+    const char *checkpoint = t->run.options->checkpoint;
+    return ek_fail(EK_E_INTERRUPTED, "stopped on request after step %lld of %lld; %s%s", (long long)ek_run_steps(&t->run),
+                   (long long)(t->run.options->epochs * t->run.steps_per_epoch),
+                   !checkpoint  ? "without a checkpoint it cannot be resumed"
+                   : t->unsaved ? "the checkpoint of this place could not be written: "
+                                : "to go on, resume from ",
+                   !checkpoint ? "" : t->unsaved ? t->why : checkpoint);
+}
+
 static void finish(training *t)
 {
+    ek_comm_be_patient(t->comm, true);
     ek_trainer_destroy(t->run.trainer);
+    ek_claim_release(t->claim);
     ek_free(t->train_index);
     ek_free(t->valid_index);
 }
@@ -325,11 +404,9 @@ ek_status ek_train(ek_net *net, const ek_dataset *train, const ek_dataset *test,
     EK_GO(make_room(&t));
     EK_GO(run_all(&t));
     if (t.stop && t.run.progress.epoch < options->epochs) /* else it came when all was done */
-        status = ek_fail(
-            EK_E_INTERRUPTED, "stopped on request after step %lld of %lld; %s%s",
-            (long long)ek_run_steps(&t.run), (long long)(options->epochs * t.run.steps_per_epoch),
-            options->checkpoint ? "to go on, resume from " : "without a checkpoint it cannot be resumed",
-            options->checkpoint ? options->checkpoint : "");
+        status = fail_stopped(&t);
+    else if (t.unsaved != EK_OK)
+        status = ek_fail(t.unsaved == EK_E_MEMORY ? EK_E_MEMORY : EK_E_IO, "all is trained, but the last checkpoint is missing: %s", t.why);
 done:
     finish(&t);
     return status;

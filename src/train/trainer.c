@@ -20,7 +20,8 @@ ek_status ek_trainer_create(ek_net *net, const ek_optimizer_options *options, ui
     if (ek_graph_logits(&net->graph) != net->graph.count - 1)
         return ek_fail(
             EK_E_ARGUMENT,
-            "training takes the cross-entropy of logits, and this net ends in softmax: leave that line out");
+            "training takes the cross-entropy of logits, and this net ends in softmax: leave that line out; "
+            "of an ONNX model, end the net before it (convert --output NAME, which a note of the model names)");
     ek_trainer *trainer;
     EK_TRY(EK_NEW(trainer, 1));
     ek_status status = EK_OK;
@@ -42,6 +43,7 @@ void ek_trainer_destroy(ek_trainer *trainer)
     ek_optimizer_destroy(trainer->optimizer);
     ek_loss_free(&trainer->loss);
     ek_parts_destroy(trainer->parts);
+    ek_sharding_destroy(trainer->sharding);
     ek_free(trainer);
 }
 
@@ -65,17 +67,26 @@ ek_status ek_trainer_reserve_parts(ek_trainer *trainer, int64_t part)
     return trainer->parts ? EK_OK : ek_parts_create(trainer->net, &trainer->parts);
 }
 
+ek_status ek_trainer_reserve_shards(ek_trainer *trainer, int shards, bool local_bn, int64_t samples)
+{
+    ek_sharding_destroy(trainer->sharding);
+    trainer->sharding = NULL;
+    return ek_sharding_create(trainer->net, shards, local_bn, samples, &trainer->sharding);
+}
+
 /* The update from the gradients; false: nothing changed. */
 static bool update(ek_trainer *trainer)
 {
-    if (!ek_optimizer_update(trainer->net, trainer->optimizer, trainer->lr)) return false;
-    ek_net_commit(trainer->net);
-    return true;
+    bool updated = ek_optimizer_update(trainer->net, trainer->optimizer, trainer->lr);
+    if (updated) ek_net_commit(trainer->net);
+    ek_phases_lap(&trainer->phases, EK_PHASE_UPDATE);
+    return updated;
 }
 
 ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const int32_t *labels, ek_step_result *result)
 {
     ek_net *net = trainer->net;
+    ek_phases_begin(&trainer->phases);
     EK_TRY(ek_net_run_forward(net, n, EK_MODE_TRAINING, trainer->seed, (uint64_t)trainer->step));
     trainer->step++;
 
@@ -83,8 +94,10 @@ ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const int32_t *labels, 
     r.loss = ek_loss_sum(&trainer->loss, net, n, labels, n, &r.correct) / (double)n;
     r.skipped = !isfinite(r.loss);
     if (trainer->observer) trainer->observer->forward(trainer->observer, net, n);
+    ek_phases_lap(&trainer->phases, EK_PHASE_FORWARD);
     if (!r.skipped) {
         ek_net_run_backward(net);
+        ek_phases_lap(&trainer->phases, EK_PHASE_BACKWARD);
         r.skipped = !update(trainer);
     }
     *result = r;
@@ -99,6 +112,8 @@ ek_status ek_trainer_run_parts(ek_trainer *trainer, const ek_parted_batch *batch
     whole.seed = trainer->seed;
     whole.step = (uint64_t)trainer->step;
     whole.observer = trainer->observer;
+    whole.phases = &trainer->phases;
+    ek_phases_begin(&trainer->phases);
     EK_GO(ek_parts_run(trainer->parts, &trainer->loss, &whole, &r.loss, &r.correct));
     trainer->step++;
     r.loss /= (double)batch->n;
@@ -106,6 +121,28 @@ ek_status ek_trainer_run_parts(ek_trainer *trainer, const ek_parted_batch *batch
     *result = r;
 done:
     ek_parts_end(trainer->parts);
+    return status;
+}
+
+ek_status ek_trainer_run_shards(ek_trainer *trainer, const ek_parted_batch *batch, ek_step_result *result, bool *stop)
+{
+    ek_parted_batch whole = *batch;
+    ek_step_result r = {0};
+    ek_status status = EK_OK;
+    whole.seed = trainer->seed;
+    whole.step = (uint64_t)trainer->step;
+    whole.observer = trainer->observer;
+    whole.phases = &trainer->phases;
+    ek_phases_begin(&trainer->phases);
+    EK_GO(ek_sharding_run(trainer->sharding, &whole, &r.loss, &r.correct, stop));
+    trainer->step++;
+    r.loss /= (double)batch->n;
+    r.skipped = !isfinite(r.loss) || !ek_optimizer_update(trainer->net, trainer->optimizer, trainer->lr);
+    if (!r.skipped) ek_sharding_commit(trainer->sharding);
+    ek_phases_lap(&trainer->phases, EK_PHASE_UPDATE);
+    *result = r;
+done:
+    ek_sharding_end(trainer->sharding);
     return status;
 }
 
@@ -142,16 +179,11 @@ ek_status ek_trainer_step_lengths(ek_trainer *trainer, int64_t n, const float *x
     return ek_trainer_run(trainer, n, labels, result);
 }
 
-/* An array whose samples are put in part by part. */
-typedef struct array {
-    ek_net *net;
-    const float *x;
-} array;
-
-static ek_status fill_from_array(void *user, int64_t first, int64_t n)
+/* user: an array whose samples are put in part by part. */
+static ek_status fill_from_array(void *user, ek_net *net, int64_t first, int64_t n)
 {
-    const array *a = user;
-    ek_net_set_input(a->net, n, a->x + first * ek_shape_count(ek_net_input_shape(a->net)));
+    const float *x = user;
+    ek_net_set_input(net, n, x + first * ek_shape_count(ek_net_input_shape(net)));
     return EK_OK;
 }
 
@@ -163,8 +195,21 @@ ek_status ek_trainer_step_in_parts(ek_trainer *trainer, int64_t n, int64_t part,
         return ek_fail(EK_E_SHAPE, "a batch and its parts have 1 sample or more, not %lld and %lld", (long long)n,
                        (long long)part);
     EK_TRY(ek_net_use_lengths(trainer->net, false));
-    array a = {trainer->net, x};
-    ek_parted_batch batch = {.n = n, .part = part, .fill = fill_from_array, .user = &a, .labels = labels};
+    ek_parted_batch batch = {.n = n, .part = part, .fill = fill_from_array, .user = (void *)x, .labels = labels};
     EK_TRY(ek_trainer_reserve_parts(trainer, part < n ? part : n));
     return ek_trainer_run_parts(trainer, &batch, result);
+}
+
+ek_status ek_trainer_step_in_shards(ek_trainer *trainer, int64_t n, int shards, bool local_bn, const float *x,
+                                    const int32_t *labels, ek_step_result *result)
+{
+    EK_TRY(check_step(trainer, n, x, labels, result));
+    if (n < 1) return ek_fail(EK_E_SHAPE, "a batch has 1 sample or more, not %lld", (long long)n);
+    EK_TRY(ek_net_check(trainer->net, n, 0, EK_MODE_TRAINING));
+    EK_TRY(ek_net_use_lengths(trainer->net, false));
+    if (!trainer->sharding || !ek_sharding_fits(trainer->sharding, shards, local_bn, n))
+        EK_TRY(ek_trainer_reserve_shards(trainer, shards, local_bn, n));
+    ek_parted_batch batch = {.n = n, .fill = fill_from_array, .user = (void *)x, .labels = labels};
+    bool stop;
+    return ek_trainer_run_shards(trainer, &batch, result, &stop);
 }

@@ -4,6 +4,8 @@
 #include "train/loss.h"
 #include "train/optimizer.h"
 #include "train/parts.h"
+#include "train/phases.h"
+#include "train/sharding.h"
 
 /* Somebody who looks on at a run: src/lab/observe.c makes one. */
 struct ek_observer {
@@ -25,7 +27,9 @@ struct ek_trainer {
     int64_t step; /* steps done, skipped ones too: chooses the dropout masks */
     ek_loss loss;
     ek_parts *parts;       /* NULL: no batch was run in parts yet */
+    ek_sharding *sharding; /* NULL: no batch was cut into shards yet */
     ek_observer *observer; /* NULL: none */
+    ek_phases phases;      /* of the last step, without EK_PHASE_DATA where its input was in place */
 };
 
 /* Room for steps of `samples`. */
@@ -35,8 +39,11 @@ ek_status ek_trainer_reserve(ek_trainer *trainer, int64_t samples);
  * range. */
 ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const int32_t *labels, ek_step_result *result);
 
-/* The same in parts, for which room is reserved: of `batch` all but seed, step and observer is given. */
+/* The same in parts, for which room is reserved: of `batch` all but seed, step, observer and phases is given. */
 ek_status ek_trainer_reserve_parts(ek_trainer *trainer, int64_t part);
 ek_status ek_trainer_run_parts(ek_trainer *trainer, const ek_parted_batch *batch, ek_step_result *result);
+/* The same in shards, of batches of up to `samples`. *stop: a rank gave batch->stop. */
+ek_status ek_trainer_reserve_shards(ek_trainer *trainer, int shards, bool local_bn, int64_t samples);
+ek_status ek_trainer_run_shards(ek_trainer *trainer, const ek_parted_batch *batch, ek_step_result *result, bool *stop);
 
 #endif

@@ -23,7 +23,7 @@ elif ! diff "$document" expected.md >&2; then
 fi
 
 # Every command has its help in the document, and all ways to ask for it agree.
-for name in train compare eval predict run summary inspect audit recalibrate fold convert bench; do
+for name in train rerun report compare eval predict run summary inspect audit recalibrate fold convert bench; do
     grep -qF "\$ evenkeel help $name" "$document" || fail "docs/commands.md lacks the help of $name"
     exits 0 "$name" --help
     silent err

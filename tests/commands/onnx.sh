@@ -46,4 +46,18 @@ says out "evenkeel convert batch.onnx --bn inference --out mended.safetensors"
 exits 0 convert batch.onnx --bn inference --out mended.safetensors
 exits 0 convert mended.safetensors --out mended.net
 if grep -q "track=false" mended.net; then fail "--bn inference left the batch's statistics"; fi
+
+# One that ends in Softmax is trained on from what goes into that; its notes name it.
+{ small_net; echo softmax; } >classifier.net
+exits 0 convert classifier.net --out classifier.onnx
+exits 1 train classifier.onnx --data synthetic:20 --out none.safetensors
+says err "convert --output NAME"
+exits 0 summary classifier.onnx
+name=$(sed -n 's/.*convert --output \([^ ]*\) ends before it.*/\1/p' out)
+[ -n "$name" ] || fail "no note names what goes into Softmax"
+exits 0 convert classifier.onnx --output "$name" --out logits.safetensors
+exits 0 train logits.safetensors --data synthetic:20 --epochs 1 --quiet --out tuned.safetensors
+exits 0 inspect tuned.safetensors
+exits 1 convert classifier.onnx --output elsewhere --out none.safetensors
+says err "it has no output 'elsewhere', and no node gives it; its outputs are output"
 finish

@@ -2,7 +2,7 @@
 # command sees the public header alone.
 source "$(dirname "$0")/testing.bash"
 
-rooms=(core kernels norm ops graph ccode onnx formats data train lab) # from the lowest up
+rooms=(core comm kernels norm ops graph ccode onnx formats data train lab) # from the lowest up
 command="includes of the rooms"
 cd "$project" || exit 1
 for ((i = 0; i < ${#rooms[@]}; i++)); do

@@ -38,6 +38,10 @@ prints() { diff - out >&2 || fail "stdout is not as expected (< expected, > prin
 
 same() { cmp "$1" "$2" >&2 || fail "$1 and $2 differ"; }
 
+# tensors FILE: the numbers of a model file, without what it says of itself.
+tensors() { tail -c "+$((9 + $(od -A n -t u8 -N 8 "$1")))" "$1"; }
+same_tensors() { cmp <(tensors "$1") <(tensors "$2") >&2 || fail "the numbers of $1 and $2 differ"; }
+
 # npy FILE DTYPE SHAPE: a NumPy array with the data from stdin, as in: npy x.npy '|u1' '2, 4'
 npy() {
     local header="{'descr': '$2', 'fortran_order': False, 'shape': ($3), }"

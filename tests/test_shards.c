@@ -1,0 +1,161 @@
+/* A step over a batch in shards against the same step over the whole batch; and the same bits wherever the shards are computed:
+ * by one process, or by ranks (here threads), by any number of threads. */
+#include "steps.h"
+#include "thread_comm.h"
+
+static stepped in_shards(const char *text, int threads, int64_t n, int shards, bool local_bn)
+{
+    return step_so(text, &(ek_context_options){.threads = threads}, n, (manner){.shards = shards, .local_bn = local_bn});
+}
+
+/* The last has empty shards, and some of one sample. */
+static void shards_are_the_whole_batch(void **state)
+{
+    (void)state;
+    static const int64_t sizes[][2] = {{64, 2}, {64, 1}, {50, 3}, {37, 8}, {70, 4}, {5, 8}};
+    for (int i = 0; i < NETS; i++) {
+        for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+            char what[64];
+            stepped want = step(nets[i], true, 1, sizes[k][0], 0);
+            stepped got = in_shards(nets[i], 2, sizes[k][0], (int)sizes[k][1], false);
+            snprintf(what, sizeof what, "%d in %d shards", (int)sizes[k][0], (int)sizes[k][1]);
+            compare_steps(nets[i], what, &want, &got, rounding);
+            drop(&got);
+            drop(&want);
+        }
+    }
+}
+
+static void bits_do_not_depend_on_threads(void **state)
+{
+    (void)state;
+    static const int threads[] = {2, 3, 8};
+    for (int i = 0; i < NETS; i++) {
+        for (int local = 0; local < 2; local++) {
+            stepped want = in_shards(nets[i], 1, 50, 4, local);
+            for (int k = 0; k < 3; k++) {
+                stepped got = in_shards(nets[i], threads[k], 50, 4, local);
+                compare_steps(nets[i], "threads", &want, &got, same_bits);
+                drop(&got);
+            }
+            drop(&want);
+        }
+    }
+}
+
+typedef struct rank_step {
+    const char *text;
+    int64_t n;
+    int shards;
+    bool local_bn;
+    stepped got;
+} rank_step;
+
+static void step_of_rank(ek_comm *comm, void *argument)
+{
+    rank_step *r = argument;
+    r->got = step_so(r->text, &(ek_context_options){.threads = 1 + comm->rank % 2, .comm = comm}, r->n,
+                     (manner){.shards = r->shards, .local_bn = r->local_bn});
+}
+
+/* Every rank ends with the bits of one process with as many shards. */
+static void check_ranks(const char *text, int64_t n, int shards, int ranks, bool local_bn)
+{
+    rank_step of[MOST_RANKS];
+    char what[64];
+    stepped want = in_shards(text, 1, n, shards, local_bn);
+    for (int r = 0; r < ranks; r++) of[r] = (rank_step){.text = text, .n = n, .shards = shards, .local_bn = local_bn};
+    run_ranks(ranks, step_of_rank, of, sizeof of[0]);
+    for (int r = 0; r < ranks; r++) {
+        snprintf(what, sizeof what, "%d in %d shards, rank %d of %d", (int)n, shards, r, ranks);
+        compare_steps(text, what, &want, &of[r].got, same_bits);
+        drop(&of[r].got);
+    }
+    drop(&want);
+}
+
+static void ranks_give_the_bits_of_shards(void **state)
+{
+    (void)state;
+    static const int cuts[][3] = {{40, 2, 2}, {40, 8, 2}, {41, 8, 4}, {41, 8, 8}, {33, 3, 3}, {5, 6, 3}, {33, 7, 7}};
+    for (int i = 0; i < NETS; i++)
+        for (size_t k = 0; k < sizeof cuts / sizeof *cuts; k++) check_ranks(nets[i], cuts[k][0], cuts[k][1], cuts[k][2], false);
+    for (int i = 0; i < NETS; i++) check_ranks(nets[i], 41, 4, 2, true);
+}
+
+/* Gradients that fill several buckets, which travel while others are computed. */
+static void many_buckets(void **state)
+{
+    (void)state;
+    check_ranks("input 600\nlinear 700\nbatchnorm\nrelu\nlinear 800\nbatchnorm\nrelu\nlinear 500\nrelu\nlinear 10", 20, 4, 4, false);
+}
+
+/* A shard that normalizes by itself is a ghost batch. */
+static void local_is_ghost(void **state)
+{
+    (void)state;
+    static const char *const text[2] = {"input 2x5x5\nconv 4 kernel=3\nbatchnorm\nrelu\nflatten\nlinear 5\nbatchnorm\nrelu\nlinear 3",
+                                        "input 2x5x5\nconv 4 kernel=3\nbatchnorm ghost=12\nrelu\nflatten\nlinear 5\n"
+                                        "batchnorm ghost=12\nrelu\nlinear 3"};
+    stepped want = step(text[1], true, 1, 48, 0), got = in_shards(text[0], 2, 48, 4, true);
+    compare_steps(text[1], "local", &want, &got, rounding);
+    drop(&got);
+    got = in_shards(text[1], 2, 48, 2, false); /* and ghost batches lie within shards */
+    compare_steps(text[1], "ghost", &want, &got, rounding);
+    drop(&got);
+    drop(&want);
+}
+
+/* After it, passes are of whole batches again, and fused. */
+static void nothing_is_left_over(void **state)
+{
+    (void)state;
+    static const char text[] = "input 6\nlinear 8\nbatchnorm\nrelu\nlinear 3";
+    stepped a = in_shards(text, 1, 24, 2, false), b = in_shards(text, 1, 24, 2, false);
+    float x[20 * 6], y[2][20 * 3];
+    fill(x, 20 * 6, 3, 2);
+    assert_ok(ek_net_forward(a.net, EK_MODE_TRAINING, 20, x, y[0]));
+    assert_ok(ek_net_save(b.net, "shards.safetensors"));
+    drop(&b);
+    assert_ok(ek_context_create(&(ek_context_options){.threads = 1}, &b.context));
+    assert_ok(ek_net_open(b.context, "shards.safetensors", &b.net));
+    remove("shards.safetensors");
+    assert_ok(ek_net_forward(b.net, EK_MODE_TRAINING, 20, x, y[1]));
+    assert_memory_equal(y[0], y[1], sizeof y[0]);
+    drop(&a);
+    drop(&b);
+}
+
+static void what_cannot_be_done_is_said(void **state)
+{
+    (void)state;
+    ek_context *context;
+    ek_net *net;
+    ek_trainer *trainer;
+    ek_step_result result;
+    float x[10] = {0};
+    int32_t labels[5] = {0};
+    ek_optimizer_options options = ek_optimizer_options_default(EK_OPTIMIZER_SGD);
+    assert_ok(ek_context_create(&(ek_context_options){.threads = 1}, &context));
+    assert_ok(ek_net_create(context, "input 2\nlinear 3\nbn: batchnorm\nlinear 2", NULL, &net));
+    assert_ok(ek_trainer_create(net, &options, 1, &trainer));
+    assert_fails(EK_E_SHAPE, "shard 0 of 4 has 1 of a batch's 5 samples: bn",
+                 ek_trainer_step_in_shards(trainer, 5, 4, true, x, labels, &result));
+    assert_fails(EK_E_ARGUMENT, "1 to 65536", ek_trainer_step_in_shards(trainer, 5, -1, false, x, labels, &result));
+    assert_fails(EK_E_SHAPE, "one value a channel", ek_trainer_step_in_shards(trainer, 1, 2, false, x, labels, &result));
+    assert_fails(EK_E_SHAPE, "1 sample or more", ek_trainer_step_in_shards(trainer, 0, 2, false, x, labels, &result));
+    ek_trainer_destroy(trainer);
+    ek_net_destroy(net);
+    ek_context_destroy(context);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(shards_are_the_whole_batch),  cmocka_unit_test(bits_do_not_depend_on_threads),
+        cmocka_unit_test(ranks_give_the_bits_of_shards), cmocka_unit_test(many_buckets),
+        cmocka_unit_test(local_is_ghost),              cmocka_unit_test(nothing_is_left_over),
+        cmocka_unit_test(what_cannot_be_done_is_said),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
