@@ -58,10 +58,14 @@ static bool may_read(const char *what, const char *path, const char *option, con
 
 static bool may_read_data(const char *data, const char *model)
 {
-    if (is_name(data)) return true;
-    char *parts = cli_text("%s", data), *rest = parts;
-    bool may = true;
-    for (char *part; may && (part = strsep(&rest, ","));) may = may_read("data", part, "data", model);
+    char *parts = cli_text("%s", data), *rest = parts, *size = strrchr(parts, ':');
+    bool scaled = size && !size[1 + strspn(size + 1, "0123456789x")] && !strchr(parts, ',');
+    if (scaled && access(parts, F_OK) != 0) *size = 0; /* a folder of images, DIR:3x64x64 */
+    bool may = is_name(parts);
+    if (!may) {
+        do may = may_read("data", strsep(&rest, ","), "data", model);
+        while (may && rest);
+    }
     free(parts);
     return may;
 }

@@ -32,8 +32,10 @@ int64_t ek_stored_piece(const ek_stored *s)
 ek_status ek_data_memory(size_t *bytes)
 {
     const char *text = getenv("EVENKEEL_DATA_MEMORY");
-    *bytes = ek_memory_limit() / 4;
-    if (!text || !*text) return EK_OK;
+    if (!text || !*text) {
+        *bytes = ek_memory_limit() / 4;
+        return EK_OK;
+    }
     char *end;
     errno = 0;
     unsigned long long value = strtoull(text, &end, 10);

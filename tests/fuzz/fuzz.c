@@ -3,6 +3,7 @@
 #include "core/memory.h"
 #include "core/shape.h"
 #include "core/text.h"
+#include "formats/arrays.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -155,6 +156,18 @@ void fuzz_use_data(const char *spec, const ek_shape *item)
         compare_item(kept, stored, i % 2 ? count - 1 - i / 2 : i / 2);
     ek_dataset_destroy(stored);
     ek_dataset_destroy(kept);
+}
+
+void fuzz_use_image(const char *path)
+{
+    for (int channels = 1; channels <= 3; channels += 2) {
+        ek_array array;
+        if (!fuzz_built(ek_image_read(path, channels, &array))) return; /* few bytes may be many pixels of one colour */
+        ek_shape shape = {3, {channels, array.dim[1], array.dim[2]}};
+        fuzz_require(array.rank == 3 && array.dim[0] == channels && ek_shape_count(shape) == array.count, "an image is [c, h, w]");
+        ek_array_clear(&array);
+        if (ek_shape_count(shape) <= MOST_NUMBERS) fuzz_use_data(path, &shape);
+    }
 }
 
 /* --- changes to safetensors files */
