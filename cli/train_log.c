@@ -156,7 +156,11 @@ static void put_epoch(FILE *file, const ek_event *epoch)
         char text[CLI_TEXT_SIZE];
         fprintf(file, "%s\"%s\":%s", i ? "," : "", cli_phase_name[i], cli_real(text, epoch->phase_seconds[i]));
     }
-    fputs("}}\n", file);
+    fputs("}", file);
+    if (epoch->sent.messages > 0)
+        fprintf(file, ",\"sent\":{\"messages\":%lld,\"bytes\":%lld}", (long long)epoch->sent.messages,
+                (long long)epoch->sent.bytes);
+    fputs("}\n", file);
     json_decref(measures);
 }
 

@@ -614,6 +614,11 @@ typedef enum ek_phase {
     EK_PHASES,
 } ek_phase;
 
+/* What a process sends to others. */
+typedef struct ek_traffic {
+    int64_t messages, bytes;
+} ek_traffic;
+
 /* What a listener is told. Fields that a kind of event lacks are 0, or NaN for measures. */
 typedef struct ek_event {
     ek_event_kind kind;
@@ -629,6 +634,7 @@ typedef struct ek_event {
     double test_loss, test_accuracy; /* EPOCH; NaN where there is no such set */
     double images_per_second;        /* EPOCH: training alone */
     double phase_seconds[EK_PHASES]; /* STEP: of it; EPOCH: of its steps in this process */
+    ek_traffic sent;                 /* STEP: in it; EPOCH: in its steps, by this process to other ranks */
     double seconds;                  /* since the run began, or was resumed */
     const char *path;                /* CHECKPOINT */
     const char *failed;              /* CHECKPOINT: why it could not be written; NULL: it was */
@@ -1201,9 +1207,6 @@ EK_API int ek_comm_ranks(const ek_comm *comm);
 EK_API EK_MUST_CHECK ek_status ek_comm_set_timeout(ek_comm *comm, double seconds);
 
 /* What this rank has sent so far. */
-typedef struct ek_traffic {
-    int64_t messages, bytes;
-} ek_traffic;
 EK_API ek_traffic ek_comm_sent(const ek_comm *comm);
 
 /* data [bytes] of rank `root` goes to all; all call it alike. NULL: nothing to do.

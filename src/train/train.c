@@ -38,6 +38,7 @@ typedef struct training {
     /* Of the present epoch, in this process: */
     double train_seconds, phase_seconds[EK_PHASES];
     int64_t train_images;
+    ek_traffic sent;
     ek_comm *comm;   /* NULL: this process alone */
     int first_shard, local_shards; /* of this process */
     bool wants_stop; /* the listener wants no more, which other ranks are told with the next step */
@@ -246,6 +247,14 @@ static void take_phases(training *t, double data, ek_event *event)
     }
 }
 
+static void take_traffic(training *t, ek_traffic before, ek_event *event)
+{
+    ek_traffic now = ek_comm_sent(t->comm);
+    event->sent = (ek_traffic){now.messages - before.messages, now.bytes - before.bytes};
+    t->sent.messages += event->sent.messages;
+    t->sent.bytes += event->sent.bytes;
+}
+
 /* One batch: the step, its event, and a checkpoint where one is due. */
 static ek_status run_step(training *t, ek_batches *batches)
 {
@@ -255,6 +264,7 @@ static ek_status run_step(training *t, ek_batches *batches)
     double began = ek_now(), lr = ek_schedule_lr(o, ek_run_steps(run), run->steps_per_epoch);
     int64_t n;
     ek_step_result result;
+    ek_traffic sent = ek_comm_sent(t->comm);
     EK_TRY(ek_batches_next(batches, &n));
     double data = ek_now() - began;
     EK_TRY(ek_trainer_set_lr(run->trainer, lr));
@@ -285,6 +295,7 @@ static ek_status run_step(training *t, ek_batches *batches)
     event.lr = lr;
     event.samples = n;
     take_phases(t, data, &event);
+    take_traffic(t, sent, &event);
     tell(t, &event);
     bool due = o->checkpoint_steps > 0 && ek_run_steps(run) % o->checkpoint_steps == 0;
     return due ? save(t) : EK_OK;
@@ -343,6 +354,8 @@ static ek_status finish_epoch(training *t)
     *at = (ek_progress){.epoch = at->epoch + 1, .skipped = at->skipped};
     memcpy(event.phase_seconds, t->phase_seconds, sizeof event.phase_seconds);
     memset(t->phase_seconds, 0, sizeof t->phase_seconds);
+    event.sent = t->sent;
+    t->sent = (ek_traffic){0};
     t->train_seconds = 0;
     t->train_images = 0;
     t->saved = false;
