@@ -106,6 +106,22 @@ static void local_is_ghost(void **state)
     drop(&want);
 }
 
+/* Empty shards have nothing to normalize, whatever the others normalize by; the first of 8 is one. */
+static void empty_shards_are_left_out(void **state)
+{
+    (void)state;
+    static const char local[] = "input 2x5x5\nconv 4 kernel=3\nbatchnorm\nrelu\nflatten\nlinear 3",
+                      ghost[] = "input 2x5x5\nconv 4 kernel=3\nbatchnorm ghost=1\nrelu\nflatten\nlinear 3";
+    stepped want = step(ghost, true, 1, 5, 0), got = in_shards(local, 2, 5, 8, true);
+    compare_steps(local, "5 in 8 local shards", &want, &got, rounding);
+    drop(&got);
+    got = in_shards(ghost, 2, 5, 8, false);
+    compare_steps(ghost, "5 in 8 shards", &want, &got, rounding);
+    drop(&got);
+    drop(&want);
+    check_ranks(local, 5, 8, 4, true);
+}
+
 /* After it, passes are of whole batches again, and fused. */
 static void nothing_is_left_over(void **state)
 {
@@ -154,8 +170,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shards_are_the_whole_batch),  cmocka_unit_test(bits_do_not_depend_on_threads),
         cmocka_unit_test(ranks_give_the_bits_of_shards), cmocka_unit_test(many_buckets),
-        cmocka_unit_test(local_is_ghost),              cmocka_unit_test(nothing_is_left_over),
-        cmocka_unit_test(what_cannot_be_done_is_said),
+        cmocka_unit_test(local_is_ghost),              cmocka_unit_test(empty_shards_are_left_out),
+        cmocka_unit_test(nothing_is_left_over),        cmocka_unit_test(what_cannot_be_done_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
