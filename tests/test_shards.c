@@ -142,6 +142,55 @@ static void nothing_is_left_over(void **state)
     drop(&b);
 }
 
+/* The last shard's samples cannot be read. */
+static ek_status fill_but_the_last(void *user, ek_net *net, int64_t first, int64_t n)
+{
+    (void)user;
+    static const float x[8 * 6];
+    if (first == 24) return ek_fail(EK_E_IO, "cannot read");
+    ek_net_set_input(net, n, x);
+    return EK_OK;
+}
+
+typedef struct failed_step {
+    ek_status status;
+    bool waited;
+} failed_step;
+
+static void fail_a_step(ek_comm *comm, void *argument)
+{
+    failed_step *out = argument;
+    ek_context *context;
+    ek_net *net;
+    ek_trainer *trainer;
+    ek_step_result result;
+    bool stop;
+    static const int32_t labels[32];
+    ek_optimizer_options options = ek_optimizer_options_default(EK_OPTIMIZER_SGD);
+    assert_ok(ek_comm_set_timeout(comm, 0.5));
+    assert_ok(ek_context_create(&(ek_context_options){.threads = 1, .comm = comm}, &context));
+    assert_ok(ek_net_create(context, "input 6\nlinear 8\nbatchnorm\nrelu\nlinear 3", NULL, &net));
+    assert_ok(ek_trainer_create(net, &options, 1, &trainer));
+    assert_ok(ek_trainer_reserve_shards(trainer, 4, true, 32));
+    ek_parted_batch batch = {.n = 32, .fill = fill_but_the_last, .labels = labels};
+    out->status = ek_trainer_run_shards(trainer, &batch, &result, &stop);
+    out->waited = comm->lost;
+    ek_trainer_destroy(trainer);
+    ek_net_destroy(net);
+    ek_context_destroy(context);
+}
+
+/* A rank whose own shard fails says so, and does not first wait for the others, which wait for it. */
+static void a_shard_that_fails_ends_its_rank(void **state)
+{
+    (void)state;
+    failed_step of[2];
+    run_ranks(2, fail_a_step, of, sizeof of[0]);
+    assert_int_equal(of[0].status, EK_E_RANK);
+    assert_int_equal(of[1].status, EK_E_IO);
+    assert_false(of[1].waited);
+}
+
 static void what_cannot_be_done_is_said(void **state)
 {
     (void)state;
@@ -171,7 +220,8 @@ int main(void)
         cmocka_unit_test(shards_are_the_whole_batch),  cmocka_unit_test(bits_do_not_depend_on_threads),
         cmocka_unit_test(ranks_give_the_bits_of_shards), cmocka_unit_test(many_buckets),
         cmocka_unit_test(local_is_ghost),              cmocka_unit_test(empty_shards_are_left_out),
-        cmocka_unit_test(nothing_is_left_over),        cmocka_unit_test(what_cannot_be_done_is_said),
+        cmocka_unit_test(nothing_is_left_over),        cmocka_unit_test(a_shard_that_fails_ends_its_rank),
+        cmocka_unit_test(what_cannot_be_done_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
