@@ -141,6 +141,22 @@ static void close_to_double(void **state)
     }
 }
 
+/* Empty shards have nothing to normalize, whatever the others normalize by; the first of 8 is one. */
+static void empty_shards_are_left_out(void **state)
+{
+    (void)state;
+    static const char local[] = "input 2x5x5\nconv 4 kernel=3\nbatchnorm\nrelu\nflatten\nlinear 3",
+                      ghost[] = "input 2x5x5\nconv 4 kernel=3\nbatchnorm ghost=1\nrelu\nflatten\nlinear 3";
+    stepped want = step(ghost, true, 1, 5, 0), got = in_shards(local, 2, 5, 8, true);
+    compare_steps(local, "5 in 8 local shards", &want, &got, rounding);
+    drop(&got);
+    got = in_shards(ghost, 2, 5, 8, false);
+    compare_steps(ghost, "5 in 8 shards", &want, &got, rounding);
+    drop(&got);
+    drop(&want);
+    check_ranks(local, 5, 8, 4, true);
+}
+
 /* After it, passes are of whole batches again, and fused. */
 static void nothing_is_left_over(void **state)
 {
@@ -159,6 +175,55 @@ static void nothing_is_left_over(void **state)
     assert_memory_equal(y[0], y[1], sizeof y[0]);
     drop(&a);
     drop(&b);
+}
+
+/* The last shard's samples cannot be read. */
+static ek_status fill_but_the_last(void *user, ek_net *net, int64_t first, int64_t n)
+{
+    (void)user;
+    static const float x[8 * 6];
+    if (first == 24) return ek_fail(EK_E_IO, "cannot read");
+    ek_net_set_input(net, n, x);
+    return EK_OK;
+}
+
+typedef struct failed_step {
+    ek_status status;
+    bool waited;
+} failed_step;
+
+static void fail_a_step(ek_comm *comm, void *argument)
+{
+    failed_step *out = argument;
+    ek_context *context;
+    ek_net *net;
+    ek_trainer *trainer;
+    ek_step_result result;
+    bool stop;
+    static const int32_t labels[32];
+    ek_optimizer_options options = ek_optimizer_options_default(EK_OPTIMIZER_SGD);
+    assert_ok(ek_comm_set_timeout(comm, 0.5));
+    assert_ok(ek_context_create(&(ek_context_options){.threads = 1, .comm = comm}, &context));
+    assert_ok(ek_net_create(context, "input 6\nlinear 8\nbatchnorm\nrelu\nlinear 3", NULL, &net));
+    assert_ok(ek_trainer_create(net, &options, 1, &trainer));
+    assert_ok(ek_trainer_reserve_shards(trainer, 4, true, 32));
+    ek_parted_batch batch = {.n = 32, .fill = fill_but_the_last, .labels = labels};
+    out->status = ek_trainer_run_shards(trainer, &batch, &result, &stop);
+    out->waited = comm->lost;
+    ek_trainer_destroy(trainer);
+    ek_net_destroy(net);
+    ek_context_destroy(context);
+}
+
+/* A rank whose own shard fails says so, and does not first wait for the others, which wait for it. */
+static void a_shard_that_fails_ends_its_rank(void **state)
+{
+    (void)state;
+    failed_step of[2];
+    run_ranks(2, fail_a_step, of, sizeof of[0]);
+    assert_int_equal(of[0].status, EK_E_RANK);
+    assert_int_equal(of[1].status, EK_E_IO);
+    assert_false(of[1].waited);
 }
 
 static void what_cannot_be_done_is_said(void **state)
@@ -189,8 +254,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shards_are_the_whole_batch),  cmocka_unit_test(bits_do_not_depend_on_threads),
         cmocka_unit_test(ranks_give_the_bits_of_shards), cmocka_unit_test(many_buckets),
-        cmocka_unit_test(close_to_double),             cmocka_unit_test(local_is_ghost),
-        cmocka_unit_test(nothing_is_left_over),
+        cmocka_unit_test(local_is_ghost),              cmocka_unit_test(empty_shards_are_left_out),
+        cmocka_unit_test(nothing_is_left_over),        cmocka_unit_test(a_shard_that_fails_ends_its_rank),
+        cmocka_unit_test(close_to_double),
         cmocka_unit_test(what_cannot_be_done_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -180,6 +180,14 @@ ek_status ek_shards_run(ek_shards *s, ek_shard_work run, void *argument)
     return status == EK_OK ? EK_OK : ek_fail(status, "%s", s->message);
 }
 
+bool ek_shards_failed(ek_shards *s)
+{
+    pthread_mutex_lock(&s->lock);
+    bool failed = s->failed != EK_OK;
+    pthread_mutex_unlock(&s->lock);
+    return failed;
+}
+
 void ek_shard_meet(const ek_shard *shard)
 {
     ek_shards *s = shard->of;
@@ -221,17 +229,9 @@ static ek_status merge_all(ek_shards *s, int64_t count, ek_merge merge)
     return EK_OK;
 }
 
-static bool has_failed(ek_shards *s)
-{
-    pthread_mutex_lock(&s->lock);
-    bool failed = s->failed != EK_OK;
-    pthread_mutex_unlock(&s->lock);
-    return failed;
-}
-
 static void merge_alone(ek_shards *s, double *data, int64_t count, ek_merge merge)
 {
-    if (!s->comm || has_failed(s)) return;
+    if (!s->comm || ek_shards_failed(s)) return;
     ek_status status = ek_comm_merge(s->comm, data, count, merge);
     if (status == EK_OK) return;
     pthread_mutex_lock(&s->lock);

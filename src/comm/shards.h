@@ -22,6 +22,9 @@ void ek_shards_destroy(ek_shards *shards);
 typedef ek_status (*ek_shard_work)(void *argument, int shard);
 ek_status ek_shards_run(ek_shards *shards, ek_shard_work run, void *argument);
 
+/* Whether one has failed in the present work: what they exchange is of no use then. */
+bool ek_shards_failed(ek_shards *shards);
+
 /* Seconds that shard 0 took to meet the others and to merge, since it was asked last; by shard 0. */
 double ek_shards_meeting_seconds(ek_shards *shards);
 

@@ -127,10 +127,14 @@ void ek_plan_destroy(ek_plan *plan)
 
 /* --- running */
 
+/* An empty shard has nothing to do but where the others wait for it. */
+static bool takes_part(const ek_pass *pass, const ek_node *node) { return pass->n > 0 || node->gather; }
+
 static ek_status check_layers(const ek_graph *graph, const ek_pass *pass)
 {
     for (int i = 0; i < graph->count; i++) {
-        if (graph->node[i].op->check) EK_TRY(graph->node[i].op->check(pass, &graph->node[i]));
+        const ek_node *node = &graph->node[i];
+        if (node->op->check && takes_part(pass, node)) EK_TRY(node->op->check(pass, node));
     }
     return EK_OK;
 }
@@ -148,9 +152,6 @@ ek_status ek_net_check(const ek_net *net, int64_t n, int32_t length, ek_mode mod
     ek_lengths_free(&lengths);
     return status;
 }
-
-/* An empty shard has nothing to do but where the others wait for it. */
-static bool takes_part(const ek_pass *pass, const ek_node *node) { return pass->n > 0 || node->gather; }
 
 /* All steps of nodes before `end`. */
 static ek_status run_forward(ek_net *net, const ek_pass *wanted, int end)

@@ -358,6 +358,7 @@ static ek_status add_gradients(ek_sharding *s, int index)
 {
     if (s->local > 1) {
         ek_shard_meet(&s->shard[index].place);
+        if (ek_shards_failed(s->group)) return EK_OK;
         add_local(s, s->floats * index / s->local, s->floats * (index + 1) / s->local);
         ek_shard_meet(&s->shard[index].place);
     }
@@ -430,7 +431,7 @@ static ek_status run_shard(void *argument, int index)
     bool first_of_all = s->first + index == 0 && n > 0;
     if (first_of_all && batch->observer && isfinite(totals[0])) batch->observer->forward(batch->observer, of->net, n);
     lap(s, index, phases, EK_PHASE_FORWARD);
-    if (!isfinite(totals[0])) return EK_OK;
+    if (!isfinite(totals[0]) || ek_shards_failed(s->group)) return EK_OK;
 
     ek_net_run_part_backward(of->net, 0);
     lap(s, index, phases, EK_PHASE_BACKWARD);
