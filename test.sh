@@ -11,11 +11,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-groups=(build data test)
+groups=(build data test mpi)
 oracles=OFF
 for argument; do
     case $argument in
-        --oracles) oracles=ON; groups+=(oracles browser cross packages fuzz) ;;
+        --oracles) oracles=ON; groups+=(oracles browser cross packages fuzz openmpi) ;;
         -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' test.sh; exit 0 ;;
         *) echo "test.sh: unknown option '$argument'; usage: ./test.sh [--oracles]" >&2; exit 2 ;;
     esac

@@ -2,6 +2,7 @@
 #include "commands.h"
 #include "common.h"
 #include "output.h"
+#include "ranks.h"
 #include "progress.h"
 #include "stop.h"
 
@@ -308,9 +309,11 @@ static int run(int argc, char **argv)
     const char *lost = cli_would_lose(s.report, s.data, NULL);
     if (!lost) lost = cli_would_lose(s.report, s.train, NULL);
     if (lost) return cli_usage_error(&cli_audit, "%s", lost);
+    if (!cli_speaks()) s.report = NULL;
     if (s.report && !cli_can_write(s.report)) return CLI_FAILED;
     ek_context_options o = ek_context_options_default();
-    o.threads = (int)s.threads;
+    o.threads = s.threads ? (int)s.threads : cli_default_threads();
+    o.comm = cli_comm();
     ek_context *context = NULL;
     ek_dataset *data = NULL, *train = NULL;
     ek_audit *audit = NULL;
@@ -359,4 +362,5 @@ const cli_command cli_audit = {
                 "  evenkeel audit model.safetensors --data folder --json > audit.json || exit 1\n",
     .options = options,
     .run = run,
+    .ranks = true,
 };

@@ -2,6 +2,7 @@
 #include "common.h"
 #include "compare.h"
 #include "output.h"
+#include "ranks.h"
 #include "stop.h"
 
 #include <signal.h>
@@ -86,7 +87,7 @@ static int compare(comparison *c, int argc, char **argv)
     compare_state state;
     int done = 0, code = CLI_FAILED;
     bool writable = (!s->csv || cli_can_write(s->csv)) && (!s->report || cli_can_write(s->report));
-    if (writable && compare_state_open(&state, c, &done)) {
+    if (writable && compare_state_open(&state, c, &done) && compare_share_all(c, &done)) {
         cli_stop_listen();
         compare_add_notes(c);
         if (done > 0 && !s->quiet) cli_note("%s has %d of the runs already", s->state, done);
@@ -111,7 +112,11 @@ static int run(int argc, char **argv)
 
     cli_model model;
     code = CLI_FAILED;
-    if (cli_model_open(&model, s.net, s.threads)) {
+    if (!cli_speaks()) {
+        s.csv = s.report = s.state = NULL;
+        s.quiet = true;
+    }
+    if (cli_model_open_alone(&model, s.net, s.threads)) {
         comparison c = {.s = &s, .context = model.context, .net = model.net};
         code = compare_plan(&c, &cli_compare);
         if (!code) code = compare(&c, argc, argv);
@@ -152,4 +157,5 @@ const cli_command cli_compare = {
              "  batch, lr, optimizer, init    in place of the options of that name\n",
     .options = options,
     .run = run,
+    .ranks = true,
 };

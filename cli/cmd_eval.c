@@ -15,7 +15,7 @@ static const cli_option options[] = {
     ROW_OPERAND("MODEL", model, "A model file (.safetensors, .onnx)."),
     ROW_HEADING("Data:"),
     ROW_REQUIRED("data", "DATA", data,
-                 "Labelled data, as for train: a name, a folder, x.npy,y.npy or a CSV file."),
+                 "Labelled data, as for train: a name, a folder (of files, or of images), x.npy,y.npy or a CSV file."),
     ROW_CHOICE("split", "any|train|test", split,
                "Which part; any is the test part where there is one, else all."),
     ROW_INTEGER("batch", "N", batch, 1, 1e6, "Samples taken at a time."),

@@ -17,7 +17,8 @@ enum { ALL_ITEMS = -1 };
 
 static const cli_option options[] = {
     ROW_OPERAND("MODEL", model, "A model file (.safetensors, .onnx)."),
-    ROW_OPERAND("FILE", file, "What to classify: an IDX or NPY file, with one item or many, or a PNG image."),
+    ROW_OPERAND("FILE", file, "What to classify: an IDX or NPY file, with one item or many, or a PNG or JPEG image (FILE:3x64x64 scales it, "
+                "as for train)."),
     ROW_TEXT("lengths", "lengths.npy", lengths,
              "For sequences of unequal lengths: of each item of the file, 1 to l."),
     ROW_HEADING("What to show:"),

@@ -2,6 +2,7 @@
 #include "commands.h"
 #include "common.h"
 #include "output.h"
+#include "ranks.h"
 #include "progress.h"
 #include "stop.h"
 
@@ -67,7 +68,7 @@ static ek_status mend(job *j, cli_progress *progress)
     if (status == EK_OK) status = ek_recalibrate(net, j->data, &o);
     if (status == EK_OK) status = cli_before_after_measure(&j->measures, net, s->batch, &j->measures.after);
     cli_progress_clear(progress);
-    return status == EK_OK ? cli_save_model(net, s->out) : status;
+    return status == EK_OK && cli_speaks() ? cli_save_model(net, s->out) : status;
 }
 
 static int norms_of(const ek_net *net)
@@ -115,7 +116,7 @@ static int run(int argc, char **argv)
     code = CLI_FAILED;
     if (!cli_model_open_sick(&j.model, s.model, s.threads)) goto done;
     cli_warn_untrained(&j.model, s.model);
-    if (!cli_can_write(s.out)) goto done;
+    if (cli_speaks() && !cli_can_write(s.out)) goto done;
     cli_stop_listen();
     cli_progress_begin(&progress, s.quiet, &(ek_event){0}, NULL);
     if (cli_open_any_data(s.data, splits[s.split], j.model.net, &j.data) != EK_OK ||
@@ -153,4 +154,5 @@ const cli_command cli_recalibrate = {
                 "      --out camera2.safetensors\n",
     .options = options,
     .run = run,
+    .ranks = true,
 };

@@ -53,8 +53,8 @@ const cli_command cli_report = {
     .name = "report",
     .synopsis = "LOG --out FILE.html [options]",
     .brief = "makes a training run's report from its log",
-    .about = "Writes the page that train --report writes, from a log of train --log: of a run that had none, that is still under way, "
-             "or that was killed. A run that was interrupted and resumed into the same log is shown as one.",
+    .about = "Writes the page that train --report writes, from a log of train --log: of a run that had none, that is "
+             "still under way, or that was killed. A run that was interrupted and resumed into the same log is shown as one.",
     .examples = "  evenkeel train lenet-bn --data fashion-mnist --log run.jsonl --out lenet.safetensors\n"
                 "  evenkeel report run.jsonl --out run.html\n",
     .options = options,

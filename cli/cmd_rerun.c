@@ -1,12 +1,12 @@
 #include "commands.h"
 #include "common.h"
 #include "output.h"
-#include "sha256.h"
 #include "train_record.h"
 #include "train_run.h"
 
 #include <errno.h>
 #include <libgen.h>
+#include <sha2.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -58,10 +58,14 @@ static bool may_read(const char *what, const char *path, const char *option, con
 
 static bool may_read_data(const char *data, const char *model)
 {
-    if (is_name(data)) return true;
-    char *parts = cli_text("%s", data), *rest = parts;
-    bool may = true;
-    for (char *part; may && (part = strsep(&rest, ","));) may = may_read("data", part, "data", model);
+    char *parts = cli_text("%s", data), *rest = parts, *size = strrchr(parts, ':');
+    bool scaled = size && !size[1 + strspn(size + 1, "0123456789x")] && !strchr(parts, ',');
+    if (scaled && access(parts, F_OK) != 0) *size = 0; /* a folder of images, DIR:3x64x64 */
+    bool may = is_name(parts);
+    if (!may) {
+        do may = may_read("data", strsep(&rest, ","), "data", model);
+        while (may && rest);
+    }
     free(parts);
     return may;
 }
@@ -79,8 +83,8 @@ static bool take_data(settings *plan, const char *given)
 
 static bool is_unchanged(const char *path, const char *hash, const char *model)
 {
-    char now[CLI_SHA256_TEXT];
-    if (!cli_sha256_file(path, now)) {
+    char now[SHA256_DIGEST_STRING_LENGTH];
+    if (!SHA256File(path, now)) {
         cli_fail("cannot read %s: %s", path, strerror(errno));
         return false;
     }
@@ -205,9 +209,9 @@ const cli_command cli_rerun = {
     .name = "rerun",
     .synopsis = "MODEL [options]",
     .brief = "repeats the training that a model came from, and compares",
-    .about = "Trains once more as MODEL says that it was trained: its net, options, seed, initial weights and data. Says before it "
-             "begins what is not as it was then (version, processor, instruction set, data), and at the end whether the result is "
-             "MODEL to the last bit; the exit code is 0 where it is, and 1 where it is not. With the same data, version and "
+    .about = "Trains once more as MODEL says that it was trained: its net, options, seed, initial weights and data. Says "
+             "before it begins what is not as it was then (version, processor, instruction set, data), and at the end "
+             "whether the result is MODEL to the last bit; the exit code is 0 where it is, and 1 where it is not. With the same data, version and "
              "instruction set it is, for any number of threads. It reads no file that MODEL names outside MODEL's "
              "folder, unless that is named again by --data or --init, and writes only what options name.",
     .examples = "  evenkeel rerun lenet.safetensors\n"

@@ -17,6 +17,9 @@ static const cli_option options[] = {
                 "--shards R (default: one a process)."),
     ROW_CHOICE("bn", "sync|local", training.bn,
                "What shards normalize by: the whole batch, or their own samples alone, as ghost batches do (default sync)."),
+    ROW_POSITIVE("timeout", "SECONDS", timeout,
+                 "How long a process (evenkeel-mpi) may keep the others waiting before it is taken for dead (default 10, or ten "
+                 "times the longest that a step took between two exchanges)."),
 
     ROWS_SCHEDULE,
 
@@ -42,8 +45,8 @@ const cli_command cli_train = {
     .about =
         "Trains a net with cross-entropy and shows after each epoch the loss and accuracy on the training "
         "data as it was seen, the accuracy on the test data where there is any, and the speed. "
-        "Ctrl-C stops after the present step, saves the model so far and says how to go on; the exit "
-        "code is then 1. A second Ctrl-C ends at once.",
+        "Ctrl-C, like SIGTERM and SIGHUP, stops after the present step, saves the model so far and says how to go on; the "
+        "exit code is then 1. A second Ctrl-C ends at once.",
     .examples = "  evenkeel train lenet-bn --data fashion-mnist --out lenet.safetensors\n"
                 "  evenkeel train mlp-bn --data mnist --optimizer adam --batch 64 --valid 0.2 \\\n"
                 "      --out mlp.safetensors\n"

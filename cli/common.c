@@ -13,12 +13,12 @@
 #include <unistd.h>
 
 static bool open_by(ek_status (*open)(ek_context *, const char *, ek_net **), cli_model *model, const char *name,
-                    int64_t threads)
+                    int64_t threads, ek_comm *comm)
 {
     *model = (cli_model){.trained = ek_is_model(name)};
     ek_context_options options = ek_context_options_default();
     options.threads = threads ? (int)threads : cli_default_threads();
-    options.comm = cli_comm();
+    options.comm = comm;
     if (ek_context_create(&options, &model->context) == EK_OK &&
         open(model->context, name, &model->net) == EK_OK)
         return true;
@@ -28,12 +28,17 @@ static bool open_by(ek_status (*open)(ek_context *, const char *, ek_net **), cl
 
 bool cli_model_open(cli_model *model, const char *name, int64_t threads)
 {
-    return open_by(ek_net_open, model, name, threads);
+    return open_by(ek_net_open, model, name, threads, cli_comm());
+}
+
+bool cli_model_open_alone(cli_model *model, const char *name, int64_t threads)
+{
+    return open_by(ek_net_open, model, name, threads, NULL);
 }
 
 bool cli_model_open_sick(cli_model *model, const char *name, int64_t threads)
 {
-    return open_by(ek_net_open_sick, model, name, threads);
+    return open_by(ek_net_open_sick, model, name, threads, cli_comm());
 }
 
 void cli_model_close(cli_model *model)

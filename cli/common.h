@@ -16,6 +16,8 @@ typedef struct cli_model {
 bool cli_model_open(cli_model *model, const char *name, int64_t threads);
 /* The same for who examines or mends a model: whatever values it holds (ek_net_open_sick). */
 bool cli_model_open_sick(cli_model *model, const char *name, int64_t threads);
+/* The same for what each of several ranks does by itself. */
+bool cli_model_open_alone(cli_model *model, const char *name, int64_t threads);
 void cli_model_close(cli_model *model);
 /* For commands that only make sense with trained parameters. */
 void cli_warn_untrained(const cli_model *model, const char *name);

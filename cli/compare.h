@@ -114,6 +114,12 @@ void compare_state_close(compare_state *state);
 /* A run with its curve: {"vary":{...},"seed":1,"outcome":...,"epochs":[...]}. */
 json_t *compare_run_json(const comparison *c, const compare_combination *at, int64_t run);
 
+/* Of several ranks: what rank `root` knows of a run, that it is finished, all get to know. NULL: it is not. False: the other ranks are
+ * lost, which was said. */
+bool compare_share_run(comparison *c, int root, compare_combination *at, int64_t run);
+/* The same for all runs that rank 0 knows; *done counts them. */
+bool compare_share_all(comparison *c, int *done);
+
 /* --- compare_run.c: makes all runs but the `done` ones, till a stop is asked for. */
 void compare_run_all(comparison *c, compare_state *state, int done);
 /* final to best_epoch, from the epochs. */

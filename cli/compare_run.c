@@ -1,8 +1,10 @@
 /* The runs, one after the other: of all combinations with the first seed, then with the next. So an unfinished
- * comparison says something of each, and whatever else the machine does falls upon all. */
+ * comparison says something of each, and whatever else the machine does falls upon all. Of several ranks each makes a run by itself;
+ * then they tell each other what came of it. */
 #include "compare.h"
 #include "output.h"
 #include "progress.h"
+#include "ranks.h"
 #include "stop.h"
 
 #include <math.h>
@@ -166,25 +168,58 @@ static void look_ahead(const comparison *c, cli_progress *progress)
     progress->later_runs = finished ? 0 : (int)(unknown - 1);
 }
 
+/* The next runs that nobody has made, one for each rank; -1: there are no more. */
+static void deal(const comparison *c, int64_t *next, int ranks)
+{
+    int64_t all = c->count * c->s->repeat, k = 0;
+    for (int rank = 0; rank < ranks; rank++) {
+        while (k < all && c->at[k % c->count].run[k / c->count].outcome != COMPARE_NOT_RUN) k++;
+        next[rank] = k < all ? k++ : -1;
+    }
+}
+
+/* Own run, and then those of the others. */
+static void run_round(comparison *c, compare_state *state, const int64_t *next, int ranks, cli_progress *progress)
+{
+    int64_t own = next[ek_comm_rank(cli_comm())];
+    if (own >= 0) {
+        compare_combination *at = &c->at[own % c->count];
+        char *name = cli_text("run %d/%d %s", progress->run + 1, progress->runs, at->name);
+        progress->name = name;
+        look_ahead(c, progress);
+        cli_progress_next(progress);
+        if (!cli_stop_requested()) run_one(c, at, own / c->count, progress);
+        cli_progress_clear(progress);
+        free(name);
+    }
+    for (int rank = 0; rank < ranks && next[rank] >= 0; rank++) {
+        compare_combination *at = &c->at[next[rank] % c->count];
+        int64_t run = next[rank] / c->count;
+        if (ranks > 1 && !compare_share_run(c, rank, at, run)) {
+            c->stopped = true;
+            return;
+        }
+        if (at->run[run].outcome == COMPARE_NOT_RUN) {
+            c->stopped = true;
+            continue;
+        }
+        compare_state_add(state, c, at, run);
+        progress->run++;
+    }
+}
+
 void compare_run_all(comparison *c, compare_state *state, int done)
 {
+    int ranks = ek_comm_ranks(cli_comm());
+    int64_t *next = cli_alloc((size_t)ranks, sizeof *next);
     cli_progress progress;
     cli_progress_begin(&progress, c->s->quiet, NULL, NULL);
     progress.runs = (int)(c->count * c->s->repeat);
     progress.run = done;
-    for (int64_t k = 0; k < progress.runs && !c->stopped; k++) {
-        compare_combination *at = &c->at[k % c->count];
-        int64_t r = k / c->count;
-        if (at->run[r].outcome != COMPARE_NOT_RUN) continue;
-        char *name = cli_text("run %d/%d %s", progress.run + 1, progress.runs, at->name);
-        progress.name = name;
-        look_ahead(c, &progress);
-        cli_progress_next(&progress);
-        c->stopped = cli_stop_requested() || !run_one(c, at, r, &progress);
-        cli_progress_clear(&progress);
-        free(name);
-        if (c->stopped) break;
-        compare_state_add(state, c, at, r);
-        progress.run++;
+    while (!c->stopped) {
+        deal(c, next, ranks);
+        if (next[0] < 0) break;
+        run_round(c, state, next, ranks, &progress);
     }
+    free(next);
 }

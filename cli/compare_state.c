@@ -1,6 +1,7 @@
 /* The state of a comparison: a line of JSON that says what is compared, then one for each finished run. */
 #include "compare.h"
 #include "output.h"
+#include "ranks.h"
 #include "train_log.h"
 
 #include <errno.h>
@@ -266,4 +267,51 @@ void compare_state_close(compare_state *state)
 {
     if (state->file) fclose(state->file);
     state->file = NULL;
+}
+
+/* --- ranks */
+
+/* A text of the root, of any length, on all; free it. NULL: the other ranks are lost, which was said. */
+static char *share_text(int root, char *text)
+{
+    int64_t length = text ? (int64_t)strlen(text) : 0;
+    bool own = ek_comm_rank(cli_comm()) == root, fine = ek_comm_broadcast(cli_comm(), root, &length, sizeof length) == EK_OK;
+    char *shared = cli_alloc((size_t)length + 1, 1);
+    if (own && text) memcpy(shared, text, (size_t)length);
+    fine = fine && ek_comm_broadcast(cli_comm(), root, shared, (size_t)length) == EK_OK;
+    free(text);
+    if (fine) return shared;
+    cli_fail_status();
+    free(shared);
+    return NULL;
+}
+
+bool compare_share_run(comparison *c, int root, compare_combination *at, int64_t run)
+{
+    int done = 0;
+    bool own = ek_comm_rank(cli_comm()) == root, known = own && at->run[run].outcome != COMPARE_NOT_RUN;
+    json_t *object = known ? compare_run_json(c, at, run) : NULL;
+    char *text = share_text(root, object ? json_dumps(object, JSON_COMPACT) : NULL);
+    json_decref(object);
+    if (!text) return false;
+    json_t *line = *text && !own ? json_loads(text, 0, NULL) : NULL;
+    if (line) take_run(c, line, &done);
+    json_decref(line);
+    free(text);
+    return true;
+}
+
+bool compare_share_all(comparison *c, int *done)
+{
+    int64_t count = *done;
+    if (!cli_comm()) return true;
+    if (ek_comm_broadcast(cli_comm(), 0, &count, sizeof count) != EK_OK) {
+        cli_fail_status();
+        return false;
+    }
+    *done = (int)count;
+    for (int64_t k = 0; count > 0 && k < c->count * c->s->repeat; k++) {
+        if (!compare_share_run(c, 0, &c->at[k % c->count], k / c->count)) return false;
+    }
+    return true;
 }

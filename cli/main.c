@@ -18,7 +18,8 @@ const struct cli_overview cli_overview = {
     .start = "  evenkeel summary lenet-bn\n"
              "  evenkeel train lenet-bn --data synthetic --epochs 3 --out lenet.safetensors\n"
              "  evenkeel inspect lenet.safetensors\n",
-    .environment = "EVENKEEL_DATA=DIR says where data sets lie. EVENKEEL_ISA=reference|baseline|avx2|avx512\n"
+    .environment = "EVENKEEL_DATA=DIR says where data sets lie; EVENKEEL_DATA_MEMORY=SIZE, such as 4G, how large\n"
+                   "one may be to be kept in memory. EVENKEEL_ISA=reference|baseline|avx2|avx512\n"
                    "chooses the instruction set; EVENKEEL_FUSE=off gives every layer a pass of its own.\n",
     .exits = "Exit codes: 0 done, 1 failed, 2 wrong usage.\n",
 };

@@ -3,11 +3,11 @@
 #include "commands.h"
 #include "output.h"
 #include "ranks.h"
-#include "sha256.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
+#include <sha2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,7 +49,7 @@ static json_t *host_json(const ek_context *context)
 static bool is_recorded(const cli_option *option)
 {
     static const char *const other[] = {"init",   "out",         "log",     "checkpoint", "checkpoint-steps", "resume",
-                                        "report", "tensorboard", "metrics", "quiet",      "threads",          "json"};
+                                        "report", "tensorboard", "metrics", "quiet",      "threads",          "json", "timeout"};
     if (option->kind <= CLI_OPERAND) return false;
     for (size_t i = 0; i < sizeof other / sizeof *other; i++)
         if (strcmp(option->name, other[i]) == 0) return false;
@@ -112,29 +112,30 @@ static int64_t hashed_samples(int64_t count, int64_t numbers)
 
 /* A sample's label and its length as 32-bit integers, then its numbers as 32-bit floats; of a sequence those within its length, as
  * anything may stand beyond. */
-static void hash_sample(cli_sha256 *hash, ek_shape shape, const float *x, int32_t label, int32_t length)
+static void hash_sample(SHA2_CTX *hash, ek_shape shape, const float *x, int32_t label, int32_t length)
 {
     int64_t row = shape.rank > 0 ? shape.dim[shape.rank - 1] : 1, rows = cli_numbers(shape) / row;
-    cli_sha256_add(hash, &label, sizeof label);
-    cli_sha256_add(hash, &length, sizeof length);
-    for (int64_t i = 0; i < rows; i++) cli_sha256_add(hash, x + i * row, (size_t)(length ? length : row) * sizeof *x);
+    SHA256Update(hash, (const uint8_t *)&label, sizeof label);
+    SHA256Update(hash, (const uint8_t *)&length, sizeof length);
+    for (int64_t i = 0; i < rows; i++)
+        SHA256Update(hash, (const uint8_t *)(x + i * row), (size_t)(length ? length : row) * sizeof *x);
 }
 
-static bool hash_samples(const ek_dataset *data, char text[CLI_SHA256_TEXT])
+static bool hash_samples(const ek_dataset *data, char text[SHA256_DIGEST_STRING_LENGTH])
 {
     int64_t count = ek_dataset_count(data), numbers = cli_numbers(ek_dataset_shape(data));
     int64_t hashed = hashed_samples(count, numbers);
     float *x = cli_alloc((size_t)numbers, sizeof *x);
-    cli_sha256 hash;
+    SHA2_CTX hash;
     bool fine = true;
-    cli_sha256_begin(&hash);
+    SHA256Init(&hash);
     for (int64_t i = 0; fine && i < hashed; i++) {
         int64_t index = hashed > 1 ? i * (count - 1) / (hashed - 1) : 0;
         int label = -1;
         fine = ek_dataset_item(data, index, x, &label) == EK_OK;
         if (fine) hash_sample(&hash, ek_dataset_shape(data), x, label, ek_dataset_length(data, index));
     }
-    cli_sha256_end(&hash, text);
+    SHA256End(&hash, text);
     free(x);
     if (!fine) cli_fail_status();
     return fine;
@@ -143,7 +144,7 @@ static bool hash_samples(const ek_dataset *data, char text[CLI_SHA256_TEXT])
 /* What data is known again by. NULL: it cannot be read, which was said. */
 static json_t *data_json(const ek_dataset *data)
 {
-    char hash[CLI_SHA256_TEXT], shape[CLI_TEXT_SIZE];
+    char hash[SHA256_DIGEST_STRING_LENGTH], shape[CLI_TEXT_SIZE];
     if (!hash_samples(data, hash)) return NULL;
     return json_pack("{s:I, s:s, s:i, s:s}", "count", (json_int_t)ek_dataset_count(data), "shape",
                      cli_shape(shape, ek_dataset_shape(data)), "classes", ek_dataset_classes(data), "sha256", hash);
@@ -166,10 +167,10 @@ static bool add_weights(json_t *record, const cli_train_plan *plan, const cli_mo
 {
     const char *weights = plan->init ? plan->init : model->trained ? plan->net : "default";
     bool plain = !(model->trained && !plan->init) && cli_is_plain_init(weights);
-    char hash[CLI_SHA256_TEXT];
+    char hash[SHA256_DIGEST_STRING_LENGTH];
     json_object_set_new(record, "weights", cli_json_text(weights));
     if (plain) return true;
-    if (cli_sha256_file(weights, hash))
+    if (SHA256File(weights, hash))
         json_object_set_new(record, "weights_sha256", json_string(hash));
     else
         cli_fail("cannot read %s: %s", weights, strerror(errno));
@@ -178,11 +179,11 @@ static bool add_weights(json_t *record, const cli_train_plan *plan, const cli_mo
 
 json_t *cli_record_make(const cli_train_plan *plan, const cli_model *model, const ek_dataset *train, const ek_dataset *test)
 {
-    char net[CLI_SHA256_TEXT];
+    char net[SHA256_DIGEST_STRING_LENGTH];
     json_t *record = json_object();
     json_object_set_new(record, "options", options_json(plan));
     bool fine = add_weights(record, plan, model) && add_data(record, train, test);
-    cli_sha256_text(ek_net_text(model->net), net);
+    SHA256Data((const uint8_t *)ek_net_text(model->net), strlen(ek_net_text(model->net)), net);
     json_object_set_new(record, "net_sha256", json_string(net));
     json_object_set_new(record, "on", json_pack("[o]", host_json(model->context)));
     if (fine) return record;
@@ -240,20 +241,24 @@ bool cli_record_keep(json_t *record, ek_net *net, bool resumed)
 
 /* --- reading it */
 
+/* No control characters: those of ASCII, and U+0080 to U+009F, which a terminal may obey too. */
+static bool is_clean_text(const char *text)
+{
+    const unsigned char *c = (const unsigned char *)text;
+    for (; *c; c++)
+        if (iscntrl(*c) || (c[0] == 0xc2 && c[1] < 0xa0)) return false;
+    return true;
+}
+
 /* Texts go to a terminal and into names of files. */
 static bool is_clean(const json_t *value)
 {
     const char *key;
     json_t *inner;
     size_t i;
-    if (json_is_string(value)) {
-        for (const char *c = json_string_value(value); *c; c++)
-            if (iscntrl((unsigned char)*c)) return false;
-    }
+    if (json_is_string(value)) return is_clean_text(json_string_value(value));
     json_object_foreach((json_t *)value, key, inner) {
-        for (const char *c = key; *c; c++)
-            if (iscntrl((unsigned char)*c)) return false;
-        if (!is_clean(inner)) return false;
+        if (!is_clean_text(key) || !is_clean(inner)) return false;
     }
     json_array_foreach(value, i, inner) {
         if (!is_clean(inner)) return false;
@@ -264,14 +269,15 @@ static bool is_clean(const json_t *value)
 json_t *cli_record_read(const char *name, const ek_net *net)
 {
     const char *text = ek_net_metadata(net, EK_RUN_KEY);
-    char hash[CLI_SHA256_TEXT];
+    char hash[SHA256_DIGEST_STRING_LENGTH];
     if (!text) {
-        cli_fail("%s does not say how it was trained, as models of evenkeel train in .safetensors files do: it cannot be repeated",
+        cli_fail("%s does not say how it was trained, as models of evenkeel train in .safetensors files do: it cannot be "
+                 "repeated",
                  name);
         return NULL;
     }
     json_t *record = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-    cli_sha256_text(ek_net_text(net), hash);
+    SHA256Data((const uint8_t *)ek_net_text(net), strlen(ek_net_text(net)), hash);
     if (!is_record(record) || !is_clean(record))
         cli_fail("what %s says of its training (" EK_RUN_KEY ") is damaged, or of another version: it cannot be repeated", name);
     else if (strcmp(hash, json_string_value(json_object_get(record, "net_sha256"))) != 0)

@@ -13,12 +13,12 @@ const char *cli_machine(void);
 
 /* Of a run that is about to begin. NULL: a file or the data cannot be read, which was said. */
 json_t *cli_record_make(const cli_train_plan *plan, const cli_model *model, const ek_dataset *train, const ek_dataset *test);
-/* Puts it into the net. Of a resumed run, whose net has its checkpoint's record, what the run began with is taken over from that one,
- * and this machine is added where it is another. False: it failed, which was said. */
+/* Puts it into the net. Of a resumed run, whose net has its checkpoint's record, what the run began with is taken over
+ * from that one, and this machine is added where it is another. False: it failed, which was said. */
 bool cli_record_keep(json_t *record, ek_net *net, bool resumed);
 
-/* The record of the model `name`, checked to be one, whose texts have no control characters. NULL: it has none, or the net is not the
- * one that was trained, which was said. */
+/* The record of the model `name`, checked to be one, whose texts have no control characters. NULL: it has none, or the
+ * net is not the one that was trained, which was said. */
 json_t *cli_record_read(const char *name, const ek_net *net);
 /* Its options as the plan's, each checked as if it had been given. False: one is wrong, which was said. */
 bool cli_record_plan(const json_t *record, const char *name, cli_train_plan *plan);

@@ -511,6 +511,10 @@ int cli_train_go(const cli_train_plan *plan, int argc, char **argv)
     ek_dataset *data = NULL, *test = NULL;
     int code = CLI_FAILED;
     if (!cli_model_open(&model, s->net, s->threads)) goto done;
+    if (s->timeout > 0 && ek_comm_set_timeout(cli_comm(), s->timeout) != EK_OK) {
+        cli_fail_status();
+        goto done;
+    }
     if (cli_open_data(s->training.data, &data, &test) != EK_OK || init_weights(s, &model) != EK_OK ||
         name_classes(data, model.net) != EK_OK) {
         cli_fail_status();

@@ -19,6 +19,7 @@ typedef struct cli_train_plan {
     const char *net, *out, *init, *log, *checkpoint, *resume, *report, *tensorboard, *metrics;
     cli_training training;
     int64_t checkpoint_steps, threads;
+    double timeout; /* 0: the default */
     bool json, quiet;
     const char *model; /* rerun's operand */
     bool dry_run;
@@ -31,7 +32,8 @@ typedef struct cli_train_plan {
     ROW_TEXT("log", "FILE.jsonl", log, \
              "Write each step and each epoch as one line of JSON, and all that evenkeel report needs for a report of it."), \
     ROW_TEXT("checkpoint", "FILE", checkpoint, \
-             "Keep all that is needed to go on: rewritten after every epoch and when stopped by Ctrl-C."), \
+             "Keep all that is needed to go on: rewritten after every epoch, before it is measured, and when stopped by Ctrl-C. " \
+             "If it cannot be written, training goes on, and the one before it stands."), \
     ROW_INTEGER("checkpoint-steps", "N", checkpoint_steps, 1, 0, "Also rewrite it every N steps."), \
     ROW_TEXT("resume", "FILE", resume, \
              "Go on from a checkpoint, with the same other options; ends with the bits of an unbroken run. " \

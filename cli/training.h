@@ -20,7 +20,9 @@ typedef struct cli_training {
     ROW_HEADING("Data:"), \
     ROW_REQUIRED("data", "DATA", training.data, \
                  "fashion-mnist, mnist, synthetic (or synthetic:3x32x32), a folder with IDX files or " \
-                 "{train,test}_{x,y}.npy, x.npy,y.npy, or a CSV file with the class in the last column. " \
+                 "{train,test}_{x,y}.npy, a folder with a folder of PNG or JPEG images for each class (DIR:3x64x64 scales " \
+                 "them), x.npy,y.npy, or a CSV file with the class in the last column. What is too large for memory is " \
+                 "read as it is needed. " \
                  "Sequences [n, c, l] of unequal lengths have them in {train,test}_lengths.npy or as a third file, " \
                  "x.npy,y.npy,lengths.npy."), \
     ROW_NUMBER("valid", "SHARE", training.valid, 0, 0.9, \

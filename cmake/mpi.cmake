@@ -11,7 +11,7 @@ function(evenkeel_mpi suffix mpi)
     add_executable(evenkeel_mpi_cli${suffix} cli/ranks_mpi.c $<TARGET_OBJECTS:evenkeel_cli_objects>)
     set_target_properties(evenkeel_mpi_cli${suffix} PROPERTIES OUTPUT_NAME evenkeel-mpi${suffix})
     target_link_libraries(evenkeel_mpi_cli${suffix} PRIVATE evenkeel_mpi${suffix} evenkeel evenkeel_flags PkgConfig::JANSSON
-                          Threads::Threads)
+                          PkgConfig::LIBMD Threads::Threads)
     target_link_options(evenkeel_mpi_cli${suffix} PRIVATE -Wl,--gc-sections)
 endfunction()
 

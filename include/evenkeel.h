@@ -315,10 +315,10 @@ EK_API EK_MUST_CHECK ek_status ek_net_save(const ek_net *net, const char *path);
 EK_API EK_MUST_CHECK ek_status ek_net_set_classes(ek_net *net, const char *const *names, int count);
 EK_API const char *ek_net_class(const ek_net *net, int index); /* NULL where unnamed */
 
-/* What else is noted about the net, a text by its key, kept in the model file; value NULL: taken away. Keys that begin with
- * "evenkeel." belong to this library. EK_RUN_KEY is for how the model came to be: whoever trains it sets it in the listener,
- * at EK_EVENT_START. ek_train takes away what stood there before; of a resumed run it is then what the checkpoint holds.
- * A key that is not there has NULL. */
+/* What else is noted about the net, a text by its key, kept in the model file; value NULL: taken away. Keys that begin
+ * with "evenkeel." belong to this library. EK_RUN_KEY is for how the model came to be: whoever trains it sets it in the
+ * listener, at EK_EVENT_START. ek_train takes away what stood there before; of a resumed run it is then what the
+ * checkpoint holds. A key that is not there has NULL. */
 #define EK_RUN_KEY "evenkeel.run"
 EK_API EK_MUST_CHECK ek_status ek_net_set_metadata(ek_net *net, const char *key, const char *value);
 EK_API const char *ek_net_metadata(const ek_net *net, const char *key);
@@ -465,15 +465,21 @@ typedef enum ek_split {
  *                         other shapes
  *   DIR                   a folder with IDX files (gz or not), or {train,test}_{x,y}.npy, and for sequences of unequal
  *                         lengths {train,test}_lengths.npy
+ *   DIR, DIR:3x64x64      a folder of PNG and JPEG images, a folder for each class: DIR/boot/1.png; or in DIR/train
+ *                         and DIR/test; of one size, or scaled to that size, the middle cut out
  *   x.npy,y.npy           arrays; x.npy,y.npy,lengths.npy: sequences [n, c, l] (or [n, l]) of these lengths
  *   FILE.csv              numbers, the class in the last column, a header line allowed
  *
- * Bytes stay bytes in memory and count as 0 to 1; other numbers count as they are.
- * EK_E_NOT_FOUND  no such data; the message says how to get it, or that there is no such split */
+ * Bytes stay bytes in memory and count as 0 to 1; other numbers count as they are. Items that take more than a quarter of
+ * the memory that the process may have (or than $EVENKEEL_DATA_MEMORY says) are not kept there: they are read from their
+ * files whenever they are needed, so that those must stay as they are, and what uses the data may fail with EK_E_IO,
+ * EK_E_FORMAT or EK_E_NUMERIC where they cannot be read.
+ * EK_E_NOT_FOUND    no such data; the message says how to get it, or that there is no such split
+ * EK_E_UNSUPPORTED  too large for memory, and packed or in Fortran's order; images without their library */
 EK_API EK_MUST_CHECK ek_status ek_dataset_open(const char *spec, ek_split split, ek_dataset **out);
 
-/* Unlabelled single items to predict: an IDX or NPY file (all its items, or one), or a PNG, which must
- * have `shape` (grey or RGB by its channels; EK_E_SHAPE says both sides). */
+/* Unlabelled single items to predict: an IDX or NPY file (all its items, or one), or a PNG or JPEG, which must
+ * have `shape` (grey or RGB by its channels; EK_E_SHAPE says both sides); FILE:3x64x64 scales an image as DIR:3x64x64 does. */
 EK_API EK_MUST_CHECK ek_status ek_dataset_open_items(const char *path, ek_shape shape, ek_dataset **out);
 /* The same of sequences [c, l] of unequal lengths, which the file `lengths` has as ek_lengths_read wants them. What stands
  * beyond a length may be NaN.
@@ -657,7 +663,8 @@ typedef struct ek_train_options {
     bool shuffle;                   /* true */
     bool drop_last;                 /* false: a short last batch is used (of one: joined to the batch
                                        before it); true: dropped */
-    const char *checkpoint;         /* NULL; a file rewritten after every epoch and when stopped */
+    const char *checkpoint;         /* NULL; a file rewritten after every epoch (before and after it is measured) and
+                                       when stopped */
     int64_t checkpoint_steps;       /* 0; also after every so many steps */
     const char *resume;             /* NULL; a checkpoint to go on from */
     ek_listener listener;           /* NULL */
@@ -790,17 +797,17 @@ typedef struct ek_look {
     bool gamma, beta, running; /* it has them */
     bool frozen;               /* it normalizes by its running statistics */
     int64_t step;              /* 0: it was not looked at yet */
-    /* Quantiles of the values before the normalization, at 1, 5, 25, 50, 75, 95 and 99 %, and after it; over the channels, at 0, 25,
-     * 50, 75 and 100 %, of gamma, beta, |running_mean - mean|/deviation and running_var/var; the root mean square of what
-     * gamma and beta moved since the first look. 0 where it has none. */
+    /* Quantiles of the values before the normalization, at 1, 5, 25, 50, 75, 95 and 99 %, and after it; over the
+     * channels, at 0, 25, 50, 75 and 100 %, of gamma, beta, |running_mean - mean|/deviation and running_var/var; the root
+     * mean square of what gamma and beta moved since the first look. 0 where it has none. */
     double measure[EK_LOOK_MEASURES];
 } ek_look;
 
 /* The last look at batchnorm number `index`. false: the run has not so many. The label lives as long as the observer's run. */
 EK_API bool ek_observer_look(const ek_observer *observer, int index, ek_look *look);
 
-/* Tells an observer a run that is over, or another's, so that a report of it is the same: first EK_EVENT_START, then the batchnorms, each
- * a look with step 0, then steps in their order, the looks at them, and epochs.
+/* Tells an observer a run that is over, or another's, so that a report of it is the same: first EK_EVENT_START, then the
+ * batchnorms, each a look with step 0, then steps in their order, the looks at them, and epochs.
  * EK_E_ARGUMENT  out of order, or not as the start says */
 EK_API EK_MUST_CHECK ek_status ek_observer_retell(ek_observer *observer, const ek_event *event);
 EK_API EK_MUST_CHECK ek_status ek_observer_retell_look(ek_observer *observer, const ek_look *look);
@@ -1197,10 +1204,15 @@ EK_API int ek_comm_ranks(const ek_comm *comm);
 /* Seconds that a rank may keep others waiting, where ten times the longest that a rank computed between two exchanges is not more:
  * 10. Reading data and writing checkpoints may take any time.
  * EK_E_ARGUMENT  not above 0 */
-EK_API EK_MUST_CHECK ek_status ek_comm_set_patience(ek_comm *comm, double seconds);
+EK_API EK_MUST_CHECK ek_status ek_comm_set_timeout(ek_comm *comm, double seconds);
 
 /* What this rank has sent so far. */
 EK_API ek_traffic ek_comm_sent(const ek_comm *comm);
+
+/* data [bytes] of rank `root` goes to all; all call it alike. NULL: nothing to do.
+ * EK_E_ARGUMENT  there is no such rank
+ * EK_E_RANK      another rank failed or is silent */
+EK_API EK_MUST_CHECK ek_status ek_comm_broadcast(ek_comm *comm, int root, void *data, size_t bytes);
 
 EK_API void ek_comm_destroy(ek_comm *comm);
 

@@ -8,6 +8,8 @@
 #   test     cmocka, clang as the second compiler, C++ for a consumer, groff for the man pages
 #   fuzz     clang with libFuzzer and the sanitizers' libraries
 #   packages what Debian packages and the completion of other shells are checked with
+#   mpi      MPICH, for evenkeel-mpi
+#   openmpi  Open MPI, for the same, with which the tests run too
 #   oracles  PyTorch, ONNX's checker and ONNX's test models, which results are compared with
 #   browser  Chromium and protoc, which the tests of reports and event files also use where they are there
 #   cross    compilers for 32 bits and for Cortex-M, which the tests of C source also use where they are there
@@ -18,11 +20,13 @@
 set -euo pipefail
 
 declare -A packages=(
-    [build]="gcc libc6-dev cmake ninja-build pkg-config libjansson-dev zlib1g-dev libpng-dev libjpeg-dev"
+    [build]="gcc libc6-dev cmake ninja-build pkg-config libjansson-dev libmd-dev zlib1g-dev libpng-dev libjpeg-dev"
     [data]="dataset-fashion-mnist"
     [test]="libcmocka-dev clang g++ binutils gzip groff-base"
     [fuzz]="clang libclang-rt-dev"
     [packages]="dpkg-dev lintian zsh fish"
+    [mpi]="mpich libmpich-dev"
+    [openmpi]="openmpi-bin libopenmpi-dev"
     [oracles]="python3 python3-numpy python3-torch python3-onnx libonnx-testdata"
     [browser]="chromium protobuf-compiler python3"
     [cross]="gcc-multilib gcc-arm-none-eabi libnewlib-arm-none-eabi"
@@ -39,12 +43,14 @@ have() {
 # Whether a group is there, on a system whose packages we cannot ask for.
 present() {
     case $1 in
-        build) have gcc cmake ninja pkg-config && pkg-config --exists jansson zlib libpng libjpeg ;;
+        build) have gcc cmake ninja pkg-config && pkg-config --exists jansson libmd zlib libpng libjpeg ;;
         data) [ -d /usr/share/datasets/fashion-mnist ] || [ -d "${EVENKEEL_DATA:-}/fashion-mnist" ] ;;
         test) have clang g++ readelf gzip groff && pkg-config --exists cmocka ;;
         fuzz) have clang && echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' |
             clang -fsanitize=fuzzer,address -x c -o /dev/null - 2>/dev/null ;;
         packages) have dpkg-deb lintian zsh fish ;;
+        mpi) have mpirun mpicc ;;
+        openmpi) have mpirun.openmpi mpicc.openmpi ;;
         oracles) /usr/bin/python3 -c 'import numpy, onnx, torch' 2>/dev/null ;;
         browser) have chromium protoc python3 ;;
         cross) have arm-none-eabi-gcc ;;
@@ -52,9 +58,9 @@ present() {
     esac
 }
 
-[ $# -gt 0 ] || fail "name a group: build, data, test, fuzz, packages, oracles, browser, cross or bench"
+[ $# -gt 0 ] || fail "name a group: build, data, test, fuzz, packages, mpi, openmpi, oracles, browser, cross or bench"
 for group; do
-    [ -n "${packages[$group]:-}" ] || fail "no group '$group'; there are build, data, test, fuzz, packages, oracles, browser, cross and bench"
+    [ -n "${packages[$group]:-}" ] || fail "no group '$group'; there are build, data, test, fuzz, packages, mpi, openmpi, oracles, browser, cross and bench"
 done
 
 if ! have apt-get dpkg-query; then

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FLOAT = 1, UINT8 = 2, INT64 = 7 };
+enum { FLOAT = 1, UINT_8 = 2, INT64 = 7 };
 static ek_protobuf graph;
 
 static void begin(void) { ek_protobuf_clear(&graph); }

@@ -45,8 +45,12 @@ static void merges_by_the_tree(void **state)
 static void broadcast(ek_comm *comm, void *argument)
 {
     int64_t *word = argument;
-    *word = comm->rank == 0 ? 4711 : -comm->rank;
-    assert_ok(ek_comm_broadcast(comm, word, sizeof *word));
+    for (int root = 0; root < comm->ranks; root++) {
+        *word = comm->rank == root ? 4711 + root : -comm->rank;
+        assert_ok(ek_comm_broadcast(comm, root, word, sizeof *word));
+        assert_int_equal(*word, 4711 + root);
+    }
+    assert_fails(EK_E_ARGUMENT, "no rank", ek_comm_broadcast(comm, comm->ranks, word, sizeof *word));
 }
 
 static void broadcasts_reach_all(void **state)
@@ -55,7 +59,7 @@ static void broadcasts_reach_all(void **state)
     for (int ranks = 1; ranks <= MOST_RANKS; ranks++) {
         int64_t word[MOST_RANKS] = {0};
         run_ranks(ranks, broadcast, word, sizeof word[0]);
-        for (int r = 0; r < ranks; r++) assert_int_equal(word[r], 4711);
+        for (int r = 0; r < ranks; r++) assert_int_equal(word[r], 4711 + ranks - 1);
     }
 }
 
@@ -113,7 +117,7 @@ static void wait_in_vain(ek_comm *comm, void *argument)
 {
     ek_status *status = argument;
     double x = 1;
-    assert_ok(ek_comm_set_patience(comm, 0.2));
+    assert_ok(ek_comm_set_timeout(comm, 0.2));
     *status = ek_comm_merge(comm, &x, 1, ek_merge_sum);
     if (*status == EK_OK) return;
     assert_non_null(strstr(ek_error(), "rank 1, which hangs"));
@@ -129,8 +133,8 @@ static void silence_is_noticed(void **state)
     the_post.silent = -1;
     assert_int_equal(status[0], EK_E_RANK);
     assert_int_equal(status[1], EK_OK);
-    assert_fails(EK_E_ARGUMENT, "more than 0", ek_comm_set_patience(NULL, 0));
-    assert_fails(EK_E_ARGUMENT, "more than 0", ek_comm_set_patience(NULL, NAN));
+    assert_fails(EK_E_ARGUMENT, "more than 0", ek_comm_set_timeout(NULL, 0));
+    assert_fails(EK_E_ARGUMENT, "more than 0", ek_comm_set_timeout(NULL, NAN));
 }
 
 int main(void)

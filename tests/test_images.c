@@ -250,7 +250,7 @@ static void what_cannot_be_used_is_named(void **state)
         ek_dataset_destroy(d);
         free(x);
     }
-    put("b/2.png", NULL, 0);
+    put("b/2.png", "", 0);
     refuse(EK_E_FORMAT, "b/2.png is neither");
     assert_fails(EK_E_ARGUMENT, "not to 2x8x8", ek_dataset_open("some:2x8x8", EK_SPLIT_ANY, &d));
     assert_fails(EK_E_ARGUMENT, "not to 3x0x8", ek_dataset_open("some:3x0x8", EK_SPLIT_ANY, &d));

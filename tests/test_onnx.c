@@ -903,7 +903,7 @@ static void graphs_that_are_none(void **state)
     node("Relu", "x", "y", "");
     refused(23, EK_E_UNSUPPORTED, "it is of opset 23");
     begin();
-    port(11, "x", UINT8, "N,2");
+    port(11, "x", UINT_8, "N,2");
     output("y");
     node("Relu", "x", "y", "");
     refused(13, EK_E_UNSUPPORTED, "its input 'x' holds uint8");

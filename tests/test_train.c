@@ -723,6 +723,91 @@ static void more_epochs_go_on_where_a_run_ended(void **state)
     ek_net_destroy(net);
 }
 
+static bool stop_at_checkpoint(void *user, const ek_event *event)
+{
+    int *epochs = user;
+    *epochs += event->kind == EK_EVENT_EPOCH;
+    return event->kind != EK_EVENT_CHECKPOINT;
+}
+
+/* What is trained is kept before it is measured: who stops there goes on with the measuring. */
+static void an_epoch_is_kept_before_it_is_measured(void **state)
+{
+    (void)state;
+    record r = {0}, unbroken = {0};
+    int epochs = 0;
+    ek_dataset *data = make_data(64, 1), *test = make_data(40, 2);
+    ek_net *net = make_net(context), *whole = make_net(context);
+    ek_train_options options = options_for(&r);
+    options.checkpoint = checkpoint_path;
+    options.epochs = 2;
+    options.listener = stop_at_checkpoint;
+    options.user = &epochs;
+    assert_fails(EK_E_INTERRUPTED, "after step 4 of 8", ek_train(net, data, test, &options));
+    assert_int_equal(epochs, 0);
+    options = options_for(&r);
+    options.epochs = 2;
+    options.resume = checkpoint_path;
+    assert_ok(ek_train(net, data, test, &options));
+    assert_int_equal(r.steps, 4);
+    assert_int_equal(r.epochs, 2);
+    options = options_for(&unbroken);
+    options.epochs = 2;
+    assert_ok(ek_train(whole, data, test, &options));
+    assert_same_bits(net, whole);
+    assert_true(r.epoch.test_loss == unbroken.epoch.test_loss);
+    ek_dataset_destroy(test);
+    ek_dataset_destroy(data);
+    ek_net_destroy(whole);
+    ek_net_destroy(net);
+}
+
+typedef struct vanishing {
+    const char *folder;
+    int failed, written;
+} vanishing;
+
+static bool remove_folder(void *user, const ek_event *event)
+{
+    vanishing *v = user;
+    if (event->kind == EK_EVENT_STEP && event->step == 1) {
+        char command[64];
+        snprintf(command, sizeof command, "rm -r %s", v->folder);
+        assert_int_equal(system(command), 0);
+    }
+    if (event->kind != EK_EVENT_CHECKPOINT) return true;
+    v->failed += event->failed && strstr(event->failed, "cannot write");
+    v->written += !event->failed;
+    return true;
+}
+
+/* Training is not lost for a checkpoint that is. */
+static void a_checkpoint_that_fails_ends_no_run(void **state)
+{
+    (void)state;
+    char place[] = "/tmp/evenkeel-train-XXXXXX", path[64];
+    assert_non_null(mkdtemp(place));
+    snprintf(path, sizeof path, "%s/checkpoint", place);
+    vanishing v = {.folder = place};
+    record r = {0};
+    ek_dataset *data = make_data(64, 1);
+    ek_net *net = make_net(context), *whole = make_net(context);
+    ek_train_options options = options_for(&r);
+    assert_ok(ek_train(whole, data, NULL, &options));
+    options.checkpoint = path;
+    options.checkpoint_steps = 2;
+    options.listener = remove_folder;
+    options.user = &v;
+    assert_fails(EK_E_IO, "all is trained, but the last checkpoint is missing: cannot write",
+                 ek_train(net, data, NULL, &options));
+    assert_int_equal(v.failed, 6 + 3); /* every two of 12 steps, and each epoch */
+    assert_int_equal(v.written, 0);
+    assert_same_bits(net, whole);
+    ek_dataset_destroy(data);
+    ek_net_destroy(whole);
+    ek_net_destroy(net);
+}
+
 static void a_checkpoint_opens_as_a_model(void **state)
 {
     (void)state;
@@ -950,6 +1035,8 @@ int main(void)
         cmocka_unit_test(wrong_options_and_data_are_refused_before_training),
         cmocka_unit_test(a_resumed_run_ends_with_the_unbroken_runs_bits),
         cmocka_unit_test(more_epochs_go_on_where_a_run_ended),
+        cmocka_unit_test(an_epoch_is_kept_before_it_is_measured),
+        cmocka_unit_test(a_checkpoint_that_fails_ends_no_run),
         cmocka_unit_test(a_checkpoint_opens_as_a_model),
         cmocka_unit_test(another_runs_checkpoint_is_refused),
         cmocka_unit_test(a_damaged_checkpoint_is_refused),

@@ -18,7 +18,7 @@ void ek_comm_destroy(ek_comm *comm)
 
 ek_status ek_comm_begin(ek_comm *comm, int rank, int ranks, const ek_driver *driver)
 {
-    *comm = (ek_comm){.rank = rank, .ranks = ranks, .driver = driver, .patience = EK_PATIENCE, .patient = true, .left = ek_now()};
+    *comm = (ek_comm){.rank = rank, .ranks = ranks, .driver = driver, .timeout = EK_TIMEOUT, .patient = true, .left = ek_now()};
     ek_status status = EK_OK;
     EK_GO(EK_NEW(comm->transfer, 2 * (size_t)ranks));
     EK_GO(driver->create_requests(comm, 2 * ranks, &comm->requests));
@@ -67,11 +67,11 @@ ek_status ek_comm_test(ek_comm *comm, ek_requests *requests, bool *done)
     return status == EK_OK ? EK_OK : lose(comm, status);
 }
 
-ek_status ek_comm_set_patience(ek_comm *comm, double seconds)
+ek_status ek_comm_set_timeout(ek_comm *comm, double seconds)
 {
     if (!(seconds > 0 && seconds <= 1e9))
-        return ek_fail(EK_E_ARGUMENT, "the patience with a silent rank is more than 0 seconds, not %g", seconds);
-    if (comm) comm->patience = seconds;
+        return ek_fail(EK_E_ARGUMENT, "the timeout of ranks must be more than 0 seconds, not %g", seconds);
+    if (comm) comm->timeout = seconds;
     return EK_OK;
 }
 
@@ -99,7 +99,7 @@ ek_status ek_comm_wait(ek_comm *comm, ek_requests *requests, const ek_transfer *
     double began = ek_now(), limit;
     bool done = false;
     if (!comm->patient && began - comm->left > comm->busy) comm->busy = began - comm->left;
-    limit = comm->patient ? INFINITY : fmax(comm->patience, 10 * comm->busy);
+    limit = comm->patient ? INFINITY : fmax(comm->timeout, 10 * comm->busy);
     for (int64_t look = 0;; look++) {
         EK_TRY(ek_comm_test(comm, requests, &done));
         if (done) break;
@@ -166,15 +166,26 @@ ek_status ek_comm_merge(ek_comm *comm, double *data, int64_t count, ek_merge mer
     return EK_OK;
 }
 
-ek_status ek_comm_broadcast(ek_comm *comm, void *data, size_t bytes)
+ek_status ek_comm_settle(ek_comm *comm)
 {
-    int top = 1;
-    while (top < comm->ranks) top *= 2;
+    double nothing = 0;
+    if (!comm || !comm->patient) return EK_OK;
+    EK_TRY(ek_comm_merge(comm, &nothing, 1, ek_merge_sum));
+    ek_comm_be_patient(comm, false);
+    return EK_OK;
+}
+
+ek_status ek_comm_broadcast(ek_comm *comm, int root, void *data, size_t bytes)
+{
+    int top = 1, ranks = ek_comm_ranks(comm);
+    if (root < 0 || root >= ranks) return ek_fail(EK_E_ARGUMENT, "there is no rank %d of %d", root, ranks);
+    while (top < ranks) top *= 2;
     for (int gap = top / 2; gap > 0; gap /= 2) {
-        bool has = comm->rank % (2 * gap) == 0, wants = comm->rank % (2 * gap) == gap;
-        int peer = has ? comm->rank + gap : comm->rank - gap;
-        if ((!has && !wants) || peer >= comm->ranks) continue;
-        ek_transfer t = {.peer = peer, .sends = has, .data = data, .bytes = bytes};
+        int place = (comm->rank - root + ranks) % ranks; /* the root's is 0 */
+        bool has = place % (2 * gap) == 0, wants = place % (2 * gap) == gap;
+        int peer = has ? place + gap : place - gap;
+        if ((!has && !wants) || peer >= ranks) continue;
+        ek_transfer t = {.peer = (peer + root) % ranks, .sends = has, .data = data, .bytes = bytes};
         EK_TRY(ek_comm_start(comm, comm->requests, &t, 1));
         EK_TRY(ek_comm_wait(comm, comm->requests, &t, 1));
     }

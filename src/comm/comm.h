@@ -13,7 +13,7 @@
 
 #include "core/status.h"
 
-#define EK_PATIENCE 10.0 /* seconds */
+#define EK_TIMEOUT 10.0 /* seconds */
 #define EK_MAX_SHARDS 65536
 
 /* A message to or from a rank. Of one pair of ranks those of one tag arrive in the order in which they were sent. */
@@ -41,7 +41,7 @@ struct ek_comm {
     int rank, ranks;
     const ek_driver *driver;
     bool lost;       /* an exchange failed: there will be no other */
-    double patience; /* seconds that a rank may be silent, see ek_comm_wait */
+    double timeout; /* seconds that a rank may be silent, see ek_comm_wait */
     bool patient;    /* for now all may take their time */
     double busy;     /* the longest time that this rank computed between two exchanges */
     double left;     /* when its last exchange ended, by ek_now */
@@ -60,7 +60,7 @@ void ek_comm_end(ek_comm *comm);
 ek_status ek_comm_start(ek_comm *comm, ek_requests *requests, const ek_transfer *transfer, int count);
 /* *done: all have arrived. */
 ek_status ek_comm_test(ek_comm *comm, ek_requests *requests, bool *done);
-/* Until all have arrived. A rank that is silent for longer than `patience`, and than ten times what this rank took between any
+/* Until all have arrived. A rank that is silent for longer than `timeout`, and than ten times what this rank took between any
  * two exchanges so far, hangs or is gone.
  * EK_E_RANK  one is silent, or MPI fails; nothing can be exchanged any more */
 ek_status ek_comm_wait(ek_comm *comm, ek_requests *requests, const ek_transfer *transfer, int count);
@@ -71,8 +71,9 @@ void ek_merge_sum(double *into, const double *other, int64_t count);
 
 /* data [count] becomes the merge of all ranks', on each of them. About log2(ranks) messages. */
 ek_status ek_comm_merge(ek_comm *comm, double *data, int64_t count, ek_merge merge);
-/* data of rank 0 goes to all. */
-ek_status ek_comm_broadcast(ek_comm *comm, void *data, size_t bytes);
+/* Until all are there, however long it takes; from now on all compute alike, and nobody may be silent. NULL, or when that is so
+ * already: nothing. */
+ek_status ek_comm_settle(ek_comm *comm);
 /* While all may take their time (reading data, writing a checkpoint) nobody is taken for hanging. */
 void ek_comm_be_patient(ek_comm *comm, bool patient);
 

@@ -42,6 +42,14 @@ ek_status ek_text_status(const ek_text *text)
     return text->failed ? ek_fail(EK_E_MEMORY, "out of memory for a text") : EK_OK;
 }
 
+char *ek_text_take(ek_text *text)
+{
+    char *data = ek_text_status(text) == EK_OK ? text->data : NULL;
+    if (!data) ek_free(text->data);
+    *text = (ek_text){0};
+    return data;
+}
+
 void ek_text_free(ek_text *text)
 {
     ek_free(text->data);

@@ -12,6 +12,8 @@ typedef struct ek_text {
 
 __attribute__((format(printf, 2, 3))) void ek_text_add(ek_text *text, const char *format, ...);
 ek_status ek_text_status(const ek_text *text);
+/* Its data, which is the caller's to free; NULL where memory ran out. The text is empty then. */
+char *ek_text_take(ek_text *text);
 void ek_text_free(ek_text *text);
 
 /* The edit distance (Damerau's, adjacent swaps count one), capped at 64 characters a side. */

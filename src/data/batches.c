@@ -236,11 +236,13 @@ static int64_t share(const ek_batches *b, int64_t n, int64_t *first)
 
 static int64_t count_batches(const ek_batches *b) { return ek_batch_count(b->count, b->batch, b->drop_last); }
 
-/* What reading ahead wants of batch `number`. */
-static bool plan_batch(const void *user, int64_t number, const int64_t **index, int64_t *n)
+static int64_t stride(const ek_batches *b) { return b->stride > 0 ? b->stride : 1; }
+
+/* What reading ahead wants for turn `turn`. */
+static bool plan_batch(const void *user, int64_t turn, const int64_t **index, int64_t *n)
 {
     const ek_batches *b = user;
-    int64_t first, size, skipped;
+    int64_t first, size, skipped, number = b->begin + turn * stride(b);
     if (number >= count_batches(b)) return false;
     ek_batch_range(b->count, b->batch, b->drop_last, number, &first, &size);
     *n = share(b, size, &skipped);
@@ -264,7 +266,7 @@ static ek_status start_reading(ek_batches *b)
         .dataset = b->dataset,
         .batch = plan_batch,
         .user = b,
-        .first = b->next,
+        .first = 0,
         .largest = largest,
         .threads = threads < MOST_THREADS ? threads : MOST_THREADS,
         .depth = batches > MOST_AHEAD ? 1 + MOST_AHEAD : (int)batches,
@@ -274,6 +276,7 @@ static ek_status start_reading(ek_batches *b)
 
 ek_status ek_batches_start(ek_batches *b)
 {
+    b->begin = b->next;
     EK_TRY(ek_net_use_lengths(b->net, b->dataset->length));
     EK_TRY(EK_NEW(b->labels, (size_t)ek_batch_largest(b->count, b->batch, b->drop_last)));
     return b->dataset->stored && b->next < count_batches(b) ? start_reading(b) : EK_OK;
@@ -284,7 +287,9 @@ ek_status ek_batches_next(ek_batches *b, int64_t *n)
     *n = 0;
     if (b->next >= count_batches(b)) return EK_OK;
     int64_t size, mine;
-    ek_batch_range(b->count, b->batch, b->drop_last, b->next++, &b->first, &size);
+    ek_batch_range(b->count, b->batch, b->drop_last, b->next, &b->first, &size);
+    b->next += stride(b);
+    b->turn++;
     int64_t count = share(b, size, &mine);
     if (!b->in_parts && count > 0) EK_TRY(ek_batches_fill(b, b->net, mine, count));
     const int64_t *index = b->index + b->first;
@@ -321,10 +326,10 @@ ek_status ek_batches_fill(void *batches, ek_net *net, int64_t first, int64_t n)
     const unsigned char *items;
     const int64_t *read;
     int64_t count;
-    plan_batch(b, b->next - 1, &read, &count);
+    plan_batch(b, b->turn - 1, &read, &count);
     if (index < read || index + n > read + count)
         return ek_fail(EK_E_ARGUMENT, "samples beyond this process's share of a batch are not read");
-    EK_TRY(ek_ahead_take(b->ahead, b->next - 1, &items));
+    EK_TRY(ek_ahead_take(b->ahead, b->turn - 1, &items));
     fill(net, d, items + (size_t)(index - read) * ek_stored_item_bytes(d->stored), index, n);
     return EK_OK;
 }

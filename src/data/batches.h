@@ -36,7 +36,9 @@ typedef struct ek_batches {
     /* Of a batch of n only samples from n * share_first / shares up to n * share_end / shares, rounded down, are wanted
      * here: others are not read. 0 shares: all are wanted. */
     int share_first, share_end, shares;
+    int64_t stride;         /* only every so many-th batch is wanted, from `next` on; 0: every one */
     int64_t next;           /* number of the next batch */
+    int64_t begin, turn;    /* the first one's, and how many were put in */
     int64_t first;          /* where the present one begins in `index` */
     int32_t *labels;        /* and its labels, of all its samples */
     struct ek_ahead *ahead; /* reads the items; NULL: they are in memory, or read when wanted, into `items` */

@@ -32,8 +32,10 @@ int64_t ek_stored_piece(const ek_stored *s)
 ek_status ek_data_memory(size_t *bytes)
 {
     const char *text = getenv("EVENKEEL_DATA_MEMORY");
-    *bytes = ek_memory_limit() / 4;
-    if (!text || !*text) return EK_OK;
+    if (!text || !*text) {
+        *bytes = ek_memory_limit() / 4;
+        return EK_OK;
+    }
     char *end;
     errno = 0;
     unsigned long long value = strtoull(text, &end, 10);
@@ -50,8 +52,9 @@ ek_status ek_data_memory(size_t *bytes)
 static ek_status take_name(ek_stored *stored, const char *name)
 {
     stored->name = ek_strdup(name);
-    if (!stored->name) ek_free(stored);
-    return stored->name ? EK_OK : EK_E_MEMORY;
+    if (stored->name) return EK_OK;
+    ek_free(stored);
+    return EK_E_MEMORY;
 }
 
 /* --- arrays */

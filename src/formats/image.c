@@ -42,8 +42,11 @@ static ek_status open_image(const char *path, FILE **file, const ek_image_kind *
     size_t got = fread(start, 1, sizeof start, *file);
     *kind = kind_of(start, got);
     rewind(*file);
-    if (*kind) return EK_OK;
+    if (*kind && (*kind)->look) return EK_OK;
     fclose(*file);
+    if (*kind)
+        return ek_fail(EK_E_UNSUPPORTED, "cannot read %s: this build has no %s support (it needs %s)", path,
+                       (*kind)->name, (*kind)->library);
     return ek_fail(EK_E_FORMAT, "%s is neither a PNG nor a JPEG file", path);
 }
 

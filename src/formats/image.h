@@ -36,6 +36,7 @@ ek_status ek_image_changed(void); /* fails with a sentence that says so, without
 
 /* The kinds, on a file that is open; the messages do not name it. */
 typedef struct ek_image_kind {
+    const char *name, *library; /* look NULL: built without it */
     ek_status (*look)(FILE *file, ek_image_info *out);
     ek_status (*decode)(FILE *file, const ek_image_info *info, int channels, unsigned char *out,
                         unsigned char *scratch);

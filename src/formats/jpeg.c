@@ -123,25 +123,10 @@ static ek_status decode(FILE *file, const ek_image_info *info, int channels, uns
     return run_job(&j);
 }
 
+const ek_image_kind ek_image_jpeg = {"JPEG", "libjpeg", look, decode};
+
 #else
 
-static ek_status look(FILE *file, ek_image_info *out)
-{
-    (void)file;
-    (void)out;
-    return ek_fail(EK_E_UNSUPPORTED, "this build has no JPEG support (it needs libjpeg)");
-}
-
-static ek_status decode(FILE *file, const ek_image_info *info, int channels, unsigned char *out,
-                        unsigned char *scratch)
-{
-    (void)info;
-    (void)channels;
-    (void)out;
-    (void)scratch;
-    return look(file, NULL);
-}
+const ek_image_kind ek_image_jpeg = {"JPEG", "libjpeg", NULL, NULL};
 
 #endif
-
-const ek_image_kind ek_image_jpeg = {look, decode};

@@ -12,24 +12,32 @@ enum { CHANNELS = 4 };
 /* libpng's sentence is all there is to tell the reasons apart. */
 static ek_status fail_png(const png_image *image, const char *what)
 {
-    return ek_fail(strstr(image->message, "memory") ? EK_E_MEMORY : EK_E_FORMAT, "it is %s PNG: %s", what, image->message);
+    bool memory = strcasestr(image->message, "out of memory") || strcasestr(image->message, "insufficient memory");
+    return ek_fail(memory ? EK_E_MEMORY : EK_E_FORMAT, "it is %s PNG: %s", what, image->message);
 }
 
 static ek_status begin(FILE *file, png_image *image)
 {
+    return png_image_begin_read_from_stdio(image, file) ? EK_OK : fail_png(image, "not a readable");
+}
+
+/* A pixel has a bit or more, of which deflate's best makes 1032 from one: nobody makes room for what the file cannot
+ * hold. */
+static ek_status check_length(FILE *file, const png_image *image)
+{
     struct stat info;
-    if (!png_image_begin_read_from_stdio(image, file)) return fail_png(image, "not a readable");
-    /* A pixel has a bit or more, of which deflate's best makes 1032 from one: room is asked for what the file can hold. */
-    if (fstat(fileno(file), &info) == 0 && (uint64_t)image->width * image->height / 8 > 1032 * (uint64_t)info.st_size)
-        return ek_fail(EK_E_FORMAT, "it is cut short: %u x %u pixels cannot be in its %lld bytes", (unsigned)image->width,
-                       (unsigned)image->height, (long long)info.st_size);
-    return EK_OK;
+    if (fstat(fileno(file), &info) != 0) return ek_fail_errno("it cannot be read");
+    if ((uint64_t)image->width * image->height / 8 <= 1032 * (uint64_t)info.st_size) return EK_OK;
+    return ek_fail(EK_E_FORMAT, "it is cut short: %u x %u pixels cannot be in its %lld bytes", (unsigned)image->width,
+                   (unsigned)image->height, (long long)info.st_size);
 }
 
 static ek_status look(FILE *file, ek_image_info *out)
 {
     png_image image = {.version = PNG_IMAGE_VERSION};
     ek_status status = begin(file, &image);
+    if (status == EK_OK && image.width <= EK_IMAGE_MAX_SIDE && image.height <= EK_IMAGE_MAX_SIDE)
+        status = check_length(file, &image);
     if (status == EK_OK) {
         *out = (ek_image_info){
             .h = image.height, .w = image.width, .colour = image.format & PNG_FORMAT_FLAG_COLOR};
@@ -69,25 +77,10 @@ static ek_status decode(FILE *file, const ek_image_info *info, int channels, uns
     return status;
 }
 
+const ek_image_kind ek_image_png = {"PNG", "libpng", look, decode};
+
 #else
 
-static ek_status look(FILE *file, ek_image_info *out)
-{
-    (void)file;
-    (void)out;
-    return ek_fail(EK_E_UNSUPPORTED, "this build has no PNG support (it needs libpng)");
-}
-
-static ek_status decode(FILE *file, const ek_image_info *info, int channels, unsigned char *out,
-                        unsigned char *scratch)
-{
-    (void)info;
-    (void)channels;
-    (void)out;
-    (void)scratch;
-    return look(file, NULL);
-}
+const ek_image_kind ek_image_png = {"PNG", "libpng", NULL, NULL};
 
 #endif
-
-const ek_image_kind ek_image_png = {look, decode};

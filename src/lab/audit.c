@@ -95,7 +95,7 @@ static char *quoted(const char *word)
             ek_text_add(&text, "%c", *c);
     }
     ek_text_add(&text, "'");
-    return text.data;
+    return ek_text_take(&text);
 }
 
 const char *ek_audit_training_data(const ek_audit *a) { return a->apart ? a->train_name : a->data_name; }

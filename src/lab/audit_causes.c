@@ -77,7 +77,7 @@ __attribute__((format(printf, 2, 3))) static char *evidence(const ek_audit_layer
     ek_text_add(&text, "; %s", reason);
     if (!isnan(l->share)) ek_text_add(&text, "; %.0f %% of the gap", 100 * l->share);
     ek_free(reason);
-    return text.data;
+    return ek_text_take(&text);
 }
 
 /* --- causes that a layer's own options and counts tell */
@@ -427,7 +427,7 @@ static ek_status add_shift(ek_audit *a, const ek_norm_case *n, const ek_audit_la
     status = ek_audit_add(a, severity, "domain-shift", n->layer, channels, count,
                           ek_strf("the data is unlike the training data: the statistics fit what was trained "
                                   "on, and not what comes in"),
-                          text.data,
+                          ek_text_take(&text),
                           ek_strf("make the inputs alike (scale, mean=, std= of the net's input line), or "
                                   "fit the statistics: evenkeel "
                                   "recalibrate %s --data %s --split any --out mended.safetensors",

@@ -57,7 +57,7 @@ static char *of_channels(const ek_norm_case *n, const channels *list)
     ek_text text = {0};
     ek_audit_channels(&text, list->at, list->count);
     ek_text_add(&text, " of %lld", (long long)n->channels);
-    return text.data;
+    return ek_text_take(&text);
 }
 
 /* A finding about a list of channels, named before the evidence; nothing where the list is empty. */

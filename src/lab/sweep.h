@@ -19,7 +19,6 @@ typedef struct ek_norm_stats {
     ek_moments *all;        /* of all values */
     ek_moments *batch_mean; /* of the means of whole batches, each counted once */
     double *batch_var;      /* the batches' variances M2/(m-1), averaged as means are */
-    ek_moments *batch;      /* of the present one */
 } ek_norm_stats;
 
 EK_MUST_CHECK ek_status ek_norm_stats_create(const ek_net *net, int layer, ek_norm_stats *out);

@@ -46,7 +46,7 @@ ek_status ek_agreement_check(ek_comm *comm, const ek_run *run, const ek_dataset 
                                  hash_data(data),         ek_net_hash(net),                       (uint64_t)ek_run_steps(run)};
     uint64_t first[FACTS];
     memcpy(first, own, sizeof first);
-    EK_TRY(ek_comm_broadcast(comm, first, sizeof first));
+    EK_TRY(ek_comm_broadcast(comm, 0, first, sizeof first));
     double rank[FACTS]; /* the lowest that differs */
     for (int i = 0; i < FACTS; i++) rank[i] = own[i] != first[i] ? ek_comm_rank(comm) : INFINITY;
     EK_TRY(ek_comm_merge(comm, rank, FACTS, merge_lowest));

@@ -212,21 +212,13 @@ static void tell(training *t, const ek_event *event)
 
 /* --- The loop */
 
-/* Until all ranks have come here. */
-static ek_status meet(const training *t)
-{
-    double nothing = 0;
-    return t->comm ? ek_comm_merge(t->comm, &nothing, 1, ek_merge_sum) : EK_OK;
-}
-
 /* By rank 0, while the others wait as long as it takes. */
 static ek_status write_checkpoint(training *t)
 {
     ek_comm_be_patient(t->comm, true);
     ek_status status = writes(t) ? ek_checkpoint_write(&t->run, t->run.options->checkpoint) : EK_OK;
     if (status != EK_OK) snprintf(t->why, sizeof t->why, "%s", ek_error());
-    EK_TRY(meet(t));
-    ek_comm_be_patient(t->comm, false);
+    EK_TRY(ek_comm_settle(t->comm));
     return status;
 }
 
@@ -333,11 +325,16 @@ done:
     return status;
 }
 
-/* After an epoch's last step: measures, the event, the checkpoint. */
+/* After an epoch's last step: measures, the event, the checkpoint. Measuring takes its time, and nobody asks the listener
+ * meanwhile: what was trained is kept before it. */
 static ek_status finish_epoch(training *t)
 {
     ek_progress *at = &t->run.progress;
     const ek_train_options *o = t->run.options;
+    if (o->checkpoint && (t->valid_count > 0 || t->test) && !t->saved) {
+        EK_TRY(save(t));
+        if (t->stop) return EK_OK;
+    }
     ek_event event = event_here(t, EK_EVENT_EPOCH);
     ek_metrics metrics;
     event.train_loss = at->loss_sum / (double)at->samples;
@@ -376,7 +373,7 @@ static ek_status run_all(training *t)
     t->run.trainer->observer = o->observer;
     if (o->observer) EK_TRY(o->observer->begin(o->observer, t->net, &event));
     tell(t, &event);
-    ek_comm_be_patient(t->comm, false);
+    EK_TRY(ek_comm_settle(t->comm));
     while (!t->stop && t->run.progress.epoch < o->epochs) {
         EK_TRY(run_steps(t));
         if (!t->stop) EK_TRY(finish_epoch(t));

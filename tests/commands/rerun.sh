@@ -110,6 +110,13 @@ ln -s ../inside/data.csv outside/data.csv
 change inside/m.safetensors outside/link.safetensors 'record["options"]["data"] = "outside/data.csv"; record["weights"] = "default"; del record["weights_sha256"]'
 exits 1 rerun outside/link.safetensors
 says err "does not lie in the model's folder"
+mkdir pictures # which without a size would be refused as it is there
+for data in pictures pictures:1x2x2; do
+    change inside/m.safetensors outside/pictures.safetensors \
+        "record['options']['data'] = '$data'; record['weights'] = 'default'; del record['weights_sha256']"
+    exits 1 rerun outside/pictures.safetensors
+    says err "names pictures as its data, which does not lie in the model's folder"
+done
 # Changed or gone.
 cp inside/w.safetensors kept.safetensors
 cp inside/m.safetensors inside/w.safetensors
@@ -155,6 +162,7 @@ refused 'record = "[" * 5000' "is damaged, or of another version"
 refused 'record = {}' "is damaged, or of another version"
 refused 'record["on"] = []' "is damaged, or of another version"
 refused 'record["options"]["data"] = "\x1b[2J"' "is damaged, or of another version"
+refused 'record["options"]["data"] = "\u009b2J"' "is damaged, or of another version"
 refused 'record["options"]["\x1b[2J"] = "1"' "is damaged, or of another version"
 refused 'record["options"]["out"] = "stolen"' "was trained with --out, which this version does not know so"
 refused 'record["options"]["log"] = "stolen"' "was trained with --log, which this version does not know so"

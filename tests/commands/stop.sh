@@ -40,6 +40,8 @@ for signal in INT TERM HUP; do
     says err "the model so far is in stopped.safetensors"
     exits 0 eval stopped.safetensors --data synthetic:20
     cmp -s stopped.safetensors unbroken.safetensors && fail "the run was not stopped"
+    exits 0 "${run[@]}" --resume "with space/run's.checkpoint" --out resumed.safetensors --quiet
+    same resumed.safetensors unbroken.safetensors
 done
 
 # The named command, run as it stands; its log goes to a file now. Both runs have a report of what they saw.

@@ -3,6 +3,7 @@
 #include "core/memory.h"
 #include "core/shape.h"
 #include "core/text.h"
+#include "formats/arrays.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -119,17 +120,53 @@ void fuzz_use_net(ek_net *net)
         (void)fuzz_built(ek_net_forward(net, mode, 2, x, y));
 }
 
-void fuzz_use_data(const ek_dataset *data)
+static ek_status open_data(const char *spec, const ek_shape *item, bool kept, ek_dataset **out)
 {
-    int64_t count = ek_dataset_count(data);
-    int label;
-    if (ek_shape_count(ek_dataset_shape(data)) > MOST_NUMBERS) return;
-    for (int64_t i = 0; i < count && i < 8; i++) {
-        int64_t index = i % 2 ? count - 1 - i / 2 : i / 2;
-        FUZZ_OK(ek_dataset_item(data, index, numbers, &label));
-        fuzz_require(label >= -1 && label < ek_dataset_classes(data), "a label is a class");
-        (void)ek_dataset_length(data, index);
-        (void)ek_dataset_class(data, label);
+    setenv("EVENKEEL_DATA_MEMORY", kept ? "1G" : "0", 1);
+    return item ? ek_dataset_open_items(spec, *item, out) : ek_dataset_open(spec, EK_SPLIT_ANY, out);
+}
+
+/* Item `index` is the same in both. */
+static void compare_item(const ek_dataset *kept, const ek_dataset *stored, int64_t index)
+{
+    int label, other;
+    float *x = numbers, *y = numbers + MOST_NUMBERS;
+    FUZZ_OK(ek_dataset_item(kept, index, x, &label));
+    fuzz_require(label >= -1 && label < ek_dataset_classes(kept), "a label is a class");
+    (void)ek_dataset_class(kept, label);
+    if (!stored) return;
+    FUZZ_OK(ek_dataset_item(stored, index, y, &other));
+    size_t size = (size_t)ek_shape_count(ek_dataset_shape(kept)) * sizeof *x;
+    bool padded = ek_dataset_length(kept, index) > 0; /* what stands there may be NaN, of any bits */
+    fuzz_require(label == other && (padded || !memcmp(x, y, size)), "an item is the same in memory and in its file");
+    fuzz_require(ek_dataset_length(kept, index) == ek_dataset_length(stored, index), "a length is the same");
+}
+
+void fuzz_use_data(const char *spec, const ek_shape *item)
+{
+    ek_dataset *kept, *stored = NULL;
+    if (!fuzz_took(open_data(spec, item, true, &kept))) return;
+    ek_status status = open_data(spec, item, false, &stored);
+    fuzz_require(fuzz_took(status) || status == EK_E_UNSUPPORTED, "what memory takes, a file gives");
+    int64_t count = ek_dataset_count(kept);
+    fuzz_require(!stored || (count == ek_dataset_count(stored) && ek_dataset_classes(kept) == ek_dataset_classes(stored) &&
+                             ek_shape_equal(ek_dataset_shape(kept), ek_dataset_shape(stored))),
+                 "a set is the same in memory and in its file");
+    for (int64_t i = 0; i < count && i < 8 && ek_shape_count(ek_dataset_shape(kept)) <= MOST_NUMBERS; i++)
+        compare_item(kept, stored, i % 2 ? count - 1 - i / 2 : i / 2);
+    ek_dataset_destroy(stored);
+    ek_dataset_destroy(kept);
+}
+
+void fuzz_use_image(const char *path)
+{
+    for (int channels = 1; channels <= 3; channels += 2) {
+        ek_array array;
+        if (!fuzz_built(ek_image_read(path, channels, &array))) return; /* few bytes may be many pixels of one colour */
+        ek_shape shape = {3, {channels, array.dim[1], array.dim[2]}};
+        fuzz_require(array.rank == 3 && array.dim[0] == channels && ek_shape_count(shape) == array.count, "an image is [c, h, w]");
+        ek_array_clear(&array);
+        if (ek_shape_count(shape) <= MOST_NUMBERS) fuzz_use_data(path, &shape);
     }
 }
 
@@ -185,7 +222,7 @@ size_t fuzz_mutate_safetensors(unsigned char *data, size_t size, size_t room, un
 
 /* For speed: nothing lives long here, memory is kept, and who asked for it is told by ASAN_OPTIONS=malloc_context_size=20. */
 const char *__asan_default_options(void);
-const char *__asan_default_options(void) { return "quarantine_size_mb=16:malloc_context_size=1:allocator_release_to_os_interval_ms=-1"; }
+const char *__asan_default_options(void) { return "quarantine_size_mb=16:malloc_context_size=0:allocator_release_to_os_interval_ms=-1"; }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {

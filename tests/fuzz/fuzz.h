@@ -44,8 +44,11 @@ const char *fuzz_path(const char *name);
 
 /* A net that came from an input, used: two samples run, where that takes no more than a moment. */
 void fuzz_use_net(ek_net *net);
-/* The same for data: every item of it is read, where they are few. */
-void fuzz_use_data(const ek_dataset *data);
+/* The same for data, of a specification, or with `item` of a file of unlabelled items: some items are read. What is
+ * taken in memory must give the same when it stays in its file, if it can. */
+void fuzz_use_data(const char *spec, const ek_shape *item);
+/* The same for an image: read grey and in colour, and as an item. */
+void fuzz_use_image(const char *path);
 
 /* For mutators. Makes the length and the data of a safetensors file fit its header; gives the new size. */
 size_t fuzz_mend_safetensors(unsigned char *data, size_t size, size_t room);

@@ -2,29 +2,12 @@
  * read. */
 #include "fuzz.h"
 
-#include "formats/arrays.h"
-
 #include <string.h>
 #include <zlib.h>
 
 void fuzz_start(void) {}
 
-void fuzz_one(const unsigned char *data, size_t size)
-{
-    const char *path = fuzz_file("input.png", data, size);
-    for (int channels = 1; channels <= 3; channels += 2) {
-        ek_array array;
-        if (!fuzz_took(ek_png_read(path, channels, &array))) return;
-        fuzz_require(array.rank == 3 && array.dim[0] == channels && array.dim[0] * array.dim[1] * array.dim[2] == array.count,
-                     "an image is [c, h, w]");
-        ek_shape shape = {3, {channels, array.dim[1], array.dim[2]}};
-        ek_array_clear(&array);
-        ek_dataset *set;
-        FUZZ_OK(ek_dataset_open_items(path, shape, &set));
-        fuzz_use_data(set);
-        ek_dataset_destroy(set);
-    }
-}
+void fuzz_one(const unsigned char *data, size_t size) { fuzz_use_image(fuzz_file("input.png", data, size)); }
 
 static void put_big(unsigned char *to, uint32_t number)
 {

@@ -3,8 +3,8 @@
 #
 #   tests/fuzz/run.sh [OPTION...] BUILD [READER...]
 #
-# BUILD is the build folder of the preset fuzz. READER is idx, gz, npy, csv, safetensors, onnx, net_text, checkpoint or
-# png; by default all.
+# BUILD is the build folder of the preset fuzz. READER is idx, gz, npy, csv, safetensors, onnx, net_text, checkpoint,
+# png or jpeg; by default all.
 #
 #   --runs N       executions of each (10000000)
 #   --seconds S    the most time for each (7200)
@@ -34,7 +34,7 @@ done
 [ $# -gt 0 ] || { echo "usage: run.sh [OPTION...] BUILD [READER...]" >&2; exit 2; }
 build=$1/tests/fuzz
 shift
-[ $# -gt 0 ] || set -- net_text png gz safetensors checkpoint onnx idx npy csv
+[ $# -gt 0 ] || set -- net_text png jpeg gz safetensors checkpoint onnx idx npy csv
 
 # Inputs are short: what is long adds no new path, and takes time.
 longest() {

@@ -8,6 +8,9 @@
 
 #include <sys/stat.h>
 #include <zlib.h>
+#ifdef EK_HAVE_JPEG
+#include <jpeglib.h>
+#endif
 
 static const char *root;
 static ek_context *context;
@@ -199,6 +202,53 @@ static void write_png(void)
     put_png("rgba8", 8, 6, 4, 0, 0);
     put_png("rgba16", 16, 6, 4, 1, 0);
 }
+
+#ifdef EK_HAVE_JPEG
+
+/* Of 17 by 9 pixels. */
+static void put_jpeg(const char *name, int channels, bool progressive, int restart, bool arithmetic)
+{
+    enum { W = 17, H = 9 };
+    struct jpeg_compress_struct jpeg;
+    struct jpeg_error_mgr errors;
+    unsigned char *data = NULL, row[3 * W];
+    unsigned long size = 0;
+    jpeg.err = jpeg_std_error(&errors);
+    jpeg_create_compress(&jpeg);
+    jpeg_mem_dest(&jpeg, &data, &size);
+    jpeg.image_width = W;
+    jpeg.image_height = H;
+    jpeg.input_components = channels;
+    jpeg.in_color_space = channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
+    jpeg_set_defaults(&jpeg);
+    jpeg_set_quality(&jpeg, 50, TRUE);
+    if (progressive) jpeg_simple_progression(&jpeg);
+    jpeg.restart_interval = (unsigned)restart;
+    jpeg.arith_code = arithmetic;
+    jpeg_start_compress(&jpeg, TRUE);
+    for (int y = 0; y < H; y++) {
+        JSAMPROW at = row;
+        for (int i = 0; i < W * channels; i++) row[i] = (unsigned char)(i * 11 + y * y * 7);
+        jpeg_write_scanlines(&jpeg, &at, 1);
+    }
+    jpeg_finish_compress(&jpeg);
+    jpeg_destroy_compress(&jpeg);
+    put("jpeg", name, data, size);
+    free(data);
+}
+
+static void write_jpeg(void)
+{
+    put_jpeg("grey", 1, false, 0, false);
+    put_jpeg("colour", 3, false, 0, false);
+    put_jpeg("restart", 3, false, 1, false);
+    put_jpeg("progressive", 3, true, 2, false);
+    put_jpeg("arithmetic", 1, false, 0, true);
+}
+
+#else
+static void write_jpeg(void) { put_text("jpeg", "none", "\xff\xd8\xff"); }
+#endif
 
 /* --- nets */
 
@@ -422,6 +472,7 @@ int main(int argc, char **argv)
     write_csv();
     write_gz();
     write_png();
+    write_jpeg();
     write_nets();
     write_safetensors();
     write_checkpoint();
