@@ -3,12 +3,12 @@
 
     bench/scaling.py traffic NET... [--ranks 2,3,4,8] [--bn sync|local] [--json]
     bench/scaling.py measure NET... --times FILE [--batches 2,16,32,128] [--seconds 2]
-    bench/scaling.py simulate --times FILE [--nodes 1,2,4,8,64,1024] [--net NAME] [--remedies]
+    bench/scaling.py simulate [--times FILE] [--nodes 1,2,4,8,64,1024] [--net NAME] [--remedies]
 
 traffic   counts the messages and bytes that each rank sends in a training step, exactly as src/comm does it
 measure   times a net's layers on one core (evenkeel bench), at several batch sizes, and adds them to FILE; of what is measured
           again the faster stays, since other programs only make it slower
-simulate  plays training steps of many nodes with these times, and prints efficiencies as Markdown
+simulate  plays training steps of many nodes with these times (of bench/scaling.json), and prints efficiencies as Markdown
 
 A NET is anything that evenkeel summary takes. The command is build/release/evenkeel, or --evenkeel PATH. The model of the
 simulation, and what it leaves out, is in docs/scaling.md.
@@ -347,7 +347,7 @@ def scale_table(times, mode, args):
             cells = []
             for nodes in args.nodes:
                 share, step = efficiency(times[name], mode, samples, nodes, network, args)
-                cells.append(f"{percent(share)} ({1e3 * step:.3g} ms)")
+                cells.append(f"{percent(share)} ({float(f'{1e3 * step:.3g}'):,g} ms)")
             rows.append([name, label, samples, *cells])
     table(["net", "network", "samples a node" if mode == "weak" else "samples", *(f"{n:,}" for n in args.nodes)], rows)
 
@@ -416,7 +416,7 @@ def main():
     part.add_argument("--seconds", type=float, default=2)
     part.set_defaults(run=measure)
     part = parts.add_parser("simulate", help="efficiencies of many nodes")
-    part.add_argument("--times", required=True)
+    part.add_argument("--times", default=str(ROOT / "bench/scaling.json"))
     part.add_argument("--net", action="append")
     part.add_argument("--nodes", type=numbers, default=[1, 2, 4, 8, 64, 1024])
     part.add_argument("--cores", type=int, default=16, help="of a node")
