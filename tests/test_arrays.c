@@ -10,6 +10,7 @@
 #include "formats/arrays.h"
 
 #include <math.h>
+#include <sys/resource.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -512,6 +513,22 @@ static void png_is_read(void **state)
     png_is(1, "\x80\0", 2); /* over black */
 }
 
+/* libpng makes room for a part by what that says of itself: here some 2 GB, in 60 bytes. */
+static void png_parts_take_no_more_room_than_they_have(void **state)
+{
+    (void)state;
+    if (!png_is_there()) skip();
+    static const char file[] = "\x89\x50\x4e\x47\x0d\x0a\x1a\x0a\x00\x00\x00\x0d\x49\x48\x44\x52\x00\x00\x00\x05\x00\x00\x02\x03\x10"
+                               "\x06\x00\x00\x01\xeb\x3e\x38\x04\x00\x00\x00\x04\x67\x41\x4d\x41\x49\x44\x41\x54\x9f\xce\xb9\x4f\x78"
+                               "\xcb\x00\x8b\x7a\x54\x58\x74\x26\x79\xcf";
+    ek_array a;
+    struct rusage use;
+    put(file, sizeof file - 1);
+    assert_fails(EK_E_FORMAT, "PNG", ek_image_read(path, 1, &a));
+    assert_int_equal(getrusage(RUSAGE_SELF, &use), 0);
+    assert_true(use.ru_maxrss < 1 << 20); /* KiB */
+}
+
 static void png_is_refused(void **state)
 {
     (void)state;
@@ -623,6 +640,7 @@ int main(void)
         cmocka_unit_test(csv_is_refused),
         cmocka_unit_test(png_is_read),
         cmocka_unit_test(png_is_refused),
+        cmocka_unit_test(png_parts_take_no_more_room_than_they_have),
         cmocka_unit_test(damage_is_survived),
         cmocka_unit_test(want_of_memory_is_survived),
     };

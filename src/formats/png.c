@@ -1,6 +1,8 @@
 /* PNG through libpng's simplified interface, which reports errors by value: no longjmp crosses our frames. */
 #include "formats/image.h"
 
+#include "core/memory.h"
+
 #ifdef EK_HAVE_PNG
 
 #include <png.h>
@@ -16,34 +18,82 @@ static ek_status fail_png(const png_image *image, const char *what)
     return ek_fail(memory ? EK_E_MEMORY : EK_E_FORMAT, "it is %s PNG: %s", what, image->message);
 }
 
-static ek_status begin(FILE *file, png_image *image)
+static uint32_t number_at(const unsigned char *bytes)
 {
-    return png_image_begin_read_from_stdio(image, file) ? EK_OK : fail_png(image, "not a readable");
+    return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
 }
 
 /* A pixel has a bit or more, of which deflate's best makes 1032 from one: nobody makes room for what the file cannot
  * hold. */
-static ek_status check_length(FILE *file, const png_image *image)
+static ek_status check_length(FILE *file, uint32_t w, uint32_t h)
 {
     struct stat info;
     if (fstat(fileno(file), &info) != 0) return ek_fail_errno("it cannot be read");
-    if ((uint64_t)image->width * image->height / 8 <= 1032 * (uint64_t)info.st_size) return EK_OK;
-    return ek_fail(EK_E_FORMAT, "it is cut short: %u x %u pixels cannot be in its %lld bytes", (unsigned)image->width,
-                   (unsigned)image->height, (long long)info.st_size);
+    if ((uint64_t)w * h / 8 <= 1032 * (uint64_t)info.st_size) return EK_OK;
+    return ek_fail(EK_E_FORMAT, "it is cut short: %u x %u pixels cannot be in its %lld bytes", (unsigned)w, (unsigned)h,
+                   (long long)info.st_size);
 }
 
+/* The header, the first chunk after the signature: length, IHDR, width, height, depth, colour type. */
 static ek_status look(FILE *file, ek_image_info *out)
 {
-    png_image image = {.version = PNG_IMAGE_VERSION};
-    ek_status status = begin(file, &image);
-    if (status == EK_OK && image.width <= EK_IMAGE_MAX_SIDE && image.height <= EK_IMAGE_MAX_SIDE)
-        status = check_length(file, &image);
-    if (status == EK_OK) {
-        *out = (ek_image_info){
-            .h = image.height, .w = image.width, .colour = image.format & PNG_FORMAT_FLAG_COLOR};
-        out->scratch = (size_t)CHANNELS * image.height * image.width;
+    enum { TYPE = 12, WIDTH = 16, HEIGHT = 20, COLOUR = 25, HEADER = 33, HAS_COLOUR = 2 };
+    unsigned char header[HEADER];
+    if (fread(header, 1, HEADER, file) != HEADER || memcmp(header + TYPE, "IHDR", 4) != 0)
+        return ek_fail(EK_E_FORMAT, "it is not a readable PNG: it does not begin with a header");
+    uint32_t w = number_at(header + WIDTH), h = number_at(header + HEIGHT);
+    if (w <= EK_IMAGE_MAX_SIDE && h <= EK_IMAGE_MAX_SIDE) EK_TRY(check_length(file, w, h));
+    *out = (ek_image_info){.h = h, .w = w, .colour = header[COLOUR] & HAS_COLOUR, .scratch = (size_t)CHANNELS * h * w};
+    return EK_OK;
+}
+
+/* Whether a chunk says something of the pixels: those that must be understood, and what transparency and brightness mean. */
+static bool tells_of_pixels(const unsigned char *type)
+{
+    static const char *const others[] = {"tRNS", "gAMA", "cHRM", "sRGB"};
+    bool tells = !(type[0] & 0x20); /* a capital: it must be */
+    for (int i = 0; i < 4; i++) tells |= !memcmp(type, others[i], 4);
+    return tells;
+}
+
+/* The chunks of a file that say something of its pixels, one after the other: libpng makes room for a chunk by the length that it says of
+ * itself, and unpacks texts that nobody reads. */
+static ek_status take_chunks(unsigned char *bytes, size_t size, size_t *kept)
+{
+    enum { SIGNATURE = 8, AROUND = 12 }; /* length, type and checksum */
+    size_t at = *kept = SIGNATURE;
+    while (size - at >= AROUND) {
+        const unsigned char *type = bytes + at + 4;
+        size_t length = number_at(bytes + at);
+        if (length > size - at - AROUND)
+            return ek_fail(EK_E_FORMAT, "it is a broken PNG, cut short: a part of %zu bytes does not fit its %zu", length, size);
+        length += AROUND;
+        bool last = !memcmp(type, "IEND", 4);
+        if (tells_of_pixels(type)) {
+            memmove(bytes + *kept, bytes + at, length);
+            *kept += length;
+        }
+        at += length;
+        if (last) break;
     }
-    png_image_free(&image);
+    return EK_OK;
+}
+
+/* *bytes: ek_free. */
+static ek_status load(FILE *file, unsigned char **bytes, size_t *size)
+{
+    enum { LEAST = 8 };
+    static const off_t most = (off_t)1 << 28;
+    struct stat info;
+    if (fstat(fileno(file), &info) != 0) return ek_fail_errno("it cannot be read");
+    if (info.st_size < LEAST) return ek_fail(EK_E_FORMAT, "it is not a readable PNG: it has %lld bytes", (long long)info.st_size);
+    if (info.st_size > most)
+        return ek_fail(EK_E_UNSUPPORTED, "it has %lld bytes; PNG files of at most %lld are read", (long long)info.st_size,
+                       (long long)most);
+    EK_TRY(EK_NEW(*bytes, (size_t)info.st_size));
+    *size = fread(*bytes, 1, (size_t)info.st_size, file);
+    ek_status status = ferror(file) ? ek_fail_errno("it cannot be read") : take_chunks(*bytes, *size, size);
+    if (status != EK_OK) ek_free(*bytes);
     return status;
 }
 
@@ -65,15 +115,20 @@ static ek_status decode(FILE *file, const ek_image_info *info, int channels, uns
                         unsigned char *scratch)
 {
     png_image image = {.version = PNG_IMAGE_VERSION};
-    ek_status status = begin(file, &image);
-    size_t bytes = (size_t)CHANNELS * image.height * image.width;
-    if (status == EK_OK && (image.height != info->h || image.width != info->w || bytes > info->scratch))
+    unsigned char *bytes;
+    size_t size;
+    EK_TRY(load(file, &bytes, &size));
+    ek_status status = EK_OK;
+    if (!png_image_begin_read_from_memory(&image, bytes, size)) status = fail_png(&image, "not a readable");
+    if (status == EK_OK && (image.height != info->h || image.width != info->w ||
+                            (size_t)CHANNELS * image.height * image.width > info->scratch))
         status = ek_image_changed();
     image.format = PNG_FORMAT_RGBA;
     if (status == EK_OK && !png_image_finish_read(&image, NULL, scratch, 0, NULL))
         status = fail_png(&image, "a broken");
     if (status == EK_OK) arrange(scratch, info->h * info->w, channels, out);
     png_image_free(&image);
+    ek_free(bytes);
     return status;
 }
 
