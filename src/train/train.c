@@ -166,7 +166,7 @@ static ek_status make_room(training *t)
     else
         EK_TRY(ek_trainer_reserve(t->run.trainer, ek_batch_largest(t->run.train_count, o->batch, o->drop_last)));
     if (o->resume) EK_TRY(ek_checkpoint_read(&t->run, o->resume));
-    return t->comm ? ek_agreement_check(t->comm, &t->run, t->data) : EK_OK;
+    return t->comm ? ek_agreement_check(t->comm, &t->run, t->data, t->test) : EK_OK;
 }
 
 /* --- Telling the listener */
