@@ -255,6 +255,33 @@ static void a_checkpoint_that_fails_ends_no_rank(void **state)
     ek_dataset_destroy(data);
 }
 
+/* Of one batch rank 0 has nothing to run, and waits for rank 1 however long it takes. */
+static void measure_late(ek_comm *comm, void *argument)
+{
+    const ek_dataset *data = *(ek_dataset **)argument;
+    ek_context *context;
+    ek_net *net;
+    ek_metrics metrics = {0};
+    assert_ok(ek_comm_set_timeout(comm, 0.2));
+    assert_ok(ek_context_create(&(ek_context_options){.threads = 1, .comm = comm}, &context));
+    assert_ok(ek_net_create(context, "input 20\nlinear 10", NULL, &net));
+    if (comm->rank == 1) usleep(600000);
+    assert_ok(ek_evaluate(net, data, ek_dataset_count(data), &metrics));
+    assert_true(metrics.count == ek_dataset_count(data));
+    ek_net_destroy(net);
+    ek_context_destroy(context);
+}
+
+static void a_rank_without_a_batch_is_patient(void **state)
+{
+    (void)state;
+    ek_dataset *data;
+    assert_ok(ek_dataset_open("synthetic:20", EK_SPLIT_TEST, &data));
+    ek_dataset *of[2] = {data, data};
+    run_ranks(2, measure_late, of, sizeof of[0]);
+    ek_dataset_destroy(data);
+}
+
 static void what_cannot_be_done_is_said(void **state)
 {
     (void)state;
@@ -285,7 +312,7 @@ int main(void)
         cmocka_unit_test(ranks_give_the_bits_of_shards), cmocka_unit_test(many_buckets),
         cmocka_unit_test(local_is_ghost),              cmocka_unit_test(empty_shards_are_left_out),
         cmocka_unit_test(nothing_is_left_over),        cmocka_unit_test(a_shard_that_fails_ends_its_rank),
-        cmocka_unit_test(a_checkpoint_that_fails_ends_no_rank),
+        cmocka_unit_test(a_checkpoint_that_fails_ends_no_rank), cmocka_unit_test(a_rank_without_a_batch_is_patient),
         cmocka_unit_test(what_cannot_be_done_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
