@@ -109,6 +109,7 @@ int cli_ranks_end(int code)
     bool alike = all_end_alike(code);
     if (!alike && code != CLI_DONE) {
         if (rank > 0) say_failures();
+        nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL); /* for mpirun to pass on what was said */
         MPI_Abort(MPI_COMM_WORLD, code);
     }
     ek_comm_destroy(comm);
