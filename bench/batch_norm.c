@@ -191,7 +191,7 @@ int main(int argc, char **argv)
     }
     ek_context *context;
     ek_pool *pool;
-    must(ek_context_create(&(ek_context_options){threads, NULL}, &context));
+    must(ek_context_create(&(ek_context_options){.threads = threads}, &context));
     must(ek_pool_create(threads, &pool));
     printf("%s, %d threads, medians of %d rounds; float32, batch norm with ReLU\n", ek_context_isa(context),
            threads, rounds);

@@ -244,6 +244,7 @@ static void *allocate(size_t size)
 }
 
 void cli_json_begin(void) { json_set_alloc_funcs(allocate, free); }
+bool cli_json_is_whole(void) { return !atomic_load(&has_holes); }
 
 /* Enough digits that a float is read back as it was. */
 enum { JSON_FLAGS = JSON_COMPACT | JSON_REAL_PRECISION(9) };

@@ -50,6 +50,8 @@ void cli_table_free(cli_table *table);
 
 /* Before all others: from now on objects are known that have holes for want of memory. */
 void cli_json_begin(void);
+/* Whether none has so far. */
+bool cli_json_is_whole(void);
 
 /* JSON. A number that is not finite has no JSON: set leaves the member out. */
 void cli_json_number(json_t *object, const char *key, double number);

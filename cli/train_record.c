@@ -186,7 +186,8 @@ json_t *cli_record_make(const cli_train_plan *plan, const cli_model *model, cons
     SHA256Data((const uint8_t *)ek_net_text(model->net), strlen(ek_net_text(model->net)), net);
     json_object_set_new(record, "net_sha256", json_string(net));
     json_object_set_new(record, "on", json_pack("[o]", host_json(model->context)));
-    if (fine) return record;
+    if (fine && cli_json_is_whole()) return record;
+    if (!cli_json_is_whole()) cli_fail("out of memory for the record of the run");
     json_decref(record);
     return NULL;
 }

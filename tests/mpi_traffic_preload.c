@@ -9,7 +9,8 @@
 
 static long long messages, bytes;
 
-SEEN int MPI_Isend(const void *data, int count, MPI_Datatype type, int peer, int tag, MPI_Comm comm, MPI_Request *request)
+SEEN int MPI_Isend(const void *data, int count, MPI_Datatype type, int peer, int tag, MPI_Comm comm,
+                   MPI_Request *request)
 {
     int size;
     if (PMPI_Type_size(type, &size) == MPI_SUCCESS) {

@@ -268,7 +268,7 @@ static ek_status take_labels(ek_dataset *d, const ek_source *s, const char *x_na
 /* Those that cannot be read in part are unpacked, or put in order, in memory. */
 static ek_status check_memory(const ek_source *s)
 {
-    size_t memory, bytes;
+    size_t memory, bytes = SIZE_MAX;
     EK_TRY(ek_data_memory(&memory));
     if (!ek_multiply_overflows((size_t)s->file.count, ek_number_size(s->file.number), &bytes) &&
         bytes <= memory)

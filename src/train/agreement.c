@@ -36,15 +36,12 @@ static ek_status differ(int rank, int fact)
 {
     static const char *const texts[FACTS] = {
         [VERSION] = "runs another version of evenkeel than rank 0: install one version on all machines",
-        [ISA] = "computes with another instruction set than rank 0, with other roundings: set EVENKEEL_ISA "
-                "to one that all "
-                "machines have",
+        [ISA] = "computes with another instruction set than rank 0: set EVENKEEL_ISA to one that all machines have",
         [OPTIONS] = "was given other options than rank 0",
         [DATA] = "has other data than rank 0",
         [TEST] = "has other test data than rank 0",
         [PARAMETERS] = "begins with other parameters than rank 0",
-        [POSITION] =
-            "resumes at another step than rank 0: the checkpoint must be one file that all ranks read",
+        [POSITION] = "resumes at another step than rank 0: the checkpoint must be one file that all ranks read",
     };
     return ek_fail(EK_E_RANK, "rank %d %s", rank, texts[fact]);
 }

@@ -113,11 +113,8 @@ cp deep.safetensors kept.safetensors
 stop() {
     command="evenkeel $* (SIGINT)"
     "$evenkeel" "$@" >out 2>err &
-    local pid=$! caught=0
-    while kill -0 $pid 2>/dev/null && ! ((caught & 2)); do
-        caught=$((0x$(sed -n 's/^SigCgt:[[:space:]]*//p' /proc/$pid/status)))
-        [ "$(readlink /proc/$pid/exe)" = "$(readlink -f "$evenkeel")" ] || caught=0
-    done
+    local pid=$!
+    until_it_listens $pid
     kill -INT $pid
     wait $pid
     local code=$?

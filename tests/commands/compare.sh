@@ -191,11 +191,7 @@ refused "odd.state:2: not a run of a comparison" odd.state
 # Without a state there is nothing to go on from.
 command="evenkeel ${many[*]} (SIGINT)"
 "$evenkeel" "${many[@]}" --repeat 100 >out 2>err &
-listens() { [ $((0x$(sed -n 's/^SigCgt:[[:space:]]*//p' "/proc/$1/status" 2>/dev/null) >> 1 & 1)) = 1 ]; } # to SIGINT
-for _ in {1..500}; do
-    listens $! && break
-    sleep 0.02
-done
+until_it_listens $!
 kill -s INT $!
 wait $!
 code=$?

@@ -36,6 +36,18 @@ silent() { [ ! -s "$1" ] || fail "std$1 is not empty"; }
 # prints: the last command's stdout is exactly what comes on this function's stdin.
 prints() { diff - out >&2 || fail "stdout is not as expected (< expected, > printed)"; }
 
+# until_it_listens PID: until the command, no longer the shell that began it, has a handler for SIGINT, or has ended.
+until_it_listens() {
+    local caught
+    while kill -0 "$1" 2>/dev/null; do
+        if [ "$(readlink "/proc/$1/exe")" = "$(readlink -f "$evenkeel")" ]; then
+            caught=$(sed -n 's/^SigCgt:[[:space:]]*/0x/p' "/proc/$1/status" 2>/dev/null)
+            ((${caught:-0} & 2)) && return
+        fi
+        sleep 0.01
+    done
+}
+
 same() { cmp "$1" "$2" >&2 || fail "$1 and $2 differ"; }
 
 # tensors FILE: the numbers of a model file, without what it says of itself.

@@ -13,7 +13,7 @@
 #   --seeds DIR    more to begin with, in DIR/READER
 #   --short        20000 executions, as the tests run them: the same ones every time
 #
-# What is found goes into tests/fuzz/found/READER, which every build's tests replay. Exit 1 if anything was.
+# On a busy machine a timeout may be the machine's: run what was kept once more, alone. What is found goes into tests/fuzz/found/READER, which every build's tests replay. Exit 1 if anything was.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
