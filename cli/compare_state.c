@@ -288,17 +288,16 @@ static char *share_text(int root, char *text)
 
 bool compare_share_run(comparison *c, int root, compare_combination *at, int64_t run)
 {
-    int done = 0;
     bool own = ek_comm_rank(cli_comm()) == root, known = own && at->run[run].outcome != COMPARE_NOT_RUN;
     json_t *object = known ? compare_run_json(c, at, run) : NULL;
     char *text = share_text(root, object ? json_dumps(object, JSON_COMPACT) : NULL);
     json_decref(object);
     if (!text) return false;
     json_t *line = *text && !own ? json_loads(text, 0, NULL) : NULL;
-    if (line) take_run(c, line, &done);
+    bool fine = !line || read_run(c, line, &at->run[run]);
     json_decref(line);
     free(text);
-    return true;
+    return fine;
 }
 
 bool compare_share_all(comparison *c, int *done)

@@ -6,9 +6,11 @@
 #include "output.h"
 #include "ranks.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -32,14 +34,13 @@ static int threads_of_rank(void)
 
 static bool be_quiet(void)
 {
-    char name[] = "/tmp/evenkeel-rank.XXXXXX";
-    int kept = mkstemp(name);
-    if (kept < 0) return true; /* it speaks, then */
-    unlink(name);
-    true_stderr = dup(STDERR_FILENO);
-    bool done = true_stderr >= 0 && dup2(kept, STDERR_FILENO) >= 0 && freopen("/dev/null", "w", stdout);
-    close(kept);
-    return done;
+    int kept = memfd_create("stderr", 0);
+    if (kept >= 0) true_stderr = dup(STDERR_FILENO);
+    if (true_stderr >= 0) dup2(kept, STDERR_FILENO); /* else it speaks there */
+    if (kept >= 0) close(kept);
+    if (freopen("/dev/null", "w", stdout)) return true;
+    cli_fail("rank %d cannot open /dev/null: %s", rank, strerror(errno));
+    return false;
 }
 
 static void say_failures(void);
@@ -53,7 +54,10 @@ static void end_suddenly(void)
 bool cli_ranks_begin(int *argc, char ***argv)
 {
     int provided;
-    if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) return false;
+    if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
+        cli_fail("MPI cannot be begun");
+        return false;
+    }
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     if (provided < MPI_THREAD_FUNNELED) {
@@ -105,6 +109,7 @@ int cli_ranks_end(int code)
     bool alike = all_end_alike(code);
     if (!alike && code != CLI_DONE) {
         if (rank > 0) say_failures();
+        nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL); /* for mpirun to pass on what was said */
         MPI_Abort(MPI_COMM_WORLD, code);
     }
     ek_comm_destroy(comm);

@@ -1202,7 +1202,7 @@ EK_API EK_MUST_CHECK ek_status ek_net_save_c(const ek_net *net, const ek_c_optio
 EK_API int ek_comm_rank(const ek_comm *comm);
 EK_API int ek_comm_ranks(const ek_comm *comm);
 /* Seconds that a rank may keep others waiting, where ten times the longest that a rank computed between two exchanges is not more:
- * 10. Reading data and writing checkpoints may take any time.
+ * 10. Opening data and writing checkpoints may take any time; a batch that is read from a file counts with its step.
  * EK_E_ARGUMENT  not above 0 */
 EK_API EK_MUST_CHECK ek_status ek_comm_set_timeout(ek_comm *comm, double seconds);
 

@@ -2,6 +2,9 @@
 #include "thread_comm.h"
 
 #include <math.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <time.h>
 
 /* Not associative, nor the same either way round: it shows the order in which all were merged. */
 static void merge_order(double *into, const double *other, int64_t count)
@@ -137,6 +140,39 @@ static void silence_is_noticed(void **state)
     assert_fails(EK_E_ARGUMENT, "more than 0", ek_comm_set_timeout(NULL, NAN));
 }
 
+/* A rank that is stopped while it waits, as all ranks of a job may be, and goes on after longer than the timeout. */
+static atomic_bool awake;
+
+static ek_status test_and_rest(ek_comm *comm, ek_requests *requests, bool *done)
+{
+    static int looks;
+    if (++looks == 300) {
+        nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 500000000}, NULL);
+        awake = true;
+    }
+    return thread_test(comm, requests, done);
+}
+
+static void rest(ek_comm *comm, void *argument)
+{
+    static const ek_driver resting = {thread_create_requests, thread_destroy_requests, thread_start, test_and_rest, thread_destroy};
+    ek_status *status = argument;
+    double x = 1;
+    assert_ok(ek_comm_set_timeout(comm, 1));
+    if (comm->rank == 0) comm->driver = &resting;
+    while (comm->rank == 1 && !awake) sched_yield();
+    *status = ek_comm_merge(comm, &x, 1, ek_merge_sum);
+}
+
+static void own_rest_is_not_silence(void **state)
+{
+    (void)state;
+    ek_status status[2];
+    run_ranks(2, rest, status, sizeof status[0]);
+    assert_int_equal(status[0], EK_OK);
+    assert_int_equal(status[1], EK_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -144,6 +180,7 @@ int main(void)
         cmocka_unit_test(broadcasts_reach_all),
         cmocka_unit_test(sums_by_the_tree),
         cmocka_unit_test(silence_is_noticed),
+        cmocka_unit_test(own_rest_is_not_silence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

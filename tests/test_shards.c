@@ -3,6 +3,9 @@
 #include "steps.h"
 #include "thread_comm.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 static stepped in_shards(const char *text, int threads, int64_t n, int shards, bool local_bn)
 {
     return step_so(text, &(ek_context_options){.threads = threads}, n, (manner){.shards = shards, .local_bn = local_bn});
@@ -226,6 +229,94 @@ static void a_shard_that_fails_ends_its_rank(void **state)
     assert_false(of[1].waited);
 }
 
+typedef struct vanishing_run {
+    const ek_dataset *data;
+    const char *folder;
+    ek_status status;
+    int failed, epochs;
+} vanishing_run;
+
+static bool remove_folder(void *user, const ek_event *event)
+{
+    vanishing_run *v = user;
+    char path[64];
+    if (event->kind == EK_EVENT_START && v->folder) {
+        snprintf(path, sizeof path, "%s/checkpoint.lock", v->folder);
+        remove(path);
+        assert_int_equal(rmdir(v->folder), 0);
+    }
+    v->failed += event->failed != NULL;
+    v->epochs += event->kind == EK_EVENT_EPOCH;
+    return true;
+}
+
+static void train_without_folder(ek_comm *comm, void *argument)
+{
+    vanishing_run *v = argument;
+    ek_context *context;
+    ek_net *net;
+    ek_train_options options = ek_train_options_default();
+    options.epochs = 2;
+    options.batch = 16;
+    options.samples = 64;
+    options.valid_fraction = 0.01;
+    options.checkpoint = "vanished/checkpoint";
+    options.checkpoint_steps = 4; /* an epoch's last step */
+    options.listener = remove_folder;
+    options.user = v;
+    assert_ok(ek_context_create(&(ek_context_options){.threads = 1, .comm = comm}, &context));
+    assert_ok(ek_net_create(context, "input 20\nlinear 4\nbatchnorm\nrelu\nlinear 10", NULL, &net));
+    assert_ok(ek_net_init(net, EK_INIT_DEFAULT, 1));
+    v->status = ek_train(net, v->data, NULL, &options);
+    ek_net_destroy(net);
+    ek_context_destroy(context);
+}
+
+/* Rank 0 alone writes, and all ranks know what became of it: one that thought it was written would go another way. */
+static void a_checkpoint_that_fails_ends_no_rank(void **state)
+{
+    (void)state;
+    vanishing_run of[2] = {{.folder = "vanished"}, {.folder = NULL}};
+    ek_dataset *data;
+    assert_ok(ek_dataset_open("synthetic:20", EK_SPLIT_TRAIN, &data));
+    assert_int_equal(mkdir("vanished", 0777), 0);
+    of[0].data = of[1].data = data;
+    run_ranks(2, train_without_folder, of, sizeof of[0]);
+    for (int r = 0; r < 2; r++) {
+        assert_int_equal(of[r].status, EK_E_IO);
+        assert_int_equal(of[r].failed, 6); /* every four of 8 steps, before each measuring and after it */
+        assert_int_equal(of[r].epochs, 2);
+    }
+    ek_dataset_destroy(data);
+}
+
+/* Of one batch rank 0 has nothing to run, and waits for rank 1 however long it takes. */
+static void measure_late(ek_comm *comm, void *argument)
+{
+    const ek_dataset *data = *(ek_dataset **)argument;
+    ek_context *context;
+    ek_net *net;
+    ek_metrics metrics = {0};
+    assert_ok(ek_comm_set_timeout(comm, 0.2));
+    assert_ok(ek_context_create(&(ek_context_options){.threads = 1, .comm = comm}, &context));
+    assert_ok(ek_net_create(context, "input 20\nlinear 10", NULL, &net));
+    if (comm->rank == 1) usleep(600000);
+    assert_ok(ek_evaluate(net, data, ek_dataset_count(data), &metrics));
+    assert_true(metrics.count == ek_dataset_count(data));
+    ek_net_destroy(net);
+    ek_context_destroy(context);
+}
+
+static void a_rank_without_a_batch_is_patient(void **state)
+{
+    (void)state;
+    ek_dataset *data;
+    assert_ok(ek_dataset_open("synthetic:20", EK_SPLIT_TEST, &data));
+    ek_dataset *of[2] = {data, data};
+    run_ranks(2, measure_late, of, sizeof of[0]);
+    ek_dataset_destroy(data);
+}
+
 static void what_cannot_be_done_is_said(void **state)
 {
     (void)state;
@@ -256,6 +347,7 @@ int main(void)
         cmocka_unit_test(ranks_give_the_bits_of_shards), cmocka_unit_test(many_buckets),
         cmocka_unit_test(local_is_ghost),              cmocka_unit_test(empty_shards_are_left_out),
         cmocka_unit_test(nothing_is_left_over),        cmocka_unit_test(a_shard_that_fails_ends_its_rank),
+        cmocka_unit_test(a_checkpoint_that_fails_ends_no_rank), cmocka_unit_test(a_rank_without_a_batch_is_patient),
         cmocka_unit_test(close_to_double),
         cmocka_unit_test(what_cannot_be_done_is_said),
     };

@@ -84,8 +84,8 @@ void ek_comm_be_patient(ek_comm *comm, bool patient)
 
 static ek_status silent(const ek_comm *comm, const ek_transfer *transfer, int count, double waited)
 {
-    int peer = -1;
-    for (int i = 0; i < count && peer < 0; i++) {
+    int peer = transfer[0].peer;
+    for (int i = count - 1; i >= 0; i--) {
         if (!transfer[i].sends) peer = transfer[i].peer;
     }
     return ek_fail(EK_E_RANK,
@@ -95,17 +95,21 @@ static ek_status silent(const ek_comm *comm, const ek_transfer *transfer, int co
 
 ek_status ek_comm_wait(ek_comm *comm, ek_requests *requests, const ek_transfer *transfer, int count)
 {
-    enum { LOOKS = 200 }; /* until another process may have the core */
-    double began = ek_now(), limit;
+    enum { LOOKS = 200 };      /* until another process may have the core */
+    const double longest = 0.1; /* seconds between two looks; more are this process's own rest: it was stopped, as all may be */
+    double last = ek_now(), waited = 0, limit;
     bool done = false;
-    if (!comm->patient && began - comm->left > comm->busy) comm->busy = began - comm->left;
+    if (!comm->patient && last - comm->left > comm->busy) comm->busy = last - comm->left;
     limit = comm->patient ? INFINITY : fmax(comm->timeout, 10 * comm->busy);
     for (int64_t look = 0;; look++) {
         EK_TRY(ek_comm_test(comm, requests, &done));
         if (done) break;
         if (look < LOOKS) continue;
         sched_yield();
-        if (ek_now() - began > limit) return lose(comm, silent(comm, transfer, count, ek_now() - began));
+        double now = ek_now();
+        waited += fmin(now - last, longest);
+        last = now;
+        if (waited > limit) return lose(comm, silent(comm, transfer, count, waited));
     }
     comm->left = ek_now();
     return EK_OK;
@@ -161,6 +165,7 @@ static ek_status merge_level(ek_comm *comm, int gap, double *data, int64_t count
 
 ek_status ek_comm_merge(ek_comm *comm, double *data, int64_t count, ek_merge merge)
 {
+    if (comm->lost) return is_lost(); /* and what was under way may still come into the room */
     EK_TRY(make_room(comm, count));
     for (int gap = 1; gap < comm->ranks; gap *= 2) EK_TRY(merge_level(comm, gap, data, count, merge));
     return EK_OK;
@@ -172,6 +177,13 @@ ek_status ek_comm_settle(ek_comm *comm)
     if (!comm || !comm->patient) return EK_OK;
     EK_TRY(ek_comm_merge(comm, &nothing, 1, ek_merge_sum));
     ek_comm_be_patient(comm, false);
+    return EK_OK;
+}
+
+ek_status ek_comm_begin_pieces(ek_comm *comm, int64_t pieces)
+{
+    if (pieces > ek_comm_ranks(comm)) return ek_comm_settle(comm);
+    ek_comm_be_patient(comm, true);
     return EK_OK;
 }
 

@@ -74,8 +74,12 @@ ek_status ek_comm_merge(ek_comm *comm, double *data, int64_t count, ek_merge mer
 /* Until all are there, however long it takes; from now on all compute alike, and nobody may be silent. NULL, or when that is so
  * already: nothing. */
 ek_status ek_comm_settle(ek_comm *comm);
-/* While all may take their time (reading data, writing a checkpoint) nobody is taken for hanging. */
+/* While all may take their time (opening data, writing a checkpoint) nobody is taken for hanging. */
 void ek_comm_be_patient(ek_comm *comm, bool patient);
+
+/* As the one or the other, for work of which each rank has `pieces`/ranks: where that is one at most, those with none or a smaller
+ * one know nothing of what a piece takes. All call it alike, and ek_comm_settle after it. */
+ek_status ek_comm_begin_pieces(ek_comm *comm, int64_t pieces);
 
 /* --- sums of long vectors of floats, in buckets that travel on their own, and while something else is computed */
 

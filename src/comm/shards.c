@@ -28,13 +28,11 @@ struct ek_shards {
     ek_status failed;
     char message[512];
 
-    /* A merge: each leaves its numbers, shard 0 the result, in turns in one of two rooms, since the next merge may begin
-     * before the last shard has taken its copy. */
-    double seconds; /* of shard 0 */
+    /* A merge: each leaves its numbers, shard 0 the result, of which all have a copy before they meet for the next. */
     double **data;
-    double *result[2];
-    int64_t capacity[2];
-    int turn;
+    double *result; /* [capacity] */
+    int64_t capacity;
+    double seconds; /* of shard 0 */
 };
 
 struct shard_thread {
@@ -86,8 +84,7 @@ void ek_shards_destroy(ek_shards *s)
     for (int i = 1; i <= s->started; i++) pthread_join(s->thread[i], NULL);
     pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);
-    ek_free(s->result[0]);
-    ek_free(s->result[1]);
+    ek_free(s->result);
     ek_free(s->data);
     ek_free(s->argument);
     ek_free(s->thread);
@@ -210,11 +207,11 @@ double ek_shards_meeting_seconds(ek_shards *s)
 
 static ek_status make_room(ek_shards *s, int64_t count)
 {
-    if (count <= s->capacity[s->turn]) return EK_OK;
-    ek_free(s->result[s->turn]);
-    s->capacity[s->turn] = 0;
-    EK_TRY(EK_NEW(s->result[s->turn], (size_t)count));
-    s->capacity[s->turn] = count;
+    if (count <= s->capacity) return EK_OK;
+    ek_free(s->result);
+    s->capacity = 0;
+    EK_TRY(EK_NEW(s->result, (size_t)count));
+    s->capacity = count;
     return EK_OK;
 }
 
@@ -225,7 +222,7 @@ static ek_status merge_all(ek_shards *s, int64_t count, ek_merge merge)
     for (int gap = 1; gap < s->local; gap *= 2)
         for (int i = 0; i + gap < s->local; i += 2 * gap) merge(s->data[i], s->data[i + gap], count);
     if (s->comm) EK_TRY(ek_comm_merge(s->comm, s->data[0], count, merge));
-    memcpy(s->result[s->turn], s->data[0], (size_t)count * sizeof(double));
+    memcpy(s->result, s->data[0], (size_t)count * sizeof(double));
     return EK_OK;
 }
 
@@ -246,14 +243,13 @@ static void merge_together(const ek_shard *shard, double *data, int64_t count, e
     s->data[shard->index] = data;
     meet(s);
     if (shard->index == 0 && s->failed == EK_OK) {
-        s->turn = !s->turn;
         pthread_mutex_unlock(&s->lock);
         ek_status status = merge_all(s, count, merge);
         pthread_mutex_lock(&s->lock);
         if (status != EK_OK) fail(s, status);
     }
     meet(s);
-    const double *result = s->failed == EK_OK ? s->result[s->turn] : NULL;
+    const double *result = s->failed == EK_OK ? s->result : NULL;
     pthread_mutex_unlock(&s->lock);
     if (result && shard->index) memcpy(data, result, (size_t)count * sizeof *data);
 }

@@ -70,11 +70,16 @@ done:
 void ek_sum_destroy(ek_sum *s)
 {
     if (!s) return;
+    bool under_way = false;
     for (int i = 0; s->bucket && i < s->buckets; i++) {
+        under_way |= s->bucket[i].stage == SCATTERS || s->bucket[i].stage == GATHERS;
         if (s->bucket[i].requests) s->comm->driver->destroy_requests(s->bucket[i].requests);
     }
-    ek_free(s->arriving);
-    ek_free(s->vector);
+    /* What is under way after a failure may still come: into memory that nobody else has, then. */
+    if (!under_way) {
+        ek_free(s->arriving);
+        ek_free(s->vector);
+    }
     ek_free(s->transfer);
     ek_free(s->part);
     ek_free(s->bucket);

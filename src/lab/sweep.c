@@ -227,10 +227,11 @@ ek_status ek_sweep_run(ek_sweep *s)
     EK_GO(EK_NEW(r.buffer, (size_t)(EK_LANES * ek_shape_count(ek_net_output_shape(s->net)))));
     EK_GO(make_record(s, &r));
     EK_GO(ek_batches_start(&r.batches));
-    EK_GO(ek_comm_settle(comm));
+    EK_GO(ek_comm_begin_pieces(comm, batches));
     for (int i = 0; i < s->stats_count; i++) clear(&s->stats[i]);
     s->correct = 0;
     for (int64_t first = 0; first < batches; first += ranks) EK_GO(run_round(s, &r, first, batches));
+    EK_GO(ek_comm_settle(comm));
     bool labels = s->dataset->label && !s->stats_only;
     s->loss = labels ? r.loss_sum / (double)s->count : NAN;
     if (!labels) s->correct = -1;

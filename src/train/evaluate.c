@@ -62,8 +62,9 @@ ek_status ek_evaluate_at(ek_net *net, const ek_dataset *dataset, const int64_t *
     EK_GO(ek_net_prepare(net, largest, false));
     EK_GO(ek_loss_reserve(&loss, largest));
     EK_GO(ek_batches_start(&batches));
-    EK_GO(ek_comm_settle(comm));
+    EK_GO(ek_comm_begin_pieces(comm, t.batches));
     EK_GO(run_batches(net, &loss, &batches, &t));
+    EK_GO(ek_comm_settle(comm));
     for (int64_t i = 0; i < t.batches; i++) {
         sum += t.loss[i];
         correct += t.correct[i];

@@ -166,7 +166,7 @@ static ek_status make_room(training *t)
     else
         EK_TRY(ek_trainer_reserve(t->run.trainer, ek_batch_largest(t->run.train_count, o->batch, o->drop_last)));
     if (o->resume) EK_TRY(ek_checkpoint_read(&t->run, o->resume));
-    return t->comm ? ek_agreement_check(t->comm, &t->run, t->data) : EK_OK;
+    return t->comm ? ek_agreement_check(t->comm, &t->run, t->data, t->test) : EK_OK;
 }
 
 /* --- Telling the listener */
@@ -212,14 +212,16 @@ static void tell(training *t, const ek_event *event)
 
 /* --- The loop */
 
-/* By rank 0, while the others wait as long as it takes. */
+/* By rank 0, while the others wait as long as it takes; all are told what became of it, and go on alike. */
 static ek_status write_checkpoint(training *t)
 {
     ek_comm_be_patient(t->comm, true);
     ek_status status = writes(t) ? ek_checkpoint_write(&t->run, t->run.options->checkpoint) : EK_OK;
     if (status != EK_OK) snprintf(t->why, sizeof t->why, "%s", ek_error());
+    EK_TRY(ek_comm_broadcast(t->comm, 0, &status, sizeof status));
+    EK_TRY(ek_comm_broadcast(t->comm, 0, t->why, sizeof t->why));
     EK_TRY(ek_comm_settle(t->comm));
-    return status;
+    return status == EK_OK ? EK_OK : ek_fail(status, "%s", t->why);
 }
 
 /* For want of room or memory the run goes on: hours are not lost for a disk that is full for a minute. A state that is

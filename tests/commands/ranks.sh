@@ -61,6 +61,12 @@ for library in "${found[@]}"; do
     ranks 2 "${train[@]}" --shards 3 --out m.safetensors && fail "3 shards on 2 ranks"
     [ "$(grep -c "3 shards cannot be dealt to 2 ranks" err)" = 1 ] || fail "not said once: $(cat err)"
 
+    # Ranks that were given different options do not begin.
+    one=("$build/evenkeel-mpi.$library" "${train[@]}" --out m.safetensors)
+    command="two ranks of different --epochs"
+    timeout 120 "mpirun.$library" -n 1 "${one[@]}" : -n 1 "${one[@]}" --epochs 3 >out 2>err </dev/null && fail "no error"
+    grep -q "rank 1 was given other options than rank 0" err || fail "not said: $(cat err)"
+
     # What one rank alone lacks is said by it, and all end.
     EVENKEEL_ISA=baseline "$build/evenkeel-mpi.$library" --version >out || fail "alone it does not run"
 
