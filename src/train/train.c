@@ -218,9 +218,10 @@ static ek_status write_checkpoint(training *t)
     ek_comm_be_patient(t->comm, true);
     ek_status status = writes(t) ? ek_checkpoint_write(&t->run, t->run.options->checkpoint) : EK_OK;
     if (status != EK_OK) snprintf(t->why, sizeof t->why, "%s", ek_error());
+    if (writes(t)) ek_comm_be_patient(t->comm, false); /* the others have nothing to do meanwhile */
     EK_TRY(ek_comm_broadcast(t->comm, 0, &status, sizeof status));
     EK_TRY(ek_comm_broadcast(t->comm, 0, t->why, sizeof t->why));
-    EK_TRY(ek_comm_settle(t->comm));
+    ek_comm_be_patient(t->comm, false);
     return status == EK_OK ? EK_OK : ek_fail(status, "%s", t->why);
 }
 
