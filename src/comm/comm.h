@@ -42,7 +42,7 @@ struct ek_comm {
     const ek_driver *driver;
     bool lost;       /* an exchange failed: there will be no other */
     double timeout; /* seconds that a rank may be silent, see ek_comm_wait */
-    bool patient;    /* for now all may take their time */
+    bool patient;    /* all may take their time: data is being opened, or what no step waits for is done */
     double busy;     /* the longest time that this rank computed between two exchanges */
     double left;     /* when its last exchange ended, by ek_now */
     ek_traffic sent;

@@ -52,8 +52,8 @@ static bool open_next(ek_ahead *a)
     return true;
 }
 
-/* The first batch with items that nobody reads yet; NULL: none for now. After a failure nothing more is read: all that
- * comes before what failed has been handed out. */
+/* The first batch with items that nobody reads yet; NULL: all that there is room for are being read. After a failure
+ * nothing more is read: all that comes before what failed has been handed out. */
 static slot *find_work(ek_ahead *a)
 {
     if (a->failure.status != EK_OK) return NULL;

@@ -104,16 +104,23 @@ ek_status ek_trainer_run(ek_trainer *trainer, int64_t n, const int32_t *labels, 
     return EK_OK;
 }
 
-ek_status ek_trainer_run_parts(ek_trainer *trainer, const ek_parted_batch *batch, ek_step_result *result)
+/* The batch with what the trainer knows of its step, whose clock begins. */
+static ek_parted_batch of_trainer(ek_trainer *trainer, const ek_parted_batch *batch)
 {
     ek_parted_batch whole = *batch;
-    ek_step_result r = {0};
-    ek_status status = EK_OK;
     whole.seed = trainer->seed;
     whole.step = (uint64_t)trainer->step;
     whole.observer = trainer->observer;
     whole.phases = &trainer->phases;
     ek_phases_begin(&trainer->phases);
+    return whole;
+}
+
+ek_status ek_trainer_run_parts(ek_trainer *trainer, const ek_parted_batch *batch, ek_step_result *result)
+{
+    ek_parted_batch whole = of_trainer(trainer, batch);
+    ek_step_result r = {0};
+    ek_status status = EK_OK;
     EK_GO(ek_parts_run(trainer->parts, &trainer->loss, &whole, &r.loss, &r.correct));
     trainer->step++;
     r.loss /= (double)batch->n;
@@ -126,14 +133,9 @@ done:
 
 ek_status ek_trainer_run_shards(ek_trainer *trainer, const ek_parted_batch *batch, ek_step_result *result, bool *stop)
 {
-    ek_parted_batch whole = *batch;
+    ek_parted_batch whole = of_trainer(trainer, batch);
     ek_step_result r = {0};
     ek_status status = EK_OK;
-    whole.seed = trainer->seed;
-    whole.step = (uint64_t)trainer->step;
-    whole.observer = trainer->observer;
-    whole.phases = &trainer->phases;
-    ek_phases_begin(&trainer->phases);
     EK_GO(ek_sharding_run(trainer->sharding, &whole, &r.loss, &r.correct, stop));
     trainer->step++;
     r.loss /= (double)batch->n;
