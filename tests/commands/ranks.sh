@@ -1,28 +1,15 @@
 # Several processes by MPI, with each MPI library that is there: the bits of --shards, evaluation, errors said once, a rank that
 # is killed or stopped, and going on with another number of ranks.
 source "$(dirname "$0")/testing.bash"
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-# What leaks inside MPI libraries is not ours.
-export ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS="ignore_noninstrumented_modules=1 ${TSAN_OPTIONS:-}"
-build=$(dirname "$evenkeel")
-found=()
-for library in mpich openmpi; do
-    [ -x "$build/evenkeel-mpi.$library" ] && command -v mpirun.$library >/dev/null && found+=($library)
-done
-[ ${#found[@]} -gt 0 ] || { echo "no MPI library was built with"; exit 77; }
+source "$project/tests/commands/mpi.bash"
 
-# ranks R WORDS...: the command on so many ranks, with $library.
-ranks() {
-    command="mpirun -n $1 evenkeel-mpi.$library ${*:2}"
-    timeout 120 "mpirun.$library" -n "$1" "$build/evenkeel-mpi.$library" "${@:2}" >out 2>err </dev/null
-}
 # A table without its columns of time.
 untimed() { cut -d , -f 1-8 "$1"; }
 small_net >small.net
 train=(train small.net --data synthetic:20 --samples 300 --batch 25 --epochs 2 --valid 0.1 --momentum 0.9 --quiet)
 
 "$evenkeel" "${train[@]}" --json --shards 4 --out four.safetensors >four.json || fail "no shards"
-for library in "${found[@]}"; do
+for library in "${libraries[@]}"; do
     # The bits of shards: all ranks have one, or two each.
     for count in 4 2; do
         ranks $count "${train[@]}" --json --shards 4 --out m.safetensors || fail "exit code $?"

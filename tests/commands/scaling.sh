@@ -1,15 +1,7 @@
 # What ranks send in a step is what bench/scaling.py counts, to the byte: as the log says, and as seen from between the command and MPI.
 source "$(dirname "$0")/testing.bash"
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-# What leaks inside MPI libraries is not ours.
-export ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS="ignore_noninstrumented_modules=1 ${TSAN_OPTIONS:-}"
+source "$project/tests/commands/mpi.bash"
 export PYTHONDONTWRITEBYTECODE=1
-build=$(dirname "$evenkeel")
-found=()
-for library in mpich openmpi; do
-    [ -x "$build/evenkeel-mpi.$library" ] && command -v mpirun.$library >/dev/null && found+=($library)
-done
-[ ${#found[@]} -gt 0 ] || { echo "no MPI library was built with"; exit 77; }
 command -v python3 >/dev/null || { echo "there is no python3"; exit 77; }
 
 # predicted NET R SYNC|LOCAL: messages and bytes of a step, a line for each rank.
@@ -41,7 +33,7 @@ logged() { sed -n 's/.*"sent":{"messages":\([0-9]*\),"bytes":\([0-9]*\)}.*/\1 \2
 
 # sends_as_predicted NET R SYNC|LOCAL
 sends_as_predicted() {
-    trains "${found[0]}" "$1" "$2" "$3" 1
+    trains "${libraries[0]}" "$1" "$2" "$3" 1
     predicted "$1" "$2" "$3" >of_ranks
     [ "$(logged)" = "$(sed -n 1p of_ranks)" ] || fail "sent $(logged), predicted $(sed -n 1p of_ranks)"
 }
@@ -51,7 +43,7 @@ done
 sends_as_predicted lenet-bn 3 local
 
 # Two steps more: what each rank gives to MPI.
-for library in "${found[@]}"; do
+for library in "${libraries[@]}"; do
     counter=$build/tests/libmpi_traffic.$library.so
     [ -f "$counter" ] || continue # a sanitizer wants to be loaded first
     for steps in 1 3; do
