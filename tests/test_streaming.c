@@ -1,14 +1,17 @@
 /* Data that stays in its files: the same bits as from memory, and clear errors where it cannot be read. */
 #include "testing.h"
 
+#include "core/file_parts.h"
 #include "core/memory.h"
 #include "core/random.h"
 #include "data/ahead.h"
 #include "data/batches.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static char folder[] = "/tmp/evenkeel-streaming-XXXXXX";
@@ -270,6 +273,72 @@ static void sequences_may_hold_anything_beyond_their_lengths(void **state)
     assert_fails(EK_E_NUMERIC, "x: item 17 holds a value that is not finite",
                  ek_dataset_item(d, 17, x, NULL));
     ek_dataset_destroy(d);
+}
+
+/* --- parts of files */
+
+/* 11 pages of random bytes, and some. */
+enum { PARTS_SIZE = 11 * 4096 + 100 };
+
+static void check_parts(ek_file_parts *parts, int descriptor, int64_t n, size_t bytes)
+{
+    enum { MOST = 200 };
+    int64_t offset[MOST];
+    unsigned char *out = malloc((size_t)n * bytes), *one = malloc(bytes);
+    assert_non_null(out);
+    assert_non_null(one);
+    for (int64_t i = 0; i < n; i++) offset[i] = i * 7919 % (PARTS_SIZE - (int64_t)bytes + 1);
+    offset[n - 1] = PARTS_SIZE - (int64_t)bytes;
+    assert_true(ek_file_parts_read(parts, offset, n, bytes, out));
+    for (int64_t i = 0; i < n; i++) {
+        assert_int_equal(pread(descriptor, one, bytes, offset[i]), (ssize_t)bytes);
+        assert_memory_equal(out + (size_t)i * bytes, one, bytes);
+    }
+    free(one);
+    free(out);
+}
+
+static void many_parts_of_a_file_are_read_at_once(void **state)
+{
+    (void)state;
+    unsigned char out[8];
+    ek_file_parts *parts, *none;
+    FILE *file = begin(path_x);
+    ek_random random = ek_random_start(1, EK_STREAM_TEST, 0);
+    for (int i = 0; i < PARTS_SIZE; i++) fputc((int)ek_random_below(&random, 256), file);
+    assert_int_equal(fclose(file), 0);
+    int descriptor = open(path_x, O_RDONLY);
+    assert_true(descriptor >= 0);
+    assert_ok(ek_file_parts_open(descriptor, PARTS_SIZE, &parts));
+    if (!parts) skip(); /* a system without files in memory */
+    check_parts(parts, descriptor, 1, 1);
+    check_parts(parts, descriptor, 64, 5);
+    check_parts(parts, descriptor, 200, EK_PART_BYTES);
+
+    const int64_t wrong[] = {-1, PARTS_SIZE - 7, INT64_MAX};
+    for (int i = 0; i < 3; i++) assert_false(ek_file_parts_read(parts, &wrong[i], 1, 8, out));
+    assert_false(ek_file_parts_read(parts, &(int64_t){0}, 1, EK_PART_BYTES + 1, NULL));
+
+    /* More than memory, or than the process may write: not here. */
+    assert_ok(ek_file_parts_open(descriptor, INT64_MAX, &none));
+    assert_null(none);
+    struct rlimit before, small;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = before;
+    small.rlim_cur = 1024;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    assert_ok(ek_file_parts_open(descriptor, PARTS_SIZE, &none));
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_null(none);
+
+    /* Cut within the last page, which then ends in zeros, and by whole pages, which are no longer there. */
+    const long ends[] = {PARTS_SIZE - 1, 4096};
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(truncate(path_x, ends[i]), 0);
+        assert_false(ek_file_parts_read(parts, &(int64_t){PARTS_SIZE - 8}, 1, 8, out));
+    }
+    ek_file_parts_close(parts);
+    close(descriptor);
 }
 
 /* --- what cannot be read */
@@ -538,6 +607,7 @@ int main(void)
         cmocka_unit_test(arrays_give_the_same_bits_from_their_files),
         cmocka_unit_test(tables_give_the_same_bits_from_their_files),
         cmocka_unit_test(sequences_may_hold_anything_beyond_their_lengths),
+        cmocka_unit_test(many_parts_of_a_file_are_read_at_once),
         cmocka_unit_test(a_file_that_is_cut_short_stops_the_run),
         cmocka_unit_test(a_changed_table_is_noticed),
         cmocka_unit_test(what_cannot_be_read_in_parts_is_refused_when_large),

@@ -1,5 +1,6 @@
 #include "data/stored.h"
 
+#include "core/file_parts.h"
 #include "core/memory.h"
 
 #include <errno.h>
@@ -62,42 +63,81 @@ static ek_status take_name(ek_stored *stored, const char *name)
 typedef struct stored_array {
     ek_stored head;
     ek_array_file file;
+    ek_file_parts *parts; /* NULL: items are long, or the system cannot bring many at a time */
 } stored_array;
 
-/* Items that lie one behind the other are read at once. */
-static ek_status read_array(const ek_stored *stored, const int64_t *index, int64_t n, void *out,
-                            unsigned char *scratch)
+static bool is_run(const int64_t *index, int64_t n)
 {
-    const stored_array *s = (const stored_array *)stored;
-    int64_t item = stored->item, width = (int64_t)ek_number_size(s->file.number), run;
+    for (int64_t i = 1; i < n; i++) {
+        if (index[i] != index[0] + i) return false;
+    }
+    return true;
+}
+
+static bool read_scattered(const stored_array *s, const int64_t *index, int64_t n, size_t bytes,
+                           unsigned char *raw)
+{
+    int64_t offset[EK_PIECE_ITEMS];
+    if (!s->parts || is_run(index, n)) return false;
+    for (int64_t i = 0; i < n; i++) offset[i] = s->file.offset + index[i] * (int64_t)bytes;
+    return ek_file_parts_read(s->parts, offset, n, bytes, raw);
+}
+
+/* Items that lie one behind the other are read at once. */
+static ek_status read_runs(const stored_array *s, const int64_t *index, int64_t n, size_t bytes,
+                           unsigned char *raw)
+{
+    int64_t item = s->head.item, run;
     for (int64_t i = 0; i < n; i += run) {
         for (run = 1; i + run < n && index[i + run] == index[i] + run;) run++;
-        unsigned char *raw = stored->bytes ? (unsigned char *)out + i * item : scratch;
-        EK_TRY(ek_array_file_read(&s->file, index[i] * item, run * item, raw));
-        for (int64_t k = 0; !stored->bytes && k < run; k++) {
-            ek_status status = ek_numbers_to_float(s->file.number, s->file.big_endian, raw + k * item * width,
-                                                   item, (float *)out + (i + k) * item);
-            if (status != EK_OK) return ek_fail_in(status, "item %lld: ", (long long)(index[i] + k));
-        }
+        EK_TRY(ek_array_file_read(&s->file, index[i] * item, run * item, raw + (size_t)i * bytes));
     }
     return EK_OK;
 }
 
-static void close_array(ek_stored *stored) { ek_array_file_close(&((stored_array *)stored)->file); }
+static ek_status read_array(const ek_stored *stored, const int64_t *index, int64_t n, void *out,
+                            unsigned char *scratch)
+{
+    const stored_array *s = (const stored_array *)stored;
+    size_t bytes = (size_t)stored->item * ek_number_size(s->file.number);
+    unsigned char *raw = stored->bytes ? out : scratch;
+    if (!read_scattered(s, index, n, bytes, raw)) EK_TRY(read_runs(s, index, n, bytes, raw));
+    for (int64_t i = 0; !stored->bytes && i < n; i++) {
+        ek_status status = ek_numbers_to_float(s->file.number, s->file.big_endian, raw + (size_t)i * bytes,
+                                               stored->item, (float *)out + i * stored->item);
+        if (status != EK_OK) return ek_fail_in(status, "item %lld: ", (long long)index[i]);
+    }
+    return EK_OK;
+}
+
+static void close_array(ek_stored *stored)
+{
+    stored_array *s = (stored_array *)stored;
+    ek_file_parts_close(s->parts);
+    ek_array_file_close(&s->file);
+}
 
 ek_status ek_stored_array(ek_array_file *file, const char *name, int64_t item, ek_stored **out)
 {
     stored_array *s;
+    size_t bytes = (size_t)item * ek_number_size(file->number);
     EK_TRY(EK_NEW(s, 1));
     s->head = (ek_stored){
         .bytes = file->number == EK_NUMBER_U8, .item = item, .read = read_array, .close = close_array};
     EK_TRY(take_name(&s->head, name));
-    if (!s->head.bytes)
-        s->head.scratch = (size_t)(ek_stored_piece(&s->head) * item) * ek_number_size(file->number);
+    if (!s->head.bytes) s->head.scratch = (size_t)ek_stored_piece(&s->head) * bytes;
     s->file = *file;
     file->descriptor = -1;
-    *out = &s->head;
-    return EK_OK;
+    ek_status status =
+        bytes > EK_PART_BYTES
+            ? EK_OK
+            : ek_file_parts_open(s->file.descriptor, s->file.offset + s->file.count / item * (int64_t)bytes,
+                                 &s->parts);
+    if (status == EK_OK)
+        *out = &s->head;
+    else
+        ek_stored_destroy(&s->head);
+    return status;
 }
 
 /* --- tables */
