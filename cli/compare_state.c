@@ -1,8 +1,8 @@
 /* The state of a comparison: a line of JSON that says what is compared, then one for each finished run. */
 #include "compare.h"
+#include "epoch_json.h"
 #include "output.h"
 #include "ranks.h"
-#include "train_log.h"
 
 #include <errno.h>
 #include <math.h>
@@ -38,11 +38,7 @@ json_t *compare_run_json(const comparison *c, const compare_combination *at, int
     cli_json_number(object, "seconds", run->seconds);
     cli_json_number(object, "images_per_second", run->images_per_second);
     json_object_set_new(object, "skipped", json_integer(run->skipped));
-    for (int i = 0; i < run->epochs; i++) {
-        json_t *epoch = cli_epoch_json(&run->epoch[i]);
-        cli_json_number(epoch, "test_loss", run->epoch[i].test_loss);
-        json_array_append_new(epochs, epoch);
-    }
+    for (int i = 0; i < run->epochs; i++) json_array_append_new(epochs, cli_epoch_json(&run->epoch[i]));
     json_object_set_new(object, "epochs", epochs);
     return object;
 }
@@ -83,7 +79,9 @@ static json_t *header_json(const comparison *c)
 static void write_line(compare_state *state, const json_t *line)
 {
     if (!state->file || state->failed) return;
-    if (cli_json_write_exact(state->file, line) && fflush(state->file) == 0 && fsync(fileno(state->file)) == 0) return;
+    if (cli_json_write_exact(state->file, line) && fflush(state->file) == 0 &&
+        fsync(fileno(state->file)) == 0)
+        return;
     state->failed = true;
     cli_fail("cannot write %s: %s; runs from here on are not in it", state->path, strerror(errno));
 }
@@ -97,12 +95,6 @@ void compare_state_add(compare_state *state, const comparison *c, const compare_
 
 /* --- reading */
 
-static double number(const json_t *object, const char *key)
-{
-    const json_t *value = json_object_get(object, key);
-    return json_is_number(value) ? json_number_value(value) : NAN;
-}
-
 static compare_combination *find_combination(const comparison *c, const json_t *vary)
 {
     for (int i = 0; i < c->count; i++) {
@@ -112,22 +104,6 @@ static compare_combination *find_combination(const comparison *c, const json_t *
         if (same) return &c->at[i];
     }
     return NULL;
-}
-
-static ek_event read_epoch(const json_t *epoch, int index)
-{
-    return (ek_event){
-        .kind = EK_EVENT_EPOCH,
-        .epoch = index + 1,
-        .train_loss = number(epoch, "train_loss"),
-        .train_accuracy = number(epoch, "train_accuracy"),
-        .valid_loss = number(epoch, "valid_loss"),
-        .valid_accuracy = number(epoch, "valid_accuracy"),
-        .test_loss = number(epoch, "test_loss"),
-        .test_accuracy = number(epoch, "test_accuracy"),
-        .images_per_second = number(epoch, "images_per_second"),
-        .seconds = number(epoch, "seconds"),
-    };
 }
 
 static bool read_run(const comparison *c, const json_t *line, compare_run *run)
@@ -144,7 +120,10 @@ static bool read_run(const comparison *c, const json_t *line, compare_run *run)
     run->skipped = json_integer_value(json_object_get(line, "skipped"));
     run->epoch = cli_alloc(count, sizeof *run->epoch);
     run->epochs = (int)count;
-    for (int i = 0; i < run->epochs; i++) run->epoch[i] = read_epoch(json_array_get(epochs, (size_t)i), i);
+    for (int i = 0; i < run->epochs; i++) {
+        run->epoch[i] = cli_epoch_from_json(json_array_get(epochs, (size_t)i));
+        run->epoch[i].epoch = i + 1;
+    }
     compare_measure_run(c, run);
     return true;
 }
@@ -157,7 +136,8 @@ static bool take_run(comparison *c, const json_t *line, int *done)
     compare_combination *at = find_combination(c, vary);
     int64_t index;
     bool far = __builtin_sub_overflow((int64_t)json_integer_value(seed), c->s->training.seed, &index);
-    if (!at || far || index < 0 || index >= c->s->repeat || at->run[index].outcome != COMPARE_NOT_RUN) return true;
+    if (!at || far || index < 0 || index >= c->s->repeat || at->run[index].outcome != COMPARE_NOT_RUN)
+        return true;
     if (!read_run(c, line, &at->run[index])) return false;
     ++*done;
     return true;
@@ -182,7 +162,8 @@ static bool same_comparison(const comparison *c, const json_t *there, const char
     } else if (key) {
         char *was = json_dumps(json_object_get(there, key), JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
         char *is = json_dumps(json_object_get(here, key), JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
-        cli_fail("%s is of another comparison: its %s is %s, not %s; give the options that it began with, or another file",
+        cli_fail("%s is of another comparison: its %s is %s, not %s; give the options that it began with, or "
+                 "another file",
                  path, key, was ? was : "not given", is ? is : "left to its default");
         free(was);
         free(is);
@@ -191,7 +172,8 @@ static bool same_comparison(const comparison *c, const json_t *there, const char
     return !key;
 }
 
-static bool read_line(comparison *c, const char *path, int number_of, const char *text, size_t length, int *done)
+static bool read_line(comparison *c, const char *path, int number_of, const char *text, size_t length,
+                      int *done)
 {
     json_error_t error;
     json_t *line = json_loadb(text, length, 0, &error);
@@ -203,7 +185,8 @@ static bool read_line(comparison *c, const char *path, int number_of, const char
     } else if (number_of == 1) {
         fine = same_comparison(c, line, path);
     } else if (!take_run(c, line, done)) {
-        cli_fail("%s:%d: not a run of a comparison; take the line out, or give another file", path, number_of);
+        cli_fail("%s:%d: not a run of a comparison; take the line out, or give another file", path,
+                 number_of);
         fine = false;
     }
     json_decref(line);
@@ -275,7 +258,8 @@ void compare_state_close(compare_state *state)
 static char *share_text(int root, char *text)
 {
     int64_t length = text ? (int64_t)strlen(text) : 0;
-    bool own = ek_comm_rank(cli_comm()) == root, fine = ek_comm_broadcast(cli_comm(), root, &length, sizeof length) == EK_OK;
+    bool own = ek_comm_rank(cli_comm()) == root,
+         fine = ek_comm_broadcast(cli_comm(), root, &length, sizeof length) == EK_OK;
     char *shared = cli_alloc((size_t)length + 1, 1);
     if (own && text) memcpy(shared, text, (size_t)length);
     fine = fine && ek_comm_broadcast(cli_comm(), root, shared, (size_t)length) == EK_OK;

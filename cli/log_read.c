@@ -4,6 +4,7 @@
  */
 #include "log_read.h"
 
+#include "epoch_json.h"
 #include "output.h"
 
 #include <errno.h>
@@ -59,10 +60,11 @@ static const char *kind_of(const json_t *line)
 }
 
 static bool is(const json_t *line, const char *kind) { return strcmp(kind_of(line), kind) == 0; }
-static int64_t whole(const json_t *line, const char *key) { return json_integer_value(json_object_get(line, key)); }
-static double number(const json_t *value) { return json_is_number(value) ? json_number_value(value) : NAN; }
-static double measure(const json_t *line, const char *key) { return number(json_object_get(line, key)); }
-
+static bool has(const json_t *line, const char *key) { return json_is_true(json_object_get(line, key)); }
+static int64_t whole(const json_t *line, const char *key)
+{
+    return json_integer_value(json_object_get(line, key));
+}
 /* --- the parts of a run */
 
 typedef struct part {
@@ -97,30 +99,22 @@ static bool find_parts(reader *r, parts *p)
         if (p->part[i].step < most) most = p->part[i].step;
     }
     r->number = 0;
-    return p->count > 0 || failed(r, "this is no log of evenkeel train --log: no line of it says that a run starts");
+    return p->count > 0 ||
+           failed(r, "this is no log of evenkeel train --log: no line of it says that a run starts");
 }
 
 /* --- its lines */
 
 static ek_event event_of(const json_t *line, ek_event_kind kind)
 {
-    return (ek_event){.kind = kind,
-                      .epoch = whole(line, "epoch"),
-                      .step = whole(line, "step"),
-                      .step_skipped = json_is_true(json_object_get(line, "skipped")),
-                      .loss = measure(line, "loss"),
-                      .lr = measure(line, "lr"),
-                      .train_loss = measure(line, "train_loss"),
-                      .train_accuracy = measure(line, "train_accuracy"),
-                      .valid_loss = measure(line, "valid_loss"),
-                      .valid_accuracy = measure(line, "valid_accuracy"),
-                      .test_loss = measure(line, "test_loss"),
-                      .test_accuracy = measure(line, "test_accuracy"),
-                      .images_per_second = measure(line, "images_per_second"),
-                      .seconds = measure(line, "seconds")};
+    ek_event event = cli_epoch_from_json(line);
+    event.kind = kind;
+    event.step = whole(line, "step");
+    event.step_skipped = has(line, "skipped");
+    event.loss = cli_number_from_json(line, "loss");
+    event.lr = cli_number_from_json(line, "lr");
+    return event;
 }
-
-static bool has(const json_t *line, const char *key) { return json_is_true(json_object_get(line, key)); }
 
 static bool tell_look(reader *r, ek_observer *observer, const json_t *line, int64_t step)
 {
@@ -134,8 +128,12 @@ static bool tell_look(reader *r, ek_observer *observer, const json_t *line, int6
                     .step = step};
     const json_t *measures = json_object_get(line, "measures");
     if (!look.layer) return failed(r, "a look at a layer lacks its name");
-    if (step > 0 && json_array_size(measures) != EK_LOOK_MEASURES) return failed(r, "a look at a layer lacks measures");
-    for (size_t i = 0; step > 0 && i < EK_LOOK_MEASURES; i++) look.measure[i] = number(json_array_get(measures, i));
+    if (step > 0 && json_array_size(measures) != EK_LOOK_MEASURES)
+        return failed(r, "a look at a layer lacks measures");
+    for (size_t i = 0; step > 0 && i < EK_LOOK_MEASURES; i++) {
+        const json_t *value = json_array_get(measures, i);
+        look.measure[i] = json_is_number(value) ? json_number_value(value) : NAN;
+    }
     return ek_observer_retell_look(observer, &look) == EK_OK || failed(r, ek_error());
 }
 
@@ -153,7 +151,8 @@ static bool tell_start(reader *r, const parts *p, ek_observer *observer)
     if (ek_observer_retell(observer, &start) != EK_OK) return failed(r, ek_error());
     size_t i;
     json_t *norm;
-    json_array_foreach(json_object_get(r->object, "batchnorms"), i, norm) {
+    json_array_foreach(json_object_get(r->object, "batchnorms"), i, norm)
+    {
         if (!tell_look(r, observer, norm, 0)) return false;
     }
     return true;

@@ -1,5 +1,6 @@
 #include "train_log.h"
 
+#include "epoch_json.h"
 #include "output.h"
 
 #include <errno.h>
@@ -98,20 +99,6 @@ void cli_log_begin(cli_log *log, const ek_event *start, const json_t *about, con
         report(log);
 }
 
-json_t *cli_epoch_json(const ek_event *epoch)
-{
-    json_t *object = json_object();
-    json_object_set_new(object, "epoch", json_integer(epoch->epoch));
-    cli_json_number(object, "train_loss", epoch->train_loss);
-    cli_json_number(object, "train_accuracy", epoch->train_accuracy);
-    cli_json_number(object, "valid_loss", epoch->valid_loss);
-    cli_json_number(object, "valid_accuracy", epoch->valid_accuracy);
-    cli_json_number(object, "test_accuracy", epoch->test_accuracy);
-    cli_json_number(object, "images_per_second", epoch->images_per_second);
-    cli_json_number(object, "seconds", epoch->seconds);
-    return object;
-}
-
 /* A number that is not finite has no JSON. */
 static void put_member(FILE *file, const char *key, double value)
 {
@@ -150,7 +137,6 @@ static void put_epoch(FILE *file, const ek_event *epoch)
     json_object_foreach(measures, key, value) {
         if (json_is_real(value)) put_member(file, key, json_real_value(value));
     }
-    put_member(file, "test_loss", epoch->test_loss);
     fputs(",\"phase_seconds\":{", file);
     for (int i = 0; i < EK_PHASES; i++) {
         char text[CLI_TEXT_SIZE];

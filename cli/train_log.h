@@ -29,7 +29,4 @@ void cli_log_close(cli_log *log);
 /* "data", "forward", ... */
 extern const char *const cli_phase_name[EK_PHASES];
 
-/* Measures of an epoch, absent ones left out: train_loss, train_accuracy, ..., seconds. */
-json_t *cli_epoch_json(const ek_event *epoch);
-
 #endif

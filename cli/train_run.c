@@ -1,5 +1,6 @@
 #include "train_run.h"
 
+#include "epoch_json.h"
 #include "output.h"
 #include "picture.h"
 #include "progress.h"

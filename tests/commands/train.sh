@@ -8,7 +8,7 @@ says out "small.net: 522 parameters, input 20"
 says out "epoch     loss  train acc  valid acc   test acc   images/s"
 says out "model: a.safetensors"
 [ "$(grep -c '^ *[12]  ' out)" = 2 ] || fail "there are not two rows of epochs"
-[ "$(grep -c '^{"event":"epoch","epoch":[12],"step":[24][48],"train_loss":[0-9.e-]*,"train_accuracy":[0-9.]*,"valid_loss":[0-9.e-]*,"valid_accuracy":[0-9.]*,"test_accuracy":[0-9.]*,"images_per_second":[0-9.e+]*,"seconds":[0-9.e-]*,"test_loss":[0-9.e-]*,"phase_seconds":{"data":[0-9.e-]*,"forward":[0-9.e-]*,"backward":[0-9.e-]*,"exchange":0,"update":[0-9.e-]*}}$' a.jsonl)" = 2 ] ||
+[ "$(grep -c '^{"event":"epoch","epoch":[12],"step":[24][48],"train_loss":[0-9.e-]*,"train_accuracy":[0-9.]*,"valid_loss":[0-9.e-]*,"valid_accuracy":[0-9.]*,"test_loss":[0-9.e-]*,"test_accuracy":[0-9.]*,"images_per_second":[0-9.e+]*,"seconds":[0-9.e-]*,"phase_seconds":{"data":[0-9.e-]*,"forward":[0-9.e-]*,"backward":[0-9.e-]*,"exchange":0,"update":[0-9.e-]*}}$' a.jsonl)" = 2 ] ||
     fail "the log lacks an epoch: $(grep epoch a.jsonl)"
 grep -q '^{"event":"step","step":1,"loss":[0-9.]*,"lr":0.1}$' a.jsonl || fail "the log lacks step 1: $(head -n 1 a.jsonl)"
 
