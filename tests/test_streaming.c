@@ -107,6 +107,9 @@ static const char *pair(void)
 /* Whether sets are kept in memory. */
 static void keep(bool on) { setenv("EVENKEEL_DATA_MEMORY", on ? "1G" : "0", 1); }
 
+/* From the first batch on, or never. */
+static void read_ahead(bool on) { ek_read_ahead_above = on ? 0 : INFINITY; }
+
 /* --- the same from both */
 
 typedef struct trained {
@@ -175,8 +178,11 @@ static void check_same(const char *which, const char *text)
         options.shuffle = way != 2;
         options.drop_last = way == 3;
         train(kept, text, options, &a);
-        train(stored, text, options, &b);
-        assert_memory_equal(&a, &b, sizeof a);
+        for (int ahead = 0; ahead < 2; ahead++) {
+            read_ahead(ahead);
+            train(stored, text, options, &b);
+            assert_memory_equal(&a, &b, sizeof a);
+        }
     }
     ek_dataset_destroy(kept);
     ek_dataset_destroy(stored);
@@ -356,7 +362,9 @@ static void a_file_that_is_cut_short_stops_the_run(void **state)
     (void)state;
     ek_dataset *d;
     ek_net *net;
-    for (int accumulate = 1; accumulate <= 2; accumulate++) {
+    for (int way = 0; way < 4; way++) {
+        int accumulate = 1 + way % 2;
+        read_ahead(way / 2);
         long left = 16 + 95 * 30;
         ek_train_options options = ek_train_options_default();
         options.batch = 8;
@@ -579,17 +587,18 @@ static void want_of_memory_is_survived(void **state)
     FILE *file = begin(path_csv);
     for (int i = 0; i < 600; i++) fprintf(file, "%d,%d,%s\n", i, 3 * i, i % 2 ? "a" : "b");
     assert_int_equal(fclose(file), 0);
-    for (int way = 0; way < 4; way++) {
+    for (int way = 0; way < 8; way++) {
         keep(way % 2);
+        read_ahead(way / 2 % 2);
         for (failing f = {0}; fail_next(&f);) {
             ek_dataset *d = NULL;
             int64_t index[32], n;
             for (int i = 0; i < 32; i++) index[i] = i;
-            f.status = ek_dataset_open(way < 2 ? pair() : path_csv, EK_SPLIT_ANY, &d);
+            f.status = ek_dataset_open(way < 4 ? pair() : path_csv, EK_SPLIT_ANY, &d);
             if (f.status != EK_OK) continue;
             ek_net *net = NULL;
             f.status =
-                ek_net_create(context, way < 2 ? "input 18\nlinear 3\n" : "input 2\nlinear 2\n", NULL, &net);
+                ek_net_create(context, way < 4 ? "input 18\nlinear 3\n" : "input 2\nlinear 2\n", NULL, &net);
             if (f.status == EK_OK) f.status = ek_net_prepare(net, 32, false);
             ek_batches b = {.net = net, .dataset = d, .index = index, .count = 32, .batch = 8};
             if (f.status == EK_OK) f.status = ek_batches_start(&b);

@@ -1,5 +1,6 @@
 #include "data/batches.h"
 
+#include "core/clock.h"
 #include "core/memory.h"
 #include "core/random.h"
 #include "data/ahead.h"
@@ -197,15 +198,6 @@ static void fill(ek_net *net, const ek_dataset *d, const unsigned char *items, c
     ek_pool_run(net->context->pool, ek_blocks(n) * f.pixels.channels, fill_piece, &f);
 }
 
-/* Reads the items by the pool's threads first. */
-static ek_status read_and_fill(ek_net *net, const ek_dataset *d, const int64_t *index, int64_t n,
-                               unsigned char *items, unsigned char *scratch)
-{
-    EK_TRY(ek_dataset_gather(d, net->context->pool, index, n, items, scratch));
-    fill(net, d, items, index, n);
-    return EK_OK;
-}
-
 ek_status ek_batch_fill(ek_net *net, const ek_dataset *d, const int64_t *index, int64_t n)
 {
     unsigned char *items = NULL, *scratch = NULL;
@@ -216,7 +208,8 @@ ek_status ek_batch_fill(ek_net *net, const ek_dataset *d, const int64_t *index, 
     }
     EK_GO(EK_NEW(items, (size_t)n * ek_stored_item_bytes(d->stored)));
     EK_GO(ek_scratch_create(d->stored, ek_pool_threads(net->context->pool), &scratch));
-    EK_GO(read_and_fill(net, d, index, n, items, scratch));
+    EK_GO(ek_dataset_gather(d, net->context->pool, index, n, items, scratch));
+    fill(net, d, items, index, n);
 done:
     ek_free(scratch);
     ek_free(items);
@@ -250,9 +243,9 @@ static bool plan_batch(const void *user, int64_t turn, const int64_t **index, in
     return true;
 }
 
-/* Batches are read ahead where two fit into the memory that data may have, the one in use and the next; else each part
- * is read when it is wanted. */
-static ek_status start_reading(ek_batches *b)
+/* From the next batch on, where two fit into the memory that data may have, the one in use and the next; else each part is
+ * read when it is wanted. */
+static ek_status read_ahead(ek_batches *b)
 {
     enum { MOST_AHEAD = 2, MOST_THREADS = 16 };
     int threads = ek_pool_threads(b->net->context->pool);
@@ -261,12 +254,13 @@ static ek_status start_reading(ek_batches *b)
     size_t bytes, memory = ek_memory_limit() / 4;
     bool fits = !ek_multiply_overflows((size_t)largest, ek_stored_item_bytes(b->dataset->stored), &bytes);
     size_t batches = fits ? memory / (bytes + 1) : 0;
-    if (batches < 2 || b->none_ahead) return ek_scratch_create(b->dataset->stored, threads, &b->scratch);
+    b->none_ahead = batches < 2;
+    if (b->none_ahead) return EK_OK;
     ek_ahead_plan plan = {
         .dataset = b->dataset,
         .batch = plan_batch,
         .user = b,
-        .first = 0,
+        .first = b->turn,
         .largest = largest,
         .threads = threads < MOST_THREADS ? threads : MOST_THREADS,
         .depth = batches > MOST_AHEAD ? 1 + MOST_AHEAD : (int)batches,
@@ -274,18 +268,33 @@ static ek_status start_reading(ek_batches *b)
     return ek_ahead_start(&plan, &b->ahead);
 }
 
+/* Threads of their own take cores from the pool, and pay where reading is a good part of a step. From the system's cache it is
+ * not. Shares are read by several at a time, who do not wait for each other's. */
+double ek_read_ahead_above = 1.0 / 16;
+
+static bool should_read_ahead(const ek_batches *b)
+{
+    enum { ENOUGH = 4 }; /* batches to judge by */
+    if (!b->dataset->stored || b->ahead || b->none_ahead) return false;
+    if (b->shares > 0 || ek_read_ahead_above <= 0) return true;
+    return b->turn >= ENOUGH && b->reading > ek_read_ahead_above * (ek_now() - b->began);
+}
+
 ek_status ek_batches_start(ek_batches *b)
 {
     b->begin = b->next;
+    b->began = ek_now();
     EK_TRY(ek_net_use_lengths(b->net, b->dataset->length));
     EK_TRY(EK_NEW(b->labels, (size_t)ek_batch_largest(b->count, b->batch, b->drop_last)));
-    return b->dataset->stored && b->next < count_batches(b) ? start_reading(b) : EK_OK;
+    if (!b->dataset->stored) return EK_OK;
+    return ek_scratch_create(b->dataset->stored, ek_pool_threads(b->net->context->pool), &b->scratch);
 }
 
 ek_status ek_batches_next(ek_batches *b, int64_t *n)
 {
     *n = 0;
     if (b->next >= count_batches(b)) return EK_OK;
+    if (should_read_ahead(b)) EK_TRY(read_ahead(b));
     int64_t size, mine;
     ek_batch_range(b->count, b->batch, b->drop_last, b->next, &b->first, &size);
     b->next += stride(b);
@@ -318,10 +327,15 @@ ek_status ek_batches_fill(void *batches, ek_net *net, int64_t first, int64_t n)
         fill(net, d, NULL, index, n);
         return EK_OK;
     }
-    if (!b->ahead && b->shares > 0) return ek_batch_fill(net, d, index, n); /* others may do so at the same time */
+    if (!b->ahead && b->shares > 0)
+        return ek_batch_fill(net, d, index, n); /* others may do so at the same time */
     if (!b->ahead) {
+        double before = ek_now();
         EK_TRY(make_room(b, n));
-        return read_and_fill(net, d, index, n, b->items, b->scratch);
+        EK_TRY(ek_dataset_gather(d, net->context->pool, index, n, b->items, b->scratch));
+        b->reading += ek_now() - before;
+        fill(net, d, b->items, index, n);
+        return EK_OK;
     }
     const unsigned char *items;
     const int64_t *read;

@@ -25,14 +25,14 @@ ek_status ek_batch_fill(ek_net *net, const ek_dataset *dataset, const int64_t *i
 
 /* The batches of an order, one after the other. Filling one from memory is work for the net's pool, spread like the first
  * layer's, which finds its part in its cache; a thread of its own would take a core from the pool at every step. Items that
- * are not in memory are read by threads of their own, ahead of the steps, and then filled in likewise. */
+ * are not in memory are read by the pool too, and where that takes long, by threads of their own, ahead of the steps. */
 typedef struct ek_batches {
     ek_net *net; /* prepared for the largest batch */
     const ek_dataset *dataset;
     const int64_t *index;
     int64_t count, batch;     /* samples in all and in a batch */
     bool drop_last, in_parts; /* in_parts: who runs a batch puts it in part by part, by ek_batches_fill */
-    bool none_ahead;          /* items are read when they are put in */
+    bool none_ahead;          /* items are always read when they are put in */
     /* Of a batch of n only samples from n * share_first / shares up to n * share_end / shares, rounded down, are wanted
      * here: others are not read. 0 shares: all are wanted. */
     int share_first, share_end, shares;
@@ -44,7 +44,11 @@ typedef struct ek_batches {
     struct ek_ahead *ahead; /* reads the items; NULL: they are in memory, or read when wanted, into `items` */
     unsigned char *scratch, *items; /* with room for so many */
     int64_t room;
+    double began, reading; /* seconds: the time of the first batch, and how long reading took when wanted */
 } ek_batches;
+
+/* Items are read ahead when reading them takes more than this share of the time; 0: from the first batch on. For tests. */
+extern double ek_read_ahead_above;
 
 /* Room for the labels, and the net for lengths, or not, as the dataset is; all else is set, and stays where it is and as it
  * is up to ek_batches_end, the order too. */
