@@ -221,6 +221,7 @@ typedef struct gathering {
     const ek_dataset *dataset;
     const int64_t *index;
     int64_t n;
+    int64_t piece; /* items */
     unsigned char *out, *scratch;
     pthread_mutex_t lock;
     ek_failure failure;
@@ -230,8 +231,8 @@ static void gather_piece(void *argument, int64_t piece, int thread)
 {
     gathering *g = argument;
     const ek_stored *s = g->dataset->stored;
-    int64_t here[EK_PIECE_ITEMS], most = ek_stored_piece(s), first = piece * most;
-    int64_t n = g->n - first < most ? g->n - first : most;
+    int64_t here[EK_PIECE_ITEMS], first = piece * g->piece;
+    int64_t n = g->n - first < g->piece ? g->n - first : g->piece;
     for (int64_t i = 0; i < n; i++) here[i] = g->index ? g->index[first + i] : first + i;
     ek_status status = ek_dataset_read(g->dataset, here, n, g->out + (size_t)first * ek_stored_item_bytes(s),
                                        ek_scratch_of(s, g->scratch, thread));
@@ -245,9 +246,10 @@ ek_status ek_dataset_gather(const ek_dataset *d, ek_pool *pool, const int64_t *i
                             unsigned char *scratch)
 {
     gathering g = {.dataset = d, .index = index, .n = n, .out = out, .scratch = scratch};
-    int64_t piece = ek_stored_piece(d->stored);
+    int64_t most = ek_stored_piece(d->stored), each = (n + ek_pool_threads(pool) - 1) / ek_pool_threads(pool);
+    g.piece = each < 1 ? 1 : each < most ? each : most;
     pthread_mutex_init(&g.lock, NULL);
-    ek_pool_run(pool, (n + piece - 1) / piece, gather_piece, &g);
+    ek_pool_run(pool, (n + g.piece - 1) / g.piece, gather_piece, &g);
     pthread_mutex_destroy(&g.lock);
     return ek_failure_tell(&g.failure);
 }
