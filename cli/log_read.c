@@ -65,6 +65,7 @@ static int64_t whole(const json_t *line, const char *key)
 {
     return json_integer_value(json_object_get(line, key));
 }
+
 /* --- the parts of a run */
 
 typedef struct part {
@@ -151,8 +152,7 @@ static bool tell_start(reader *r, const parts *p, ek_observer *observer)
     if (ek_observer_retell(observer, &start) != EK_OK) return failed(r, ek_error());
     size_t i;
     json_t *norm;
-    json_array_foreach(json_object_get(r->object, "batchnorms"), i, norm)
-    {
+    json_array_foreach(json_object_get(r->object, "batchnorms"), i, norm) {
         if (!tell_look(r, observer, norm, 0)) return false;
     }
     return true;

@@ -31,7 +31,7 @@ void ek_comm_end(ek_comm *comm)
 {
     if (comm->requests) comm->driver->destroy_requests(comm->requests);
     ek_free(comm->transfer);
-    if (!comm->lost) ek_free(comm->other); /* else what was under way may still come, and nobody else may have that memory */
+    ek_free(comm->other);
     comm->requests = NULL;
     comm->transfer = NULL;
     comm->other = NULL;

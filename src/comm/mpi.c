@@ -15,6 +15,7 @@ typedef struct ranks {
 
 struct ek_requests {
     MPI_Request *at;
+    bool *sends;
     int count, arrived, most;
 };
 
@@ -27,35 +28,49 @@ static ek_status check(int code)
     return ek_fail(EK_E_RANK, "MPI: %s", text[0] ? text : "an error without a text");
 }
 
+/* What has not arrived after a failure never may: its memory will be another's. */
+static void destroy_requests(ek_requests *r)
+{
+    if (!r) return;
+    for (int i = r->arrived; i < r->count; i++) {
+        if (r->at[i] == MPI_REQUEST_NULL) continue;
+        if (!r->sends[i]) MPI_Cancel(&r->at[i]);
+        MPI_Request_free(&r->at[i]);
+    }
+    ek_free(r->sends);
+    ek_free(r->at);
+    ek_free(r);
+}
+
 static ek_status create_requests(ek_comm *comm, int most, ek_requests **out)
 {
     (void)comm;
     ek_requests *r;
     EK_TRY(EK_NEW(r, 1));
-    ek_status status = EK_NEW(r->at, (size_t)most + 1);
+    ek_status status = EK_OK;
     r->most = most;
-    if (status == EK_OK)
-        *out = r;
-    else
-        ek_free(r);
+    EK_GO(EK_NEW(r->at, (size_t)most + 1));
+    EK_GO(EK_NEW(r->sends, (size_t)most + 1));
+    *out = r;
+    r = NULL;
+done:
+    destroy_requests(r);
     return status;
-}
-
-static void destroy_requests(ek_requests *r)
-{
-    ek_free(r->at);
-    ek_free(r);
 }
 
 static ek_status start_piece(ranks *r, ek_requests *requests, const ek_transfer *t, size_t from, int bytes)
 {
     if (requests->count == requests->most) {
-        MPI_Request *grown = ek_grow(requests->at, (size_t)requests->most * 2, sizeof *grown);
-        if (!grown) return EK_E_MEMORY;
-        requests->at = grown;
+        MPI_Request *at = ek_grow(requests->at, (size_t)requests->most * 2, sizeof *at);
+        if (at) requests->at = at;
+        bool *sends = at ? ek_grow(requests->sends, (size_t)requests->most * 2, sizeof *sends) : NULL;
+        if (!sends) return EK_E_MEMORY;
+        requests->sends = sends;
         requests->most *= 2;
     }
-    MPI_Request *request = &requests->at[requests->count++];
+    MPI_Request *request = &requests->at[requests->count];
+    *request = MPI_REQUEST_NULL;
+    requests->sends[requests->count++] = t->sends;
     char *data = (char *)t->data + from;
     return check(t->sends ? MPI_Isend(data, bytes, MPI_BYTE, t->peer, t->tag, r->mpi, request)
                           : MPI_Irecv(data, bytes, MPI_BYTE, t->peer, t->tag, r->mpi, request));
