@@ -327,6 +327,7 @@ static int run(int argc, char **argv)
     } else {
         tally t = tally_of(audit);
         code = s.json ? answer_json(&s, audit) : answer(&s, audit, train != NULL);
+        if (!s.json && s.report) printf("\nreport: %s\n", s.report);
         if (t.count[EK_SEVERITY_ERROR] + t.count[EK_SEVERITY_WARNING] > 0) code = CLI_FAILED;
     }
     ek_audit_destroy(audit);

@@ -183,6 +183,7 @@ static int rerun(const settings *given, const cli_model *model, const json_t *re
         !take_weights(&plan, record, given->init))
         return CLI_FAILED;
     if (!cli_train_check(&cli_rerun, &plan, &code)) return code;
+    cli_record_tell_stop(record, plan.model);
     if (plan.dry_run) return print_command(&plan, record);
     tell_paths(&plan);
     if (ek_net_metadata(model->net, "evenkeel.recalibrated"))
@@ -211,7 +212,7 @@ const cli_command cli_rerun = {
     .brief = "repeats the training that a model came from, and compares",
     .about = "Trains once more as MODEL says that it was trained: its net, options, seed, initial weights and data. Says "
              "before it begins what is not as it was then (version, processor, instruction set, data), and at the end "
-             "whether the result is MODEL to the last bit; the exit code is 0 where it is, and 1 where it is not. With the same data, version and "
+             "whether the result is MODEL to the last bit (of a run that was stopped, it is not); the exit code is 0 where it is, and 1 where it is not. With the same data, version and "
              "instruction set it is, for any number of threads. It reads no file that MODEL names outside MODEL's "
              "folder, unless that is named again by --data or --init, and writes only what options name.",
     .examples = "  evenkeel rerun lenet.safetensors\n"

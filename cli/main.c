@@ -94,11 +94,25 @@ static int run(int argc, char **argv)
     return cli_ranks_share(command->ranks) ? command->run(argc, argv) : CLI_DONE;
 }
 
+/* Processes that mpirun has begun, each of which takes itself for the only one, do all of the work as many times. */
+static void note_strangers(void)
+{
+    static const char *const of[][2] = {{"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"}, {"PMI_SIZE", "PMI_RANK"}};
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
+        const char *size = getenv(of[i][0]), *rank = getenv(of[i][1]);
+        if (!size || atoi(size) < 2 || !rank || atoi(rank) != 0 || cli_rank_count() > 1) continue;
+        cli_note("mpirun has begun %d processes, and each does all of the work alone; evenkeel-mpi shares it, begun by the "
+                 "mpirun of the MPI library that it was built with",
+                 atoi(size));
+    }
+}
+
 int main(int argc, char **argv)
 {
     /* A file that outgrows the limit for files is then an error, and leaves no part of itself behind. */
     signal(SIGXFSZ, SIG_IGN);
     if (!cli_ranks_begin(&argc, &argv)) return CLI_FAILED;
+    note_strangers();
     cli_json_begin();
     int code = run(argc, argv);
     /* An answer that did not arrive is a failure. */

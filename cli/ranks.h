@@ -10,6 +10,8 @@ bool cli_ranks_begin(int *argc, char ***argv);
 /* Last, with the exit code so far; gives the exit code. */
 int cli_ranks_end(int code);
 
+/* How many processes share the work, as far as they know of each other. */
+int cli_rank_count(void);
 /* The ranks; NULL: this process alone, or the command leaves the work to rank 0. */
 ek_comm *cli_comm(void);
 /* The command about to run is one that the ranks share (cli_command.ranks), or rank 0's: then this gives false on the others,

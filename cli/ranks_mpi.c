@@ -117,6 +117,7 @@ int cli_ranks_end(int code)
     return code;
 }
 
+int cli_rank_count(void) { return ranks; }
 ek_comm *cli_comm(void) { return shared && ranks > 1 ? comm : NULL; }
 
 bool cli_ranks_share(bool command_shares)

@@ -7,6 +7,7 @@ bool cli_ranks_begin(int *argc, char ***argv)
 }
 
 int cli_ranks_end(int code) { return code; }
+int cli_rank_count(void) { return 1; }
 ek_comm *cli_comm(void) { return NULL; }
 
 bool cli_ranks_share(bool command_shares)

@@ -6,26 +6,28 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <sha2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 /* --- the machine */
 
 const char *cli_machine(void)
 {
-    static char name[256];
-    FILE *file = fopen("/proc/cpuinfo", "r");
-    char line[512];
-    while (file && !*name && fgets(line, sizeof line, file)) {
-        const char *colon = strchr(line, ':');
-        if (strncmp(line, "model name", strlen("model name")) == 0 && colon)
-            snprintf(name, sizeof name, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
-    }
-    if (file) fclose(file);
+    static char name[256],
+        text[4096]; /* without an allocation: want of memory gives the machine no other name */
+    int file = open("/proc/cpuinfo", O_RDONLY | O_CLOEXEC);
+    ssize_t length = file >= 0 ? read(file, text, sizeof text - 1) : 0;
+    if (file >= 0) close(file);
+    text[length > 0 ? length : 0] = 0;
+    const char *line = strstr(text, "model name"), *value = line ? strchr(line, ':') : NULL;
+    if (value) value += strspn(value, ": ");
+    if (value) snprintf(name, sizeof name, "%.*s", (int)strcspn(value, "\n"), value);
     struct utsname system;
     if (!*name && uname(&system) == 0) snprintf(name, sizeof name, "%s", system.machine);
     return name;
@@ -48,8 +50,9 @@ static json_t *host_json(const ek_context *context)
 /* Of train's options those that the trained numbers do not depend on; --init has a place of its own. */
 static bool is_recorded(const cli_option *option)
 {
-    static const char *const other[] = {"init",   "out",         "log",     "checkpoint", "checkpoint-steps", "resume",
-                                        "report", "tensorboard", "metrics", "quiet",      "threads",          "json", "timeout"};
+    static const char *const other[] = {"init",    "out",    "log",         "checkpoint", "checkpoint-steps",
+                                        "resume",  "report", "tensorboard", "metrics",    "quiet",
+                                        "threads", "json",   "timeout"};
     if (option->kind <= CLI_OPERAND) return false;
     for (size_t i = 0; i < sizeof other / sizeof *other; i++)
         if (strcmp(option->name, other[i]) == 0) return false;
@@ -147,7 +150,8 @@ static json_t *data_json(const ek_dataset *data)
     char hash[SHA256_DIGEST_STRING_LENGTH], shape[CLI_TEXT_SIZE];
     if (!hash_samples(data, hash)) return NULL;
     return json_pack("{s:I, s:s, s:i, s:s}", "count", (json_int_t)ek_dataset_count(data), "shape",
-                     cli_shape(shape, ek_dataset_shape(data)), "classes", ek_dataset_classes(data), "sha256", hash);
+                     cli_shape(shape, ek_dataset_shape(data)), "classes", ek_dataset_classes(data), "sha256",
+                     hash);
 }
 
 static bool add_data(json_t *record, const ek_dataset *train, const ek_dataset *test)
@@ -177,7 +181,8 @@ static bool add_weights(json_t *record, const cli_train_plan *plan, const cli_mo
     return json_object_get(record, "weights_sha256") != NULL;
 }
 
-json_t *cli_record_make(const cli_train_plan *plan, const cli_model *model, const ek_dataset *train, const ek_dataset *test)
+json_t *cli_record_make(const cli_train_plan *plan, const cli_model *model, const ek_dataset *train,
+                        const ek_dataset *test)
 {
     char net[SHA256_DIGEST_STRING_LENGTH];
     json_t *record = json_object();
@@ -198,7 +203,8 @@ static void take_over(json_t *record, const json_t *before)
     static const char *const began[] = {"weights", "weights_sha256"};
     for (size_t i = 0; i < sizeof began / sizeof *began; i++) {
         json_object_del(record, began[i]);
-        if (json_object_get(before, began[i])) json_object_set(record, began[i], json_object_get(before, began[i]));
+        if (json_object_get(before, began[i]))
+            json_object_set(record, began[i], json_object_get(before, began[i]));
     }
     if (!json_equal(json_object_get(record, "data"), json_object_get(before, "data")))
         cli_note("the data is not what the run began with");
@@ -213,12 +219,14 @@ static bool is_record(const json_t *record)
     const json_t *on = json_object_get(record, "on");
     size_t i;
     json_t *host;
-    json_array_foreach(on, i, host) {
+    json_array_foreach(on, i, host)
+    {
         for (const char *key = "version\0machine\0isa\0"; *key; key += strlen(key) + 1)
             if (!json_is_string(json_object_get(host, key))) return false;
     }
     return json_array_size(on) > 0 && json_is_object(json_object_get(record, "options")) &&
-           json_is_string(json_object_get(record, "weights")) && json_is_string(json_object_get(record, "net_sha256")) &&
+           json_is_string(json_object_get(record, "weights")) &&
+           json_is_string(json_object_get(record, "net_sha256")) &&
            json_is_object(json_object_get(record, "data"));
 }
 
@@ -232,12 +240,27 @@ bool cli_record_keep(json_t *record, ek_net *net, bool resumed)
     if (known)
         made = json_dumps(record, JSON_COMPACT | JSON_SORT_KEYS); /* however it was put together */
     else
-        cli_note("the checkpoint does not say how its run began; evenkeel rerun will not be able to repeat it");
+        cli_note(
+            "the checkpoint does not say how its run began; evenkeel rerun will not be able to repeat it");
     bool fine = (made || !known) && ek_net_set_metadata(net, EK_RUN_KEY, made) == EK_OK;
     if (!fine) cli_fail("out of memory for the record of the run");
     free(made);
     json_decref(before);
     return fine;
+}
+
+void cli_record_stop(ek_net *net, int64_t step, int64_t steps)
+{
+    const char *text = ek_net_metadata(net, EK_RUN_KEY);
+    if (!text) return;
+    json_t *record = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    json_t *stopped = json_pack("{s:I, s:I}", "step", (json_int_t)step, "steps", (json_int_t)steps);
+    bool fine = json_object_set_new(record, "stopped", stopped) == 0;
+    char *made = fine ? json_dumps(record, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    if (!made || ek_net_set_metadata(net, EK_RUN_KEY, made) != EK_OK)
+        cli_fail("out of memory for the record of the run: the model does not say that it was stopped");
+    free(made);
+    json_decref(record);
 }
 
 /* --- reading it */
@@ -258,10 +281,12 @@ static bool is_clean(const json_t *value)
     json_t *inner;
     size_t i;
     if (json_is_string(value)) return is_clean_text(json_string_value(value));
-    json_object_foreach((json_t *)value, key, inner) {
+    json_object_foreach((json_t *)value, key, inner)
+    {
         if (!is_clean_text(key) || !is_clean(inner)) return false;
     }
-    json_array_foreach(value, i, inner) {
+    json_array_foreach(value, i, inner)
+    {
         if (!is_clean(inner)) return false;
     }
     return true;
@@ -272,7 +297,8 @@ json_t *cli_record_read(const char *name, const ek_net *net)
     const char *text = ek_net_metadata(net, EK_RUN_KEY);
     char hash[SHA256_DIGEST_STRING_LENGTH];
     if (!text) {
-        cli_fail("%s does not say how it was trained, as models of evenkeel train in .safetensors files do: it cannot be "
+        cli_fail("%s does not say how it was trained, as models of evenkeel train in .safetensors files do: "
+                 "it cannot be "
                  "repeated",
                  name);
         return NULL;
@@ -280,9 +306,13 @@ json_t *cli_record_read(const char *name, const ek_net *net)
     json_t *record = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
     SHA256Data((const uint8_t *)ek_net_text(net), strlen(ek_net_text(net)), hash);
     if (!is_record(record) || !is_clean(record))
-        cli_fail("what %s says of its training (" EK_RUN_KEY ") is damaged, or of another version: it cannot be repeated", name);
+        cli_fail("what %s says of its training (" EK_RUN_KEY
+                 ") is damaged, or of another version: it cannot be repeated",
+                 name);
     else if (strcmp(hash, json_string_value(json_object_get(record, "net_sha256"))) != 0)
-        cli_fail("the net of %s was changed after its training (folded?): repeat the run by the model as it was trained", name);
+        cli_fail("the net of %s was changed after its training (folded?): repeat the run by the model as it "
+                 "was trained",
+                 name);
     else
         return record;
     json_decref(record);
@@ -306,7 +336,8 @@ bool cli_record_plan(const json_t *record, const char *name, cli_train_plan *pla
 {
     const char *key;
     json_t *value, *options = json_object_get(record, "options");
-    json_object_foreach(options, key, value) {
+    json_object_foreach(options, key, value)
+    {
         if (take_option(key, value, name, plan)) continue;
         fprintf(stderr, "This is what %s says of its training.\n", name);
         return false;
@@ -316,7 +347,20 @@ bool cli_record_plan(const json_t *record, const char *name, cli_train_plan *pla
     return false;
 }
 
-const char *cli_record_weights(const json_t *record) { return json_string_value(json_object_get(record, "weights")); }
+void cli_record_tell_stop(const json_t *record, const char *name)
+{
+    const json_t *stopped = json_object_get(record, "stopped");
+    if (json_is_object(stopped))
+        cli_note("%s was saved when its run was stopped, after step %lld of %lld; repeated, the run goes on "
+                 "to its end",
+                 name, (long long)json_integer_value(json_object_get(stopped, "step")),
+                 (long long)json_integer_value(json_object_get(stopped, "steps")));
+}
+
+const char *cli_record_weights(const json_t *record)
+{
+    return json_string_value(json_object_get(record, "weights"));
+}
 const char *cli_record_weights_hash(const json_t *record)
 {
     return json_string_value(json_object_get(record, "weights_sha256"));
@@ -338,9 +382,11 @@ static void compare_data(const json_t *then, const json_t *now, const char *spli
         cli_note("there was %s %s data then, and there is %s now", a ? "" : "no", split, b ? "some" : "none");
         return;
     }
-    json_int_t count = json_integer_value(json_object_get(a, "count")), here = json_integer_value(json_object_get(b, "count"));
+    json_int_t count = json_integer_value(json_object_get(a, "count")),
+               here = json_integer_value(json_object_get(b, "count"));
     cli_note("the %s data is another: %lld samples of %s then, %lld of %s now%s", split, (long long)count,
-             text_of(a, "shape"), (long long)here, text_of(b, "shape"), count == here ? ", with other content" : "");
+             text_of(a, "shape"), (long long)here, text_of(b, "shape"),
+             count == here ? ", with other content" : "");
 }
 
 void cli_record_compare(const json_t *then, const json_t *now)
@@ -357,8 +403,8 @@ void cli_record_compare(const json_t *then, const json_t *now)
         cli_note("it was interrupted, and went on elsewhere: its bits may depend on both places");
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (strcmp(text_of(a, all[i].key), text_of(b, all[i].key)) != 0)
-            cli_note("%s was %s then, and is %s now%s", all[i].what, text_of(a, all[i].key), text_of(b, all[i].key),
-                     all[i].remedy);
+            cli_note("%s was %s then, and is %s now%s", all[i].what, text_of(a, all[i].key),
+                     text_of(b, all[i].key), all[i].remedy);
     }
     const json_t *was = json_object_get(then, "data"), *is = json_object_get(now, "data");
     compare_data(was, is, "train");

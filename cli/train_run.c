@@ -112,6 +112,7 @@ static void print_header(const training *run)
            batch, (long long)t->seed, threads, threads == 1 ? "" : "s", ek_context_isa(run->model->context));
     free(batch);
     if (start->step > 0) printf("resumed from %s after step %s\n", s->resume, cli_count(a, start->step));
+    if (start->step >= start->steps) printf("all of its %s epochs were done already\n", cli_count(a, start->epochs));
     printf("\n%*s  %7s  %9s%s%s  %9s\n", 5, "epoch", "loss", "train acc",
            start->valid_count ? "  valid acc" : "", start->test_count ? "   test acc" : "", "images/s");
     fflush(stdout);
@@ -466,6 +467,7 @@ static int train(training *run, const ek_dataset *data, const ek_dataset *test, 
     if (status != EK_OK && !stopped) cli_fail_status();
     if (status != EK_OK && !stopped && !(trained && run->unsaved)) return CLI_FAILED;
     bool learned = run->last.step == 0 || run->last.skipped < run->last.step;
+    if (stopped) cli_record_stop(run->model->net, run->last.step, run->last.steps);
     bool saved = !learned || save(run, argc, argv); /* before the page: what can fail there must not cost the model */
     bool reported = write_report(run);
     if (!learned)

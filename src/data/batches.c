@@ -338,8 +338,8 @@ ek_status ek_batches_fill(void *batches, ek_net *net, int64_t first, int64_t n)
         return EK_OK;
     }
     const unsigned char *items;
-    const int64_t *read;
-    int64_t count;
+    const int64_t *read = index;
+    int64_t count = 0;
     plan_batch(b, b->turn - 1, &read, &count);
     if (index < read || index + n > read + count)
         return ek_fail(EK_E_ARGUMENT, "samples beyond this process's share of a batch are not read");

@@ -115,8 +115,8 @@ static ek_status decode(FILE *file, const ek_image_info *info, int channels, uns
                         unsigned char *scratch)
 {
     png_image image = {.version = PNG_IMAGE_VERSION};
-    unsigned char *bytes;
-    size_t size;
+    unsigned char *bytes = NULL;
+    size_t size = 0;
     EK_TRY(load(file, &bytes, &size));
     ek_status status = EK_OK;
     if (!png_image_begin_read_from_memory(&image, bytes, size)) status = fail_png(&image, "not a readable");

@@ -257,7 +257,7 @@ static ek_status check_same_run(const ek_run *run, const ek_safetensors *file, c
         if (!strcmp(there, f.at[i].value)) continue;
         const char *why = "resume with the options and data that it began with";
         if (!strcmp(f.at[i].name, "epochs")) why = "a cosine schedule is laid out for its number of epochs";
-        if (!strcmp(f.at[i].name, shards_name)) why = "the bits depend on it; give it, on any number of ranks that divides it";
+        if (!strcmp(f.at[i].name, shards_name)) why = "the bits depend on the shards, of which ranks may have one or more each";
         return ek_fail(EK_E_ARGUMENT, "%s is of another run: its %s is %.48s, not %s; %s", path, f.at[i].name,
                        there, f.at[i].value, why);
     }

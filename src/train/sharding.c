@@ -192,7 +192,9 @@ ek_status ek_sharding_check(const ek_net *net, int shards, bool local_bn, int64_
     if (shards < 1 || shards > EK_MAX_SHARDS)
         return ek_fail(EK_E_ARGUMENT, "shards must be 1 to %d, not %d", EK_MAX_SHARDS, shards);
     if (shards % ranks)
-        return ek_fail(EK_E_ARGUMENT, "%d shards cannot be dealt to %d ranks: take a multiple of %d", shards, ranks, ranks);
+        return ek_fail(EK_E_ARGUMENT,
+                       "shards: %d cannot be dealt to %d ranks; take a number of ranks that divides %d, or a multiple of %d shards",
+                       shards, ranks, shards, ranks);
     bool ghost = false;
     for (int i = 0; i < net->graph.count; i++)
         ghost |= ek_is_batchnorm(&net->graph.node[i]) && ek_ghost_size(&net->graph.node[i]) > 0;

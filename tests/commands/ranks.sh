@@ -42,11 +42,15 @@ for library in "${libraries[@]}"; do
     "$evenkeel" "${comparison[@]}" --csv one.csv >out || fail "exit code $?"
     diff <(untimed one.csv) <(untimed ranks.csv) >&2 || fail "compare differs"
 
+    # The command without ranks says that it has none.
+    timeout 120 "mpirun.$library" -n 2 "$evenkeel" eval four.safetensors --data synthetic:20 >out 2>err </dev/null || fail "exit code $?"
+    [ "$(grep -c "note: mpirun has begun 2 processes" err)" = 1 ] || fail "not said once: $(cat err)"
+
     # A mistake is said once.
     ranks 2 train small.net --out m.safetensors && fail "no data, and no error"
     [ "$(grep -c -- "--data DATA is missing" err)" = 1 ] || fail "not said once: $(cat err)"
     ranks 2 "${train[@]}" --shards 3 --out m.safetensors && fail "3 shards on 2 ranks"
-    [ "$(grep -c "3 shards cannot be dealt to 2 ranks" err)" = 1 ] || fail "not said once: $(cat err)"
+    [ "$(grep -c "shards: 3 cannot be dealt to 2 ranks" err)" = 1 ] || fail "not said once: $(cat err)"
 
     # Ranks that were given different options do not begin.
     one=("$build/evenkeel-mpi.$library" "${train[@]}" --out m.safetensors)

@@ -50,6 +50,8 @@ stop_with INT --out stopped.safetensors --checkpoint "with space/run's.checkpoin
 grep -qE "It was stopped after step [1-9]" run.html || fail "the report of the stopped run does not say so"
 grep -qF "bn1: inputs, before normalization" run.html || fail "the report of the stopped run lacks what was seen"
 resume=$(sed -n '/^Go on with:$/{n;p;}' err | sed 's/--log pipe/--log log.jsonl/')
+exits 0 rerun stopped.safetensors --dry-run
+grep -qE 'stopped.safetensors was saved when its run was stopped, after step [1-9][0-9]* of [1-9]' err || fail "the model does not say that it was stopped"
 echo "$resume" | grep -qF -- "--resume 'with space/run'\\''s.checkpoint'" || fail "no command to resume: $resume"
 [ "$(echo "$resume" | grep -o -- '--resume' | wc -l)" = 1 ] || fail "--resume is named twice: $resume"
 command=$resume
