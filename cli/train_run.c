@@ -475,9 +475,9 @@ static int train(training *run, const ek_dataset *data, const ek_dataset *test, 
             "no step had a finite loss and gradient: nothing was learned, and no model is saved; try "
             "a smaller --lr, and look for extreme values in the data");
     warn_skipped(&run->last);
-    if (stopped) print_stopped(run, saved, argc, argv);
-    if (!saved) return CLI_FAILED;
-    int code = answer(run, stopped);
+    int code = saved ? answer(run, stopped) : CLI_FAILED;
+    fflush(stdout);
+    if (stopped) print_stopped(run, saved, argc, argv); /* last, since it names the command that goes on */
     return stopped || !reported || run->unsaved ? CLI_FAILED : code;
 }
 
