@@ -19,22 +19,20 @@ json_t *cli_epoch_json(const ek_event *epoch)
     return object;
 }
 
-double cli_number_from_json(const json_t *object, const char *key)
-{
-    const json_t *value = json_object_get(object, key);
-    return json_is_number(value) ? json_number_value(value) : NAN;
-}
+double cli_number_from_json(const json_t *value) { return json_is_number(value) ? json_number_value(value) : NAN; }
+
+static double measure(const json_t *object, const char *key) { return cli_number_from_json(json_object_get(object, key)); }
 
 ek_event cli_epoch_from_json(const json_t *object)
 {
     return (ek_event){.kind = EK_EVENT_EPOCH,
                       .epoch = json_integer_value(json_object_get(object, "epoch")),
-                      .train_loss = cli_number_from_json(object, "train_loss"),
-                      .train_accuracy = cli_number_from_json(object, "train_accuracy"),
-                      .valid_loss = cli_number_from_json(object, "valid_loss"),
-                      .valid_accuracy = cli_number_from_json(object, "valid_accuracy"),
-                      .test_loss = cli_number_from_json(object, "test_loss"),
-                      .test_accuracy = cli_number_from_json(object, "test_accuracy"),
-                      .images_per_second = cli_number_from_json(object, "images_per_second"),
-                      .seconds = cli_number_from_json(object, "seconds")};
+                      .train_loss = measure(object, "train_loss"),
+                      .train_accuracy = measure(object, "train_accuracy"),
+                      .valid_loss = measure(object, "valid_loss"),
+                      .valid_accuracy = measure(object, "valid_accuracy"),
+                      .test_loss = measure(object, "test_loss"),
+                      .test_accuracy = measure(object, "test_accuracy"),
+                      .images_per_second = measure(object, "images_per_second"),
+                      .seconds = measure(object, "seconds")};
 }

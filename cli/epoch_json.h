@@ -11,7 +11,7 @@ json_t *cli_epoch_json(const ek_event *epoch);
 /* From such an object: what it lacks is NaN. */
 ek_event cli_epoch_from_json(const json_t *object);
 
-/* The number called `key`, NaN where there is none. */
-double cli_number_from_json(const json_t *object, const char *key);
+/* NaN: it is none, or NULL. */
+double cli_number_from_json(const json_t *value);
 
 #endif

@@ -112,8 +112,8 @@ static ek_event event_of(const json_t *line, ek_event_kind kind)
     event.kind = kind;
     event.step = whole(line, "step");
     event.step_skipped = has(line, "skipped");
-    event.loss = cli_number_from_json(line, "loss");
-    event.lr = cli_number_from_json(line, "lr");
+    event.loss = cli_number_from_json(json_object_get(line, "loss"));
+    event.lr = cli_number_from_json(json_object_get(line, "lr"));
     return event;
 }
 
@@ -131,10 +131,8 @@ static bool tell_look(reader *r, ek_observer *observer, const json_t *line, int6
     if (!look.layer) return failed(r, "a look at a layer lacks its name");
     if (step > 0 && json_array_size(measures) != EK_LOOK_MEASURES)
         return failed(r, "a look at a layer lacks measures");
-    for (size_t i = 0; step > 0 && i < EK_LOOK_MEASURES; i++) {
-        const json_t *value = json_array_get(measures, i);
-        look.measure[i] = json_is_number(value) ? json_number_value(value) : NAN;
-    }
+    for (size_t i = 0; step > 0 && i < EK_LOOK_MEASURES; i++)
+        look.measure[i] = cli_number_from_json(json_array_get(measures, i));
     return ek_observer_retell_look(observer, &look) == EK_OK || failed(r, ek_error());
 }
 

@@ -281,12 +281,10 @@ static bool is_clean(const json_t *value)
     json_t *inner;
     size_t i;
     if (json_is_string(value)) return is_clean_text(json_string_value(value));
-    json_object_foreach((json_t *)value, key, inner)
-    {
+    json_object_foreach((json_t *)value, key, inner) {
         if (!is_clean_text(key) || !is_clean(inner)) return false;
     }
-    json_array_foreach(value, i, inner)
-    {
+    json_array_foreach(value, i, inner) {
         if (!is_clean(inner)) return false;
     }
     return true;
@@ -298,8 +296,7 @@ json_t *cli_record_read(const char *name, const ek_net *net)
     char hash[SHA256_DIGEST_STRING_LENGTH];
     if (!text) {
         cli_fail("%s does not say how it was trained, as models of evenkeel train in .safetensors files do: "
-                 "it cannot be "
-                 "repeated",
+                 "it cannot be repeated",
                  name);
         return NULL;
     }
@@ -336,8 +333,7 @@ bool cli_record_plan(const json_t *record, const char *name, cli_train_plan *pla
 {
     const char *key;
     json_t *value, *options = json_object_get(record, "options");
-    json_object_foreach(options, key, value)
-    {
+    json_object_foreach(options, key, value) {
         if (take_option(key, value, name, plan)) continue;
         fprintf(stderr, "This is what %s says of its training.\n", name);
         return false;

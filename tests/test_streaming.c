@@ -524,6 +524,39 @@ static void a_share_is_all_that_is_read(void **state)
 
 /* --- reading ahead */
 
+static void slow_reading_is_done_ahead(void **state)
+{
+    (void)state;
+    enum { N = 64, BATCH = 8 };
+    /* Share of the time above which it is slow, and the batch before which reading ahead then begins. */
+    const struct {
+        double above;
+        int begins;
+    } cases[] = {{0, 0}, {1e-12, 4}, {INFINITY, N}};
+    int64_t index[N], n;
+    for (int i = 0; i < N; i++) index[i] = i * 37 % N;
+    put_array(NULL, 1, N, 6, 5, NULL);
+    put_labels(N, 4);
+    keep(false);
+    ek_net *net;
+    ek_dataset *d;
+    assert_ok(ek_net_create(context, "input 30\nlinear 4\n", NULL, &net));
+    assert_ok(ek_net_prepare(net, BATCH, false));
+    assert_ok(ek_dataset_open(pair(), EK_SPLIT_ANY, &d));
+    for (int i = 0; i < 3; i++) {
+        ek_read_ahead_above = cases[i].above;
+        ek_batches b = {.net = net, .dataset = d, .index = index, .count = N, .batch = BATCH};
+        assert_ok(ek_batches_start(&b));
+        for (int batch = 0; batch < N / BATCH; batch++) {
+            assert_ok(ek_batches_next(&b, &n));
+            assert_int_equal(b.ahead != NULL, batch >= cases[i].begins);
+        }
+        ek_batches_end(&b);
+    }
+    ek_dataset_destroy(d);
+    ek_net_destroy(net);
+}
+
 static bool batches_of_five(const void *user, int64_t number, const int64_t **index, int64_t *n)
 {
     *index = (const int64_t *)user + 5 * number;
@@ -622,6 +655,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_read_in_parts_is_refused_when_large),
         cmocka_unit_test(a_share_is_all_that_is_read),
         cmocka_unit_test(failures_come_in_order_and_batches_may_be_passed_over),
+        cmocka_unit_test(slow_reading_is_done_ahead),
         cmocka_unit_test(want_of_memory_is_survived),
     };
     return cmocka_run_group_tests(tests, set_up, take_down);

@@ -285,9 +285,7 @@ ek_status ek_batches_start(ek_batches *b)
     b->begin = b->next;
     b->began = ek_now();
     EK_TRY(ek_net_use_lengths(b->net, b->dataset->length));
-    EK_TRY(EK_NEW(b->labels, (size_t)ek_batch_largest(b->count, b->batch, b->drop_last)));
-    if (!b->dataset->stored) return EK_OK;
-    return ek_scratch_create(b->dataset->stored, ek_pool_threads(b->net->context->pool), &b->scratch);
+    return EK_NEW(b->labels, (size_t)ek_batch_largest(b->count, b->batch, b->drop_last));
 }
 
 ek_status ek_batches_next(ek_batches *b, int64_t *n)
@@ -307,9 +305,10 @@ ek_status ek_batches_next(ek_batches *b, int64_t *n)
     return EK_OK;
 }
 
-/* Room for n items at a time. */
+/* Room to read n items at a time. */
 static ek_status make_room(ek_batches *b, int64_t n)
 {
+    if (!b->scratch) EK_TRY(ek_scratch_create(b->dataset->stored, ek_pool_threads(b->net->context->pool), &b->scratch));
     if (n <= b->room) return EK_OK;
     ek_free(b->items);
     b->room = 0;

@@ -62,7 +62,7 @@ static ek_status take_chunks(unsigned char *bytes, size_t size, size_t *kept)
 {
     enum { SIGNATURE = 8, AROUND = 12 }; /* length, type and checksum */
     size_t at = *kept = SIGNATURE;
-    while (size - at >= AROUND) {
+    while (at + AROUND <= size) {
         const unsigned char *type = bytes + at + 4;
         size_t length = number_at(bytes + at);
         if (length > size - at - AROUND)

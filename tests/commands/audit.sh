@@ -23,6 +23,7 @@ says out '"measured":{"count":2000,"reference_count":8000,"as_is":{"loss":'
 exits 1 audit "slow one.safetensors"
 says out "error: not-converged"
 exits 1 audit "slow one.safetensors" --data synthetic:20 --report page.html
+says out "report: page.html"
 silent err
 says out "error: not-converged"
 says out "1000 batches at momentum 0.0003 leave (1-momentum)^batches = 74.1 % of the initial 0 and 1"

@@ -162,6 +162,8 @@ exits 0 "${parts[@]}" --epochs 3 --accumulate 3 --out whole.safetensors
 exits 0 "${parts[@]}" --epochs 2 --accumulate 3 --checkpoint parts.checkpoint
 exits 0 "${parts[@]}" --epochs 3 --accumulate 3 --resume parts.checkpoint --out resumed.safetensors
 same whole.safetensors resumed.safetensors
+exits 0 "${parts[@]}" --epochs 2 --accumulate 3 --resume parts.checkpoint --out finished.safetensors
+says out "all of its 2 epochs were done already"
 for other in 1 2; do
     exits 1 "${parts[@]}" --epochs 3 --accumulate $other --resume parts.checkpoint --out resumed.safetensors
     silent out
